@@ -1,0 +1,1 @@
+fn main() { let _e = wasmtime::Engine::default(); }
