@@ -1,1 +1,3 @@
-//! (being written)
+//! The storage logic of metalab-store.
+#[cfg(target_family = "wasm")]
+mod component;
