@@ -1,1 +1,7 @@
-//! (being written)
+//! The storage logic of metalab-store.
+
+#![deny(missing_docs)]
+// The component's bindings are generated and need it; everything else does not.
+#![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
+
+pub mod names;
