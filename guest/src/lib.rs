@@ -1,7 +1,16 @@
-//! The storage logic of metalab-store.
+//! The storage logic of metalab-store: everything that is to be known about the format, its names and its
+//! durability. It compiles to the WebAssembly component, and natively for its unit tests, for fault
+//! injection and as the baseline that the component's speed is compared with.
+//!
+//! Data flows one way: the component's surface ([`store`], [`config`]) -> the parts (records, artifacts,
+//! logs, …) -> files by their place in the [`layout`] -> the [`ports`].
+
+#![deny(missing_docs)]
+// The component's bindings are generated and need it; everything else does not.
+#![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 
 pub mod error;
+pub mod layout;
+pub mod logs_naming;
+pub mod names;
 pub mod ports;
-
-#[cfg(target_family = "wasm")]
-mod component;
