@@ -1,5 +1,6 @@
 //! Errors of the store, as data. The component's surface maps them to the WIT variant in one place.
 
+use crate::names::{self, NameError};
 use crate::ports::PortError;
 
 /// The result of a store call.
@@ -30,25 +31,58 @@ pub enum NameKind {
 pub enum Error {
     /// A name is not a safe name.
     #[error("{message}")]
-    InvalidName { kind: NameKind, name: String, message: String },
+    InvalidName {
+        /// What it should have named.
+        kind: NameKind,
+        /// The name as it was given.
+        name: String,
+        /// The whole story.
+        message: String,
+    },
     /// Another argument cannot be used.
     #[error("{0}")]
     InvalidArgument(String),
     /// What the call needs is not there.
     #[error("{message}")]
-    NotFound { kind: NameKind, name: String, message: String },
+    NotFound {
+        /// What was asked for.
+        kind: NameKind,
+        /// Its name.
+        name: String,
+        /// The whole story.
+        message: String,
+    },
     /// What the call would create is there already.
     #[error("{0}")]
     AlreadyExists(String),
     /// The call would undo a write that it does not know of, or has no single answer.
     #[error("{message}")]
-    Conflict { current: Option<String>, message: String },
+    Conflict {
+        /// The revision that is there now.
+        current: Option<String>,
+        /// The whole story.
+        message: String,
+    },
     /// A file is damaged.
     #[error("{message}")]
-    Corrupt { file: String, offset: Option<u64>, message: String },
+    Corrupt {
+        /// The file, relative to the granted directory.
+        file: String,
+        /// The byte offset of the problem.
+        offset: Option<u64>,
+        /// The whole story.
+        message: String,
+    },
     /// A file holds a value that the typed form cannot.
     #[error("{message}")]
-    Unrepresentable { file: String, offset: Option<u64>, message: String },
+    Unrepresentable {
+        /// The file, relative to the granted directory.
+        file: String,
+        /// The byte offset of the problem.
+        offset: Option<u64>,
+        /// The whole story.
+        message: String,
+    },
     /// A lock was held by somebody else until the deadline.
     #[error("{0}")]
     Locked(String),
@@ -60,19 +94,64 @@ pub enum Error {
     ReadOnly(String),
     /// The database refused or did not answer.
     #[error("{message}")]
-    Database { sqlstate: Option<String>, retryable: bool, message: String },
+    Database {
+        /// The SQLSTATE, if the server answered.
+        sqlstate: Option<String>,
+        /// Whether the same call may succeed later.
+        retryable: bool,
+        /// The whole story.
+        message: String,
+    },
     /// The host granted no such directory or binding.
     #[error("{0}")]
     NotGranted(String),
     /// A query cannot be understood.
     #[error("{message}")]
-    InvalidQuery { position: u32, message: String },
+    InvalidQuery {
+        /// Where in the text, in bytes.
+        position: u32,
+        /// What was found and what was expected.
+        message: String,
+    },
     /// A value is larger than the store takes in one piece.
     #[error("{0}")]
     TooLarge(String),
     /// The operating system reported an error.
     #[error("{message}")]
-    Io { file: String, operation: &'static str, code: &'static str, outcome_unknown: bool, message: String },
+    Io {
+        /// The file, relative to the granted directory.
+        file: String,
+        /// The operation that failed.
+        operation: &'static str,
+        /// The reason as a WASI error code.
+        code: &'static str,
+        /// Whether the write may have happened.
+        outcome_unknown: bool,
+        /// The whole story.
+        message: String,
+    },
+}
+
+impl From<NameError> for Error {
+    fn from(error: NameError) -> Self {
+        let kind = match error.kind {
+            names::NameKind::RunId => NameKind::Run,
+            names::NameKind::ExperimentId => NameKind::Experiment,
+            names::NameKind::ArtifactName | names::NameKind::ArtifactFile => NameKind::Artifact,
+            names::NameKind::ArtifactFormat => NameKind::ArtifactFormat,
+            names::NameKind::ResultName => NameKind::Result,
+            names::NameKind::LogName => NameKind::Log,
+            names::NameKind::ManifestStamp => NameKind::Manifest,
+            // These name files found in a directory, never something that a caller passed.
+            names::NameKind::IndexFile | names::NameKind::Entry => NameKind::Artifact,
+        };
+        let message = error.to_string();
+        Self::InvalidName {
+            kind,
+            name: error.name,
+            message,
+        }
+    }
 }
 
 impl Error {
@@ -84,16 +163,30 @@ impl Error {
             return Self::ReadOnly(format!("cannot {operation} {file}: {reason}"));
         }
         let message = format!("cannot {operation} {file}: {reason}");
-        Self::Io { file, operation, code: reason.code(), outcome_unknown: false, message }
+        Self::Io {
+            file,
+            operation,
+            code: reason.code(),
+            outcome_unknown: false,
+            message,
+        }
     }
 
     /// Makes the error of a damaged file.
     #[must_use]
-    pub fn corrupt(file: impl Into<String>, offset: Option<u64>, reason: impl std::fmt::Display) -> Self {
+    pub fn corrupt(
+        file: impl Into<String>,
+        offset: Option<u64>,
+        reason: impl std::fmt::Display,
+    ) -> Self {
         let file = file.into();
         let place = offset.map_or(String::new(), |offset| format!(" at byte {offset}"));
         let message = format!("{file} is damaged{place}: {reason}");
-        Self::Corrupt { file, offset, message }
+        Self::Corrupt {
+            file,
+            offset,
+            message,
+        }
     }
 
     /// Makes the error of a sound file that the typed form cannot hold.
@@ -101,6 +194,10 @@ impl Error {
     pub fn unrepresentable(file: impl Into<String>, reason: impl std::fmt::Display) -> Self {
         let file = file.into();
         let message = format!("{file} cannot be returned as typed data: {reason}; read it as text");
-        Self::Unrepresentable { file, offset: None, message }
+        Self::Unrepresentable {
+            file,
+            offset: None,
+            message,
+        }
     }
 }

@@ -9,8 +9,31 @@
 // The component's bindings are generated and need it; everything else does not.
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 
+pub mod artifacts;
+pub mod codec;
+mod collection;
+#[cfg(target_family = "wasm")]
+mod component;
+pub mod config;
+mod delete;
+mod derived;
 pub mod error;
+pub mod journal;
+pub mod json;
 pub mod layout;
+mod logs;
 pub mod logs_naming;
+mod manifests;
+pub mod model;
 pub mod names;
+#[cfg(not(target_family = "wasm"))]
+pub mod native;
 pub mod ports;
+mod records;
+pub mod run_list;
+mod scope;
+pub mod store;
+pub mod time;
+mod tree;
+#[cfg(target_family = "wasm")]
+mod wasi;

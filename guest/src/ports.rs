@@ -250,7 +250,12 @@ pub struct Identity {
 /// What WASI lacks on a granted directory.
 pub trait Roots {
     /// Takes a lock, waiting at most `timeout_ms` milliseconds.
-    fn acquire(&self, target: LockTarget<'_>, mode: LockMode, timeout_ms: u32) -> Result<Box<dyn Lock>, LockError>;
+    fn acquire(
+        &self,
+        target: LockTarget<'_>,
+        mode: LockMode,
+        timeout_ms: u32,
+    ) -> Result<Box<dyn Lock>, LockError>;
     /// Makes durable everything written so far to the file system of the directory.
     fn sync(&self) -> Result<(), String>;
     /// Says which machine, boot and directory this is.

@@ -1,1 +1,3 @@
-fn main() { let _e = wasmtime::Engine::default(); }
+fn main() {
+    let _e = wasmtime::Engine::default();
+}

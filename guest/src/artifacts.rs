@@ -1,0 +1,544 @@
+//! Artifacts: `artifacts/{run-id}/{name}.{format}` and `artifacts/{run-id}/_manifest.json`.
+
+use crate::codec;
+use crate::error::{Error, NameKind, Result};
+use crate::json::{Object, Value};
+use crate::layout::{self, StorePath};
+use crate::model::{ArtifactDescriptor, ArtifactReference};
+use crate::names::{ArtifactFormat, ArtifactName, RunId};
+use crate::ports::{File, Stat};
+use crate::scope::{Scope, hex};
+use sha2::{Digest, Sha256};
+
+/// The most bytes of an artifact that cross the component's surface in one call.
+pub const MAX_CHUNK: usize = 256 * 1024;
+
+/// How many hexadecimal digits of a SHA-256 the reference writes.
+const SHORT_HASH: usize = 16;
+
+/// Where an artifact goes, settled before anything is written.
+struct Target {
+    run: RunId,
+    path: StorePath,
+    descriptor: ArtifactDescriptor,
+}
+
+/// An artifact being written. Dropping it unfinished removes its stage file.
+pub struct ArtifactWriter {
+    scope: Scope,
+    target: Target,
+    stage: StorePath,
+    file: Box<dyn File>,
+    hash: Sha256,
+    size: u64,
+    /// Whether the stage file was renamed away.
+    finished: bool,
+}
+
+impl Drop for ArtifactWriter {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Nobody is left to tell; a stage file left behind is swept later.
+            drop(self.scope.tree.remove(&self.stage));
+        }
+    }
+}
+
+impl ArtifactWriter {
+    /// Appends to the artifact.
+    ///
+    /// # Errors
+    /// `too-large` for a chunk over 256 KiB, `io`.
+    pub fn write(&mut self, chunk: &[u8]) -> Result<()> {
+        if chunk.len() > MAX_CHUNK {
+            return Err(Error::TooLarge(format!(
+                "a chunk has {} bytes; at most {MAX_CHUNK} are taken in one call",
+                chunk.len()
+            )));
+        }
+        self.append(chunk)
+    }
+
+    fn append(&mut self, chunk: &[u8]) -> Result<()> {
+        let written = self.file.write(self.size, chunk);
+        written.map_err(|reason| Error::io(self.scope.tree.path(&self.stage), "write", reason))?;
+        self.hash.update(chunk);
+        self.size += chunk.len() as u64;
+        Ok(())
+    }
+
+    /// Stores the artifact and returns its descriptor.
+    ///
+    /// # Errors
+    /// `invalid-argument` if size or hash are not those given, `locked`, `io`.
+    pub fn finish(mut self) -> Result<ArtifactDescriptor> {
+        self.scope.sync_file(&self.stage, self.file.as_ref())?;
+        let digest = hex(&std::mem::take(&mut self.hash).finalize());
+        let descriptor =
+            self.scope
+                .store_artifact(&self.target, &self.stage, self.size, &digest)?;
+        self.finished = true;
+        Ok(descriptor)
+    }
+}
+
+/// An artifact open for reading.
+pub struct ArtifactReader {
+    scope: Scope,
+    path: StorePath,
+    file: Box<dyn File>,
+    size: u64,
+    descriptor: Option<ArtifactDescriptor>,
+}
+
+impl ArtifactReader {
+    /// Returns its size in bytes when it was opened.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Returns the descriptor, if the run's manifest has one for this file.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<ArtifactDescriptor> {
+        self.descriptor.clone()
+    }
+
+    /// Reads from a byte offset; empty at and beyond the end.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn read(&self, offset: u64, max_bytes: u32) -> Result<Vec<u8>> {
+        let wanted = (max_bytes as usize).clamp(1, MAX_CHUNK);
+        let mut content =
+            self.scope
+                .tree
+                .read_piece(&self.path, self.file.as_ref(), offset, wanted)?;
+        while !content.is_empty() && content.len() < wanted {
+            let next = offset + content.len() as u64;
+            let piece = self.scope.tree.read_piece(
+                &self.path,
+                self.file.as_ref(),
+                next,
+                wanted - content.len(),
+            )?;
+            if piece.is_empty() {
+                break;
+            }
+            content.extend_from_slice(&piece);
+        }
+        Ok(content)
+    }
+
+    /// Reads it whole.
+    ///
+    /// # Errors
+    /// `too-large` over 256 KiB, `io`.
+    pub fn read_whole(&self) -> Result<Vec<u8>> {
+        if self.size > MAX_CHUNK as u64 {
+            return Err(Error::TooLarge(format!(
+                "{} has {} bytes; at most {MAX_CHUNK} are returned in one call: open it and read it in pieces",
+                self.scope.tree.path(&self.path),
+                self.size
+            )));
+        }
+        self.read(0, u32::try_from(MAX_CHUNK).unwrap_or(u32::MAX))
+    }
+
+    /// Hashes the whole content and compares it with the descriptor.
+    fn verify(&self) -> Result<()> {
+        let file = self.scope.tree.path(&self.path);
+        let Some(descriptor) = &self.descriptor else {
+            return Err(Error::corrupt(
+                file,
+                None,
+                "no descriptor says what its content should be",
+            ));
+        };
+        let mut hash = Sha256::new();
+        let mut size = 0;
+        loop {
+            let piece =
+                self.scope
+                    .tree
+                    .read_piece(&self.path, self.file.as_ref(), size, MAX_CHUNK)?;
+            if piece.is_empty() {
+                break;
+            }
+            hash.update(&piece);
+            size += piece.len() as u64;
+        }
+        let digest = hex(&hash.finalize());
+        check_content(descriptor, size, &digest)
+            .map_err(|reason| Error::corrupt(file, None, reason))
+    }
+}
+
+impl Scope {
+    /// Returns the run that an artifact belongs to.
+    pub(crate) fn artifact_run(descriptor: &ArtifactDescriptor) -> Result<RunId> {
+        let metadata = codec::parse_argument_object(
+            "the artifact's metadata",
+            empty_is_object(&descriptor.metadata),
+        )?;
+        match metadata.get("_run_id") {
+            Some(Value::String(id)) if id.as_str().is_some() => {
+                Ok(RunId::parse(id.as_str().unwrap_or_default())?)
+            }
+            // Like the reference: without a run, the artifact's id stands for one.
+            None => Ok(RunId::parse(
+                &descriptor
+                    .artifact_id
+                    .chars()
+                    .take(SHORT_HASH)
+                    .collect::<String>(),
+            )?),
+            Some(_) => Err(Error::InvalidArgument(format!(
+                "artifact {:?}: the metadata's `_run_id` should be a text",
+                descriptor.name
+            ))),
+        }
+    }
+
+    fn target(&self, mut descriptor: ArtifactDescriptor) -> Result<Target> {
+        let name = ArtifactName::parse(&descriptor.name)?;
+        let format = ArtifactFormat::parse(&descriptor.format)?;
+        let run = Self::artifact_run(&descriptor)?;
+        let path = layout::artifact(&run, &name, &format)?;
+        if let Some(hash) = &descriptor.content_hash {
+            let known = [SHORT_HASH, 64].contains(&hash.len())
+                && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
+            if !known {
+                return Err(Error::InvalidArgument(format!(
+                    "artifact {:?}: the content hash {hash:?} is neither a SHA-256 in hexadecimal nor its first {SHORT_HASH} digits",
+                    descriptor.name
+                )));
+            }
+        }
+        descriptor.uri = self.outside(&path);
+        Ok(Target {
+            run,
+            path,
+            descriptor,
+        })
+    }
+
+    /// Begins an artifact.
+    pub(crate) fn create_artifact(&self, descriptor: ArtifactDescriptor) -> Result<ArtifactWriter> {
+        let target = self.target(descriptor)?;
+        self.prepare_write()?;
+        let stage = self.stage(&target.path);
+        let file = self.tree.create(&stage)?;
+        Ok(ArtifactWriter {
+            scope: self.clone(),
+            target,
+            stage,
+            file,
+            hash: Sha256::new(),
+            size: 0,
+            finished: false,
+        })
+    }
+
+    /// Stores a small artifact.
+    pub(crate) fn put_artifact(
+        &self,
+        content: &[u8],
+        descriptor: ArtifactDescriptor,
+    ) -> Result<ArtifactDescriptor> {
+        if content.len() > MAX_CHUNK {
+            return Err(Error::TooLarge(format!(
+                "the artifact has {} bytes; at most {MAX_CHUNK} are taken in one call: use a writer, or stage a file",
+                content.len()
+            )));
+        }
+        let mut writer = self.create_artifact(descriptor)?;
+        writer.append(content)?;
+        writer.finish()
+    }
+
+    /// Names a file in which the host may place an artifact's bytes.
+    pub(crate) fn stage_artifact(&self) -> Result<String> {
+        self.prepare_write()?;
+        self.tree.ensure_directory(&layout::staging_directory())?;
+        Ok(self.tree.path(&layout::staging(self.ports.random.next())))
+    }
+
+    /// Stores the artifact that the host placed in a staged file.
+    pub(crate) fn import_artifact(
+        &self,
+        staged: &str,
+        descriptor: ArtifactDescriptor,
+        allowed: Result<()>,
+    ) -> Result<ArtifactDescriptor> {
+        let token = staged
+            .strip_prefix(&format!("{}/", layout::staging_directory()))
+            .and_then(layout::staging_token_of);
+        let Some(stage) = token.map(layout::staging) else {
+            return Err(Error::InvalidArgument(format!(
+                "{staged:?} is not a name that `stage-artifact` gave out"
+            )));
+        };
+        let imported = allowed.and_then(|()| self.import_staged(&stage, descriptor));
+        if imported.is_err() {
+            // The error of the import is what counts; a stage file left behind is swept later.
+            drop(self.tree.remove(&stage));
+        }
+        imported
+    }
+
+    fn import_staged(
+        &self,
+        stage: &StorePath,
+        descriptor: ArtifactDescriptor,
+    ) -> Result<ArtifactDescriptor> {
+        let target = self.target(descriptor)?;
+        self.prepare_write()?;
+        let Some((file, _)) = self.tree.open(stage)? else {
+            return Err(Error::InvalidArgument(format!(
+                "nothing was placed in {}",
+                self.tree.path(stage)
+            )));
+        };
+        let mut hash = Sha256::new();
+        let mut size = 0;
+        loop {
+            let piece = self
+                .tree
+                .read_piece(stage, file.as_ref(), size, MAX_CHUNK)?;
+            if piece.is_empty() {
+                break;
+            }
+            hash.update(&piece);
+            size += piece.len() as u64;
+        }
+        self.sync_file(stage, file.as_ref())?;
+        self.tree
+            .ensure_directory(&layout::artifact_directory(&target.run))?;
+        self.store_artifact(&target, stage, size, &hex(&hash.finalize()))
+    }
+
+    /// Checks a finished stage file, gives it its final name and records it.
+    fn store_artifact(
+        &self,
+        target: &Target,
+        stage: &StorePath,
+        size: u64,
+        digest: &str,
+    ) -> Result<ArtifactDescriptor> {
+        let mut descriptor = target.descriptor.clone();
+        check_content(&descriptor, size, digest).map_err(|reason| {
+            Error::InvalidArgument(format!(
+                "artifact {:?} was not stored: {reason}",
+                descriptor.name
+            ))
+        })?;
+        descriptor.size_bytes = Some(size);
+        descriptor
+            .content_hash
+            .get_or_insert_with(|| digest.to_owned());
+        let lock = self.lock_run(&target.run)?;
+        let mut entries = self.artifact_entries(&target.run)?;
+        let name = Value::String(descriptor.name.as_str().into());
+        let replaced: Vec<Value<'_>> = {
+            let (same, other) = entries
+                .drain(..)
+                .partition(|entry| field(entry, "name") == Some(&name));
+            entries = other;
+            same
+        };
+        let entry_source = public_descriptor(&descriptor)?;
+        entries.push(codec::descriptor_to(&entry_source)?);
+        let mut manifest = Object::new();
+        manifest.insert("artifacts".into(), Value::Array(entries));
+        let manifest = codec::print(&Value::Object(manifest));
+        self.publish_staged(stage, &target.path)?;
+        self.publish(&layout::artifact_manifest(&target.run), manifest.as_bytes())?;
+        // The file of an artifact that differed by extension alone goes with its entry.
+        for entry in replaced {
+            if let Some(Value::String(uri)) = field(&entry, "uri")
+                && let Some(file) = uri
+                    .as_str()
+                    .and_then(layout::artifact_tail)
+                    .map(|(_, _, file)| file)
+                && let Ok(old) = layout::artifact_file(&target.run, file)
+                && old != target.path
+            {
+                self.tree.remove(&old)?;
+            }
+        }
+        drop(lock);
+        Ok(descriptor)
+    }
+
+    /// Reads the entries of a run's artifact manifest as they are.
+    fn artifact_entries(&self, run: &RunId) -> Result<Vec<Value<'static>>> {
+        let path = layout::artifact_manifest(run);
+        let Some(content) = self.tree.read(&path, codec::MAX_DOCUMENT)? else {
+            return Ok(Vec::new());
+        };
+        let file = self.tree.path(&path);
+        let mut object = codec::parse_object(&file, &content)?;
+        match object.remove("artifacts") {
+            None => Ok(Vec::new()),
+            Some(Value::Array(entries)) => Ok(entries.into_iter().map(Value::into_owned).collect()),
+            Some(_) => Err(Error::corrupt(file, None, "`artifacts` should be a list")),
+        }
+    }
+
+    /// Lists the artifacts of a run.
+    pub(crate) fn list_artifacts(&self, run: &RunId) -> Result<Vec<ArtifactDescriptor>> {
+        let file = self.tree.path(&layout::artifact_manifest(run));
+        let entries = self.artifact_entries(run)?;
+        entries
+            .into_iter()
+            .enumerate()
+            .map(|(index, entry)| codec::descriptor(&file, index, entry))
+            .collect()
+    }
+
+    /// Opens an artifact for reading.
+    pub(crate) fn open_artifact(
+        &self,
+        artifact: &ArtifactReference,
+        verify: bool,
+    ) -> Result<ArtifactReader> {
+        let (run, path, descriptor) = self.find_artifact(artifact)?;
+        let Some((file, Stat { size, .. })) = self.tree.open(&path)? else {
+            return Err(not_found(
+                artifact,
+                &format!("{} is missing", self.tree.path(&path)),
+                &run,
+            ));
+        };
+        let reader = ArtifactReader {
+            scope: self.clone(),
+            path,
+            file,
+            size,
+            descriptor,
+        };
+        if verify {
+            reader.verify()?;
+        }
+        Ok(reader)
+    }
+
+    fn find_artifact(
+        &self,
+        artifact: &ArtifactReference,
+    ) -> Result<(RunId, StorePath, Option<ArtifactDescriptor>)> {
+        match artifact {
+            ArtifactReference::Name(run, name) => {
+                let run = RunId::parse(run)?;
+                let found = self
+                    .list_artifacts(&run)?
+                    .into_iter()
+                    .find(|entry| entry.name == *name);
+                let Some(descriptor) = found else {
+                    return Err(not_found(
+                        artifact,
+                        "the run has no artifact of this name",
+                        &run,
+                    ));
+                };
+                let path = self.descriptor_path(&run, &descriptor)?;
+                Ok((run, path, Some(descriptor)))
+            }
+            ArtifactReference::Uri(uri) => {
+                let Some(tail) = layout::artifact_tail(uri) else {
+                    return Err(Error::InvalidArgument(format!(
+                        "{uri:?} is not the uri of an artifact: it should end in artifacts/RUN/FILE"
+                    )));
+                };
+                let (_, run, file) = tail;
+                let path = layout::artifact_file(&run, file)?;
+                // A damaged manifest must not hide the file.
+                let listed = self.list_artifacts(&run).unwrap_or_default();
+                let descriptor = listed.into_iter().find(|entry| {
+                    layout::artifact_tail(&entry.uri).is_some_and(|(_, _, other)| other == file)
+                });
+                Ok((run, path, descriptor))
+            }
+        }
+    }
+
+    /// Finds the file of a descriptor: by the tail of its uri, else by its name and format.
+    fn descriptor_path(&self, run: &RunId, descriptor: &ArtifactDescriptor) -> Result<StorePath> {
+        if let Some(tail) = layout::artifact_tail(&descriptor.uri) {
+            return Ok(layout::artifact_file(run, tail.2)?);
+        }
+        let name = ArtifactName::parse(&descriptor.name)?;
+        Ok(layout::artifact(
+            run,
+            &name,
+            &ArtifactFormat::parse(&descriptor.format)?,
+        )?)
+    }
+}
+
+fn field<'v, 'a>(entry: &'v Value<'a>, name: &str) -> Option<&'v Value<'a>> {
+    match entry {
+        Value::Object(object) => object.get(name),
+        _ => None,
+    }
+}
+
+fn empty_is_object(text: &str) -> &str {
+    if text.is_empty() { "{}" } else { text }
+}
+
+/// Returns the descriptor as the artifact manifest holds it: without metadata keys that begin with `_`.
+fn public_descriptor(descriptor: &ArtifactDescriptor) -> Result<ArtifactDescriptor> {
+    let mut public = descriptor.clone();
+    let metadata = codec::parse_argument_object(
+        "the artifact's metadata",
+        empty_is_object(&descriptor.metadata),
+    )?;
+    let mut kept = Object::new();
+    for (key, value) in metadata {
+        if !key.as_wtf8().starts_with(b"_") {
+            kept.insert(key, value);
+        }
+    }
+    public.metadata = codec::print_line(&Value::Object(kept));
+    Ok(public)
+}
+
+/// Compares a content with what its descriptor says; the error is the reason.
+fn check_content(
+    descriptor: &ArtifactDescriptor,
+    size: u64,
+    digest: &str,
+) -> std::result::Result<(), String> {
+    if let Some(expected) = descriptor.size_bytes
+        && expected != size
+    {
+        return Err(format!(
+            "its content has {size} bytes, its descriptor says {expected}"
+        ));
+    }
+    if let Some(expected) = &descriptor.content_hash
+        && !digest.starts_with(&expected.to_ascii_lowercase())
+    {
+        return Err(format!(
+            "the SHA-256 of its content is {digest}, its descriptor says {expected}"
+        ));
+    }
+    Ok(())
+}
+
+fn not_found(artifact: &ArtifactReference, reason: &str, run: &RunId) -> Error {
+    let name = match artifact {
+        ArtifactReference::Uri(uri) => uri,
+        ArtifactReference::Name(_, name) => name,
+    };
+    Error::NotFound {
+        kind: NameKind::Artifact,
+        name: name.clone(),
+        message: format!(
+            "there is no artifact {name:?} of run {:?}: {reason}",
+            run.as_str()
+        ),
+    }
+}

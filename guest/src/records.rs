@@ -1,0 +1,113 @@
+//! Run records: `runs/{run-id}.json`.
+
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::json::{Object, Value};
+use crate::layout;
+use crate::model::{Expectation, RunRecord};
+use crate::names::RunId;
+use crate::scope::{Scope, revision};
+
+/// How the version key of a record of this format stands in its file.
+const CURRENT_VERSION: &[u8] = b"\"_schema_version\": \"0.1\"";
+
+impl Scope {
+    /// Stores a run record.
+    pub(crate) fn put_record(&self, record: Object<'_>, expect: &Expectation) -> Result<String> {
+        let scope = self.experiment.as_ref().map(|id| id.as_str());
+        let (run_id, record) = codec::complete_record(record, scope)?;
+        let run = RunId::parse(&run_id)?;
+        let text = codec::print(&Value::Object(record));
+        if text.len() as u64 > codec::MAX_DOCUMENT {
+            return Err(Error::TooLarge(format!(
+                "the record of run {run_id:?} has {} bytes; at most {} are stored",
+                text.len(),
+                codec::MAX_DOCUMENT
+            )));
+        }
+        self.prepare_write()?;
+        let lock = self.lock_run(&run)?;
+        let path = layout::run_record(&run);
+        let current = self.tree.read(&path, codec::MAX_DOCUMENT)?;
+        if *expect != Expectation::Anything {
+            if lock.is_none() {
+                return Err(Error::LocksUnavailable(format!(
+                    "run {run_id:?}: the file system has no working locks, so a record cannot be compared and replaced; put it without an expectation"
+                )));
+            }
+            check_expectation(&run_id, expect, current.as_deref())?;
+        }
+        if let Some(current) = &current {
+            refuse_newer(&self.tree.path(&path), current)?;
+        }
+        self.publish(&path, text.as_bytes())
+    }
+
+    /// Returns the content of a record's file.
+    pub(crate) fn record_content(&self, run: &RunId) -> Result<Option<Vec<u8>>> {
+        self.tree
+            .read(&layout::run_record(run), codec::MAX_DOCUMENT)
+    }
+
+    /// Loads a record from the content of its file.
+    pub(crate) fn load_record(&self, run: &RunId, content: &[u8]) -> Result<RunRecord> {
+        let file = self.tree.path(&layout::run_record(run));
+        codec::run_record(&file, codec::parse_object(&file, content)?)
+    }
+
+    /// Lists the runs that have a file for their record, in no particular order.
+    pub(crate) fn recorded_runs(&self) -> Result<Vec<RunId>> {
+        let entries = self.tree.list(&layout::directory(layout::Top::Runs))?;
+        Ok(entries
+            .iter()
+            .filter_map(|entry| layout::run_id_of_record(&entry.name))
+            .collect())
+    }
+}
+
+fn check_expectation(run: &str, expect: &Expectation, current: Option<&[u8]>) -> Result<()> {
+    let found = current.map(revision);
+    let message = match (expect, &found) {
+        (Expectation::Anything, _) | (Expectation::Absent, None) => return Ok(()),
+        (Expectation::Revision(wanted), Some(found)) if wanted == found => return Ok(()),
+        (Expectation::Absent, Some(found)) => {
+            format!("run {run:?} exists already, with revision {found}")
+        }
+        (Expectation::Revision(wanted), Some(found)) => {
+            format!(
+                "run {run:?} has revision {found}, not {wanted}: somebody changed it; read it again"
+            )
+        }
+        (Expectation::Revision(wanted), None) => {
+            format!("run {run:?} does not exist (any more); revision {wanted} was expected")
+        }
+    };
+    Err(Error::Conflict {
+        current: found,
+        message,
+    })
+}
+
+/// Refuses to replace a record of a newer format: what this version does not know would be lost.
+fn refuse_newer(file: &str, current: &[u8]) -> Result<()> {
+    if current
+        .windows(CURRENT_VERSION.len())
+        .any(|window| window == CURRENT_VERSION)
+    {
+        return Ok(());
+    }
+    // A damaged record, or one without a version, may be replaced.
+    let Ok(object) = codec::parse_object(file, current) else {
+        return Ok(());
+    };
+    match object.get("_schema_version") {
+        Some(Value::String(version)) if version.as_str() != Some(codec::SCHEMA_VERSION) => {
+            Err(Error::InvalidArgument(format!(
+                "{file} is of format version {:?}; this version writes {} and does not replace newer records: update the store",
+                version.as_str().unwrap_or("\u{fffd}"),
+                codec::SCHEMA_VERSION
+            )))
+        }
+        _ => Ok(()),
+    }
+}

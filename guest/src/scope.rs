@@ -1,0 +1,242 @@
+//! One store directory: what all its parts share. Locks, publishing, creation of the layout, `_meta.json`.
+
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::json::{Object, Value};
+use crate::layout::{self, StorePath, Top};
+use crate::model::{Access, Durability, StoreOptions};
+use crate::names::{ExperimentId, RunId};
+use crate::ports::{Lock, LockError, LockMode, LockTarget, Ports};
+use crate::tree::Tree;
+use sha2::{Digest, Sha256};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// One store directory: an experiment's, or a collection's root.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    pub(crate) tree: Tree,
+    pub(crate) ports: Ports,
+    pub(crate) options: Rc<StoreOptions>,
+    /// The experiment that the directory belongs to; none for a collection's root.
+    pub(crate) experiment: Option<ExperimentId>,
+    /// The directory, by its name outside.
+    pub(crate) outside: String,
+    /// Whether the layout was seen to be complete.
+    prepared: Rc<Cell<bool>>,
+}
+
+impl Scope {
+    /// Makes the scope of the granted directory.
+    pub(crate) fn new(
+        ports: Ports,
+        options: Rc<StoreOptions>,
+        experiment: Option<ExperimentId>,
+    ) -> Self {
+        Self {
+            tree: Tree::new(Rc::clone(&ports.directory)),
+            outside: options.directory.clone(),
+            ports,
+            options,
+            experiment,
+            prepared: Rc::new(Cell::new(false)),
+        }
+    }
+
+    /// Makes the scope of an experiment's directory below a collection's root: to read.
+    pub(crate) fn child(&self, directory: &str, experiment: ExperimentId) -> Self {
+        let mut options = StoreOptions::clone(&self.options);
+        options.access = Access::ReadOnly;
+        Self {
+            tree: self.tree.child(directory),
+            ports: self.ports.clone(),
+            options: Rc::new(options),
+            experiment: Some(experiment),
+            outside: format!("{}/{directory}", self.outside),
+            prepared: Rc::new(Cell::new(false)),
+        }
+    }
+
+    /// Returns a file's path outside the component.
+    pub(crate) fn outside(&self, path: &StorePath) -> String {
+        format!("{}/{path}", self.outside)
+    }
+
+    /// Refuses a write to a read-only store, and creates the layout before the first one.
+    pub(crate) fn prepare_write(&self) -> Result<()> {
+        if self.options.access == Access::ReadOnly {
+            return Err(Error::ReadOnly(format!(
+                "the store {} was opened read-only",
+                self.outside
+            )));
+        }
+        if !self.prepared.get() {
+            self.create_layout()?;
+            self.prepared.set(true);
+        }
+        Ok(())
+    }
+
+    fn create_layout(&self) -> Result<()> {
+        let mut created = false;
+        for top in Top::ALL_CREATED {
+            created |= self.tree.ensure_directory(&layout::directory(top))?;
+        }
+        created |= self.tree.ensure_directory(&layout::directory(Top::Index))?;
+        if self.tree.stat(&layout::meta())?.is_none() {
+            let mut meta = Object::new();
+            meta.insert("created_by".into(), Value::String("metalab".into()));
+            meta.insert(
+                "schema_version".into(),
+                Value::String(codec::SCHEMA_VERSION.into()),
+            );
+            if let Some(experiment) = &self.experiment {
+                meta.insert(
+                    "experiment_id".into(),
+                    Value::String(experiment.as_str().into()),
+                );
+            }
+            self.publish(
+                &layout::meta(),
+                codec::print(&Value::Object(meta)).as_bytes(),
+            )?;
+        } else if created && self.options.durability == Durability::Full {
+            self.tree.sync_directory(&layout::directory(Top::Root))?;
+        }
+        Ok(())
+    }
+
+    /// Reads which experiment the directory says it belongs to. A damaged `_meta.json` says nothing.
+    pub(crate) fn declared_experiment(&self) -> Result<Option<String>> {
+        let path = layout::meta();
+        let Some(content) = self.tree.read(&path, codec::MAX_DOCUMENT)? else {
+            return Ok(None);
+        };
+        let object = codec::parse_object(&self.tree.path(&path), &content)?;
+        match object.get("experiment_id") {
+            None => Ok(None),
+            Some(Value::String(id)) if id.as_str().is_some() => Ok(id.as_str().map(str::to_owned)),
+            Some(_) => Err(Error::corrupt(
+                self.tree.path(&path),
+                None,
+                "`experiment_id` should be a text",
+            )),
+        }
+    }
+
+    /// Locks a run, or returns none where the file system has no working locks.
+    pub(crate) fn lock_run(&self, run: &RunId) -> Result<Option<Box<dyn Lock>>> {
+        self.lock(
+            LockTarget::Run(run.as_str()),
+            &format!("run {:?}", run.as_str()),
+        )
+    }
+
+    /// Takes a lock, or returns none where the file system has no working locks.
+    pub(crate) fn lock(&self, target: LockTarget<'_>, what: &str) -> Result<Option<Box<dyn Lock>>> {
+        let timeout = self.options.lock_timeout_ms;
+        let mut taken = self
+            .ports
+            .roots
+            .acquire(target, LockMode::Exclusive, timeout);
+        if matches!(taken, Err(LockError::NoDirectory)) {
+            self.tree.ensure_directory(&layout::directory(Top::Locks))?;
+            self.tree.ensure_directory(&layout::directory(Top::Index))?;
+            taken = self
+                .ports
+                .roots
+                .acquire(target, LockMode::Exclusive, timeout);
+        }
+        match taken {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Unavailable(_)) => Ok(None),
+            Err(LockError::TimedOut) => Err(Error::Locked(format!(
+                "{what} is locked by another writer since {timeout} ms; try again, or raise the lock timeout"
+            ))),
+            Err(LockError::ReadOnly) => Err(Error::ReadOnly(format!(
+                "{what} cannot be locked: the file system is read-only"
+            ))),
+            Err(LockError::NoDirectory) => Err(lock_failed(what, "its directory vanished")),
+            Err(LockError::Refused(reason) | LockError::Io(reason)) => {
+                Err(lock_failed(what, &reason))
+            }
+        }
+    }
+
+    /// Puts a file in place of an earlier one, whole or not at all, and returns its revision.
+    ///
+    /// With full durability, content and name survive a power cut when this returns.
+    pub(crate) fn publish(&self, path: &StorePath, content: &[u8]) -> Result<String> {
+        let stage = self.stage(path);
+        let written = self
+            .write_stage(&stage, content)
+            .and_then(|()| self.publish_staged(&stage, path));
+        if written.is_err() {
+            // The error of the write is what counts; a stage file left behind is swept later.
+            drop(self.tree.remove(&stage));
+        }
+        written?;
+        Ok(revision(content))
+    }
+
+    /// Names a stage file beside a file.
+    pub(crate) fn stage(&self, path: &StorePath) -> StorePath {
+        let token = self.ports.random.next();
+        path.stage(u32::try_from(token & u64::from(u32::MAX)).unwrap_or_default())
+    }
+
+    fn write_stage(&self, stage: &StorePath, content: &[u8]) -> Result<()> {
+        let file = self.tree.create(stage)?;
+        file.write(0, content)
+            .map_err(|reason| Error::io(self.tree.path(stage), "write", reason))?;
+        self.sync_file(stage, file.as_ref())
+    }
+
+    /// Makes the content of an open file durable, if the store's durability asks for it.
+    pub(crate) fn sync_file(&self, path: &StorePath, file: &dyn crate::ports::File) -> Result<()> {
+        if self.options.durability == Durability::Relaxed {
+            return Ok(());
+        }
+        file.sync_data()
+            .map_err(|reason| Error::io(self.tree.path(path), "sync", reason))
+    }
+
+    /// Renames a finished stage file to its final name.
+    pub(crate) fn publish_staged(&self, stage: &StorePath, path: &StorePath) -> Result<()> {
+        self.tree.rename(stage, path)?;
+        if self.options.durability == Durability::Full
+            && let Some(parent) = path.parent()
+        {
+            self.tree.sync_directory(&parent)?;
+        }
+        Ok(())
+    }
+}
+
+fn lock_failed(what: &str, reason: &str) -> Error {
+    Error::Io {
+        file: ".locks".into(),
+        operation: "lock",
+        code: "io",
+        outcome_unknown: false,
+        message: format!("{what} cannot be locked: {reason}"),
+    }
+}
+
+/// Returns the revision of a content: the first 16 hexadecimal digits of its SHA-256.
+#[must_use]
+pub fn revision(content: &[u8]) -> String {
+    hex(&Sha256::digest(content)[..8])
+}
+
+/// Prints bytes in lowercase hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}

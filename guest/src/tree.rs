@@ -1,0 +1,235 @@
+//! Files of one store directory, by their place in the layout: reading, listing, and the steps of writing.
+//!
+//! Every error names the file relative to the granted directory. Only regular files are opened, and their
+//! type is looked at first: opening a FIFO would block for ever.
+
+use crate::error::{Error, Result};
+use crate::layout::{StorePath, Top};
+use crate::ports::{Directory, Entry, File, Kind, OpenMode, PortError, Stat};
+use std::rc::Rc;
+
+/// The most that is asked of the file port in one read: more than the host gives at once.
+const READ_SIZE: usize = 64 * 1024;
+
+/// The files of one store directory: the granted directory, or one experiment's below it.
+#[derive(Clone)]
+pub(crate) struct Tree {
+    root: Rc<dyn Directory>,
+    /// What stands before each path: empty, or the experiment's directory and a slash.
+    prefix: String,
+}
+
+impl Tree {
+    /// Makes the tree of the granted directory itself.
+    pub(crate) fn new(root: Rc<dyn Directory>) -> Self {
+        Self {
+            root,
+            prefix: String::new(),
+        }
+    }
+
+    /// Makes the tree of a directory directly below this one. The name comes from a listing.
+    pub(crate) fn child(&self, name: &str) -> Self {
+        Self {
+            root: Rc::clone(&self.root),
+            prefix: format!("{}{name}/", self.prefix),
+        }
+    }
+
+    /// Returns the path of a file relative to the granted directory.
+    pub(crate) fn path(&self, path: &StorePath) -> String {
+        if path.top() == Top::Root && path.rest().is_empty() {
+            return self.prefix.trim_end_matches('/').to_owned();
+        }
+        format!("{}{path}", self.prefix)
+    }
+
+    /// Returns what is known about a file, or none if nothing of this name exists.
+    pub(crate) fn stat(&self, path: &StorePath) -> Result<Option<Stat>> {
+        let path = self.path(path);
+        absent(self.root.stat(&path)).map_err(|reason| Error::io(path, "look at", reason))
+    }
+
+    /// Says whether a regular file of this name exists.
+    pub(crate) fn is_file(&self, path: &StorePath) -> Result<bool> {
+        Ok(self.stat(path)?.is_some_and(|stat| stat.kind == Kind::File))
+    }
+
+    /// Opens a regular file to read, or returns none if there is nothing of this name.
+    pub(crate) fn open(&self, path: &StorePath) -> Result<Option<(Box<dyn File>, Stat)>> {
+        let Some(stat) = self.stat(path)? else {
+            return Ok(None);
+        };
+        let path = self.path(path);
+        regular(&path, stat.kind)?;
+        let file = absent(self.root.open(&path, OpenMode::Read))
+            .map_err(|reason| Error::io(path, "open", reason))?;
+        Ok(file.map(|file| (file, stat)))
+    }
+
+    /// Reads a whole file, or returns none if there is nothing of this name.
+    pub(crate) fn read(&self, path: &StorePath, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some((file, stat)) = self.open(path)? else {
+            return Ok(None);
+        };
+        if stat.size > limit {
+            let path = self.path(path);
+            return Err(Error::TooLarge(format!(
+                "{path} has {} bytes; at most {limit} are read in one piece",
+                stat.size
+            )));
+        }
+        let expected = usize::try_from(stat.size).unwrap_or(READ_SIZE);
+        // One byte more than expected tells the end from a file that grew.
+        let mut content = self.read_piece(path, file.as_ref(), 0, (expected + 1).min(READ_SIZE))?;
+        if content.len() == expected && expected < READ_SIZE {
+            return Ok(Some(content));
+        }
+        loop {
+            if content.len() as u64 > limit {
+                let path = self.path(path);
+                return Err(Error::TooLarge(format!(
+                    "{path} grows; at most {limit} bytes are read in one piece"
+                )));
+            }
+            let piece = self.read_piece(path, file.as_ref(), content.len() as u64, READ_SIZE)?;
+            if piece.is_empty() {
+                return Ok(Some(content));
+            }
+            content.extend_from_slice(&piece);
+        }
+    }
+
+    /// Reads a piece of an open file.
+    pub(crate) fn read_piece(
+        &self,
+        path: &StorePath,
+        file: &dyn File,
+        offset: u64,
+        length: usize,
+    ) -> Result<Vec<u8>> {
+        file.read(offset, length.min(READ_SIZE))
+            .map_err(|reason| Error::io(self.path(path), "read", reason))
+    }
+
+    /// Lists a directory; one that does not exist has no entries.
+    pub(crate) fn list(&self, path: &StorePath) -> Result<Vec<Entry>> {
+        let name = self.path(path);
+        match absent(self.root.list(&name)) {
+            Ok(listing) => Ok(listing.map(|listing| listing.entries).unwrap_or_default()),
+            Err(reason) => Err(Error::io(name, "list", reason)),
+        }
+    }
+
+    /// Creates a directory and those above it, and says whether it was missing.
+    pub(crate) fn ensure_directory(&self, path: &StorePath) -> Result<bool> {
+        match self.stat(path)? {
+            Some(stat) if stat.kind == Kind::Directory => return Ok(false),
+            Some(_) => {
+                let path = self.path(path);
+                return Err(Error::AlreadyExists(format!(
+                    "{path} should be a directory and is not; move it away"
+                )));
+            }
+            None => {}
+        }
+        if let Some(parent) = path.parent() {
+            self.ensure_directory(&parent)?;
+        }
+        let name = self.path(path);
+        match self.root.create_directory(&name) {
+            // Another writer may have been faster.
+            Ok(()) | Err(PortError::AlreadyExists) => Ok(true),
+            Err(reason) => Err(Error::io(name, "create the directory", reason)),
+        }
+    }
+
+    /// Creates a new file, and its directory if that is missing.
+    pub(crate) fn create(&self, path: &StorePath) -> Result<Box<dyn File>> {
+        self.open_for_writing(path, OpenMode::CreateNew)
+    }
+
+    /// Opens a file to append, and creates it and its directory if missing.
+    pub(crate) fn open_to_append(&self, path: &StorePath) -> Result<Box<dyn File>> {
+        if let Some(stat) = self.stat(path)? {
+            regular(&self.path(path), stat.kind)?;
+        }
+        self.open_for_writing(path, OpenMode::Append)
+    }
+
+    fn open_for_writing(&self, path: &StorePath, mode: OpenMode) -> Result<Box<dyn File>> {
+        let name = self.path(path);
+        let mut opened = self.root.open(&name, mode);
+        if matches!(opened, Err(PortError::NotFound))
+            && let Some(parent) = path.parent()
+        {
+            self.ensure_directory(&parent)?;
+            opened = self.root.open(&name, mode);
+        }
+        opened.map_err(|reason| Error::io(name, "create", reason))
+    }
+
+    /// Renames a file in place of another.
+    pub(crate) fn rename(&self, from: &StorePath, to: &StorePath) -> Result<()> {
+        let target = self.path(to);
+        let renamed = self.root.rename(&self.path(from), &target);
+        renamed.map_err(|reason| Error::io(target, "rename the finished file to", reason))
+    }
+
+    /// Removes a file, and says whether there was one.
+    pub(crate) fn remove(&self, path: &StorePath) -> Result<bool> {
+        let name = self.path(path);
+        match absent(self.root.remove_file(&name)) {
+            Ok(removed) => Ok(removed.is_some()),
+            Err(reason) => Err(Error::io(name, "remove", reason)),
+        }
+    }
+
+    /// Removes a directory if it is empty, and says whether it was removed.
+    pub(crate) fn remove_directory(&self, path: &StorePath) -> Result<bool> {
+        let name = self.path(path);
+        match self.root.remove_directory(&name) {
+            Ok(()) => Ok(true),
+            Err(PortError::NotFound | PortError::NotEmpty | PortError::NotDirectory) => Ok(false),
+            Err(reason) => Err(Error::io(name, "remove the directory", reason)),
+        }
+    }
+
+    /// Makes the names in a directory durable.
+    pub(crate) fn sync_directory(&self, path: &StorePath) -> Result<()> {
+        let name = self.path(path);
+        let synced = if name.is_empty() {
+            self.root.sync()
+        } else {
+            self.root
+                .open_directory(&name)
+                .and_then(|directory| directory.sync())
+        };
+        synced.map_err(|reason| Error::io(name, "sync the directory", reason))
+    }
+}
+
+/// Turns "there is no such file" into none. A file where a directory should be hides nothing either.
+fn absent<T>(
+    result: std::result::Result<T, PortError>,
+) -> std::result::Result<Option<T>, PortError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(PortError::NotFound | PortError::NotDirectory) => Ok(None),
+        Err(reason) => Err(reason),
+    }
+}
+
+fn regular(path: &str, kind: Kind) -> Result<()> {
+    let found = match kind {
+        Kind::File => return Ok(()),
+        Kind::Directory => "a directory",
+        Kind::Link => "a symbolic link",
+        Kind::Other => "neither a file nor a directory",
+    };
+    Err(Error::corrupt(
+        path,
+        None,
+        format!("expected a regular file, found {found}; it was not opened"),
+    ))
+}

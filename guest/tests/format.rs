@@ -1,0 +1,174 @@
+//! The format, both ways: what the reference wrote is read, and written back byte for byte.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use metalab_store_guest::error::Error;
+use metalab_store_guest::model::{Access, Durability, Expectation, StoreOptions};
+use metalab_store_guest::native;
+use metalab_store_guest::store::Store;
+use std::fs;
+use std::path::Path;
+
+/// Unpacks the collection that the reference wrote.
+fn collection() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/fixtures/reference-store.tar.gz"
+    );
+    let archive = flate2::read::GzDecoder::new(fs::File::open(archive).unwrap());
+    tar::Archive::new(archive).unpack(directory.path()).unwrap();
+    directory
+}
+
+fn open(directory: &Path, experiment: Option<&str>, access: Access) -> Store {
+    let options = StoreOptions {
+        directory: directory.to_str().unwrap().to_owned(),
+        experiment_id: experiment.map(str::to_owned),
+        access,
+        durability: Durability::Full,
+        lock_timeout_ms: 1000,
+        index: None,
+    };
+    Store::open(native::ports(directory).unwrap(), options).unwrap()
+}
+
+/// The experiments of the collection whose records are whole, and their directories.
+const EXPERIMENTS: [(&str, &str); 3] = [
+    ("curve_fit:1.0", "curve_fit_1.0"),
+    ("special:2", "special_2"),
+    ("plain", "plain"),
+];
+
+#[test]
+fn every_record_of_the_reference_is_written_back_byte_for_byte_typed_and_as_text() {
+    let unpacked = collection();
+    let mut seen = 0;
+    for (experiment, directory) in EXPERIMENTS {
+        let root = unpacked.path().join("experiments").join(directory);
+        let store = open(&root, Some(experiment), Access::ReadWrite);
+        for entry in fs::read_dir(root.join("runs")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let run = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let original = fs::read(&path).unwrap();
+
+            let (revision, record) = store.get_versioned_run(&run).unwrap().unwrap();
+            fs::write(&path, "{}").unwrap();
+            let written = store
+                .put_run_record(&record, &Expectation::Anything)
+                .unwrap();
+            assert_eq!(
+                fs::read_to_string(&path).unwrap(),
+                String::from_utf8_lossy(&original),
+                "{run}"
+            );
+            assert_eq!(written, revision);
+
+            let text = store.get_run_text(&run).unwrap().unwrap();
+            fs::write(&path, "{}").unwrap();
+            store.put_run_text(&text, &Expectation::Anything).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), original, "{run}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 12);
+}
+
+#[test]
+fn derived_metrics_results_and_manifests_are_written_back_byte_for_byte() {
+    let unpacked = collection();
+    for (experiment, directory) in EXPERIMENTS {
+        let root = unpacked.path().join("experiments").join(directory);
+        let store = open(&root, Some(experiment), Access::ReadWrite);
+        for entry in fs::read_dir(root.join("derived")).unwrap() {
+            let path = entry.unwrap().path();
+            let run = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let original = fs::read(&path).unwrap();
+            let derived = store.get_derived(&run).unwrap().unwrap();
+            fs::remove_file(&path).unwrap();
+            store.put_derived(&run, &derived).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), original, "{run}");
+        }
+        for run in fs::read_dir(root.join("results")).unwrap() {
+            let run = run.unwrap().file_name().into_string().unwrap();
+            for name in store.list_results(&run).unwrap() {
+                let path = root.join("results").join(&run).join(format!("{name}.json"));
+                let original = fs::read(&path).unwrap();
+                let result = store.get_result(&run, &name).unwrap().unwrap();
+                fs::remove_file(&path).unwrap();
+                store.put_result(&run, &name, &result).unwrap();
+                assert_eq!(fs::read(&path).unwrap(), original, "{run} {name}");
+            }
+        }
+        for header in store.list_experiment_manifests(experiment).unwrap() {
+            let manifest = store.get_experiment_manifest(experiment).unwrap().unwrap();
+            let name = format!("{directory}_{}.json", header.timestamp);
+            let path = root.join("experiments").join(name);
+            let original = fs::read(&path).unwrap();
+            if manifest.header == header {
+                fs::remove_file(&path).unwrap();
+                store
+                    .put_experiment_manifest(experiment, &manifest.body, Some(&header.timestamp))
+                    .unwrap();
+                assert_eq!(fs::read(&path).unwrap(), original);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_file_hides_no_other_and_is_named_with_its_reason() {
+    let unpacked = collection();
+    let root = unpacked.path().join("experiments/damaged_1");
+    let store = open(&root, Some("damaged:1"), Access::ReadOnly);
+    let mut list = store.list_run_records(None).unwrap();
+    let runs = list.next(100).unwrap();
+    let ids: Vec<&str> = runs.iter().map(|run| run.run_id.as_str()).collect();
+    assert_eq!(ids, ["good", "minimal"]);
+    assert_eq!(runs[1].started_at, None);
+    assert_eq!(runs[1].finished_at, None);
+    let damaged: Vec<String> = list
+        .damaged()
+        .into_iter()
+        .map(|damage| damage.file)
+        .collect();
+    let expected = [
+        "array",
+        "baddate",
+        "badstatus",
+        "empty",
+        "latin1",
+        "nullarts",
+        "truncated",
+    ];
+    assert_eq!(damaged, expected.map(|name| format!("runs/{name}.json")));
+    assert!(matches!(
+        store.get_run_record("truncated"),
+        Err(Error::Corrupt {
+            offset: Some(_),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn an_artifact_is_found_by_run_and_name_and_by_its_uri_after_the_store_moved() {
+    use metalab_store_guest::model::ArtifactReference;
+    let unpacked = collection();
+    let root = unpacked.path().join("experiments/curve_fit_1.0");
+    let store = open(&root, Some("curve_fit:1.0"), Access::ReadOnly);
+    for artifact in store.list_artifacts("ab715c67c9710b4f").unwrap() {
+        let by_name = ArtifactReference::Name("ab715c67c9710b4f".into(), artifact.name.clone());
+        let by_uri = ArtifactReference::Uri(artifact.uri.clone());
+        let content = store.get_artifact(&by_name).unwrap();
+        assert_eq!(content, store.get_artifact(&by_uri).unwrap());
+        assert_eq!(
+            content.len() as u64,
+            artifact.size_bytes.unwrap_or(content.len() as u64)
+        );
+        store.open_artifact(&by_name, true).unwrap();
+    }
+}
