@@ -1,1 +1,46 @@
-//! (being written)
+//! Store for experiment runs: records, metrics, results, logs, artifacts and manifests in plain files.
+//!
+//! The storage logic is a WebAssembly component, the same bytes in every host. This crate runs it in
+//! wasmtime and grants it one directory and locks on that directory, and nothing else.
+//!
+//! Supported today: the file store, whole. PostgreSQL is declared in the contract and not granted yet.
+//!
+//! ```
+//! use metalab_store::types::{Expectation, RunRecord, Status};
+//! use metalab_store::FileStoreConfig;
+//!
+//! # fn main() -> Result<(), metalab_store::Error> {
+//! # let directory = std::env::temp_dir().join(format!("metalab-store-doc-{}", std::process::id()));
+//! let store = FileStoreConfig::new(&directory).scoped("my_exp:1.0").connect()?;
+//! store.put_run_record(&RunRecord::new("0123456789abcdef", Status::Success), &Expectation::Anything)?;
+//! let run = store.get_run_record("0123456789abcdef")?.expect("it was just put");
+//! assert_eq!(run.experiment_id, "my_exp:1.0");
+//! # store.close()?;
+//! # std::fs::remove_dir_all(&directory).ok();
+//! # Ok(())
+//! # }
+//! ```
+
+#![deny(missing_docs)]
+
+mod artifact;
+mod bindings;
+mod config;
+mod engine;
+mod engine_config;
+mod error;
+mod grant;
+mod instance;
+mod postgres;
+mod roots;
+mod store;
+pub mod types;
+
+pub use artifact::{ArtifactReader, ArtifactWriter};
+pub use config::{FileStoreConfig, StoreConfig};
+pub use engine::{Engine, add_to_linker, component_bytes};
+pub use error::{Error, Result};
+pub use instance::Limits;
+pub use postgres::PostgresView;
+pub use roots::{HeldLock, RootsContext, RootsView};
+pub use store::{RunList, RunPage, Store};

@@ -1,0 +1,329 @@
+//! Store configurations.
+
+use crate::bindings::exports::metalab::store::config::{self as wire, Backend, Resolution};
+use crate::bindings::exports::metalab::store::types::Error as WireError;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::grant::Grant;
+use crate::instance::{Instance, Limits};
+use crate::store::Store;
+use crate::types::{Access, Durability, ExperimentList};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a write waits for another writer by default.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The configuration of a store of files.
+///
+/// It is a value: its methods return changed copies, and nothing is opened before [`connect`](Self::connect).
+#[derive(Clone, Debug)]
+pub struct FileStoreConfig(StoreConfig);
+
+/// The configuration of a store of any kind, as a locator describes it.
+#[derive(Clone)]
+pub struct StoreConfig {
+    root: PathBuf,
+    backend: Backend,
+    /// The experiments that the configuration was scoped to, in this order. Whether that makes sense is the
+    /// component's to say.
+    scopes: Vec<String>,
+    access: Access,
+    durability: Durability,
+    lock_timeout: Duration,
+    limits: Limits,
+    max_instances: usize,
+    engine: Option<Engine>,
+}
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The backend is left out: a connection string may hold a password.
+        f.debug_struct("StoreConfig")
+            .field("root", &self.root)
+            .field("scopes", &self.scopes)
+            .field("access", &self.access)
+            .field("durability", &self.durability)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FileStoreConfig {
+    /// Makes the configuration of a collection of experiments in a directory, which need not exist.
+    ///
+    /// The path becomes absolute now, with links resolved as far as it exists; `~` is not expanded.
+    #[must_use]
+    pub fn new(root: impl AsRef<Path>) -> Self {
+        Self(StoreConfig::new(absolute(root.as_ref()), Backend::File))
+    }
+
+    /// Limits it to an experiment. Scoping to a second one is an error that [`connect`](Self::connect) reports.
+    #[must_use]
+    pub fn scoped(self, experiment_id: impl Into<String>) -> Self {
+        Self(self.0.scoped(experiment_id))
+    }
+
+    /// The same as [`scoped`](Self::scoped), under the name that reads better when browsing.
+    #[must_use]
+    pub fn for_experiment(self, experiment_id: impl Into<String>) -> Self {
+        self.scoped(experiment_id)
+    }
+
+    /// Opens it to read only: nothing is created and nothing is changed.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self(self.0.read_only())
+    }
+
+    /// Says what an acknowledged write survives.
+    #[must_use]
+    pub fn durability(self, durability: Durability) -> Self {
+        Self(self.0.durability(durability))
+    }
+
+    /// Says how long a write waits for another writer of the same run. Default 30 s.
+    #[must_use]
+    pub fn lock_timeout(self, timeout: Duration) -> Self {
+        Self(self.0.lock_timeout(timeout))
+    }
+
+    /// Says what an instance of the component may use.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        Self(self.0.limits(limits))
+    }
+
+    /// Uses an engine of the caller's instead of the shared one.
+    #[must_use]
+    pub fn engine(self, engine: Engine) -> Self {
+        Self(self.0.engine(engine))
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// [`Error::Root`] if the directory cannot be opened, and what the component reports.
+    pub fn connect(&self) -> Result<Store> {
+        self.0.connect()
+    }
+
+    /// Lists the experiments of the collection. A collection that does not exist has none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] on a scoped configuration, [`Error::Root`].
+    pub fn list_experiments(&self) -> Result<ExperimentList> {
+        self.0.list_experiments()
+    }
+}
+
+impl From<FileStoreConfig> for StoreConfig {
+    fn from(config: FileStoreConfig) -> Self {
+        config.0
+    }
+}
+
+impl StoreConfig {
+    fn new(root: PathBuf, backend: Backend) -> Self {
+        Self {
+            root,
+            backend,
+            scopes: Vec::new(),
+            access: Access::ReadWrite,
+            durability: Durability::Full,
+            lock_timeout: LOCK_TIMEOUT,
+            limits: Limits::default(),
+            max_instances: std::thread::available_parallelism().map_or(1, usize::from),
+            engine: None,
+        }
+    }
+
+    /// Makes a configuration from a locator, for instance `./experiments` or
+    /// `file:///data/experiments?experiment_id=my_exp:1.0`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the locator cannot be understood.
+    pub fn from_locator(locator: &str) -> Result<Self> {
+        let config = call(&Engine::shared()?, None, |instance| {
+            let guest = instance.bindings.metalab_store_config();
+            guest.call_from_locator(&mut instance.store, locator)
+        })?;
+        let mut made = Self::new(absolute(Path::new(&config.root)), config.backend);
+        made.scopes.extend(config.experiment_id);
+        made.access = config.access;
+        made.durability = config.durability;
+        made.lock_timeout = Duration::from_millis(u64::from(config.lock_timeout_ms));
+        Ok(made)
+    }
+
+    /// As [`FileStoreConfig::scoped`].
+    #[must_use]
+    pub fn scoped(mut self, experiment_id: impl Into<String>) -> Self {
+        self.scopes.push(experiment_id.into());
+        self
+    }
+
+    /// As [`FileStoreConfig::read_only`].
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.access = Access::ReadOnly;
+        self
+    }
+
+    /// As [`FileStoreConfig::durability`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// As [`FileStoreConfig::lock_timeout`].
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// As [`FileStoreConfig::limits`].
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Says how many instances of the component may work at once. Default: one a core.
+    #[must_use]
+    pub fn max_instances(mut self, count: usize) -> Self {
+        self.max_instances = count.max(1);
+        self
+    }
+
+    /// As [`FileStoreConfig::engine`].
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Returns the collection root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Says whether the configuration is limited to an experiment.
+    #[must_use]
+    pub fn is_scoped(&self) -> bool {
+        !self.scopes.is_empty()
+    }
+
+    fn used_engine(&self) -> Result<Engine> {
+        self.engine.clone().map_or_else(Engine::shared, Ok)
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// As [`FileStoreConfig::connect`].
+    pub fn connect(&self) -> Result<Store> {
+        let engine = self.used_engine()?;
+        let Resolution {
+            subdirectory,
+            options,
+            ..
+        } = call(&engine, None, |instance| {
+            let guest = instance.bindings.metalab_store_config();
+            let mut config = match self.wire() {
+                Ok(config) => config,
+                Err(error) => return Ok(Err(error)),
+            };
+            for scope in &self.scopes {
+                config = match guest.call_scoped(&mut instance.store, &config, scope)? {
+                    Ok(config) => config,
+                    Err(error) => return Ok(Err(error)),
+                };
+            }
+            guest.call_resolve(&mut instance.store, &config)
+        })?;
+        let grant = Grant::open(&self.root, subdirectory.as_deref(), self.access)?;
+        Store::open(
+            self.clone(),
+            engine,
+            grant,
+            options,
+            self.limits,
+            self.max_instances,
+        )
+    }
+
+    /// Lists the experiments of the collection.
+    ///
+    /// # Errors
+    /// As [`FileStoreConfig::list_experiments`].
+    pub fn list_experiments(&self) -> Result<ExperimentList> {
+        let grant = if self.root.exists() {
+            Some(Grant::open(&self.root, None, Access::ReadOnly)?)
+        } else {
+            None
+        };
+        call(&self.used_engine()?, grant.as_ref(), |instance| {
+            let mut config = match self.wire() {
+                Ok(config) => config,
+                Err(error) => return Ok(Err(error)),
+            };
+            config.experiment_id = self.scopes.first().cloned();
+            instance
+                .bindings
+                .metalab_store_config()
+                .call_list_experiments(&mut instance.store, &config)
+        })
+    }
+
+    /// Returns the configuration as the component takes it, without the scopes.
+    fn wire(&self) -> std::result::Result<wire::StoreConfig, WireError> {
+        let Some(root) = self.root.to_str() else {
+            return Err(WireError::InvalidArgument(format!(
+                "the path {:?} is not UTF-8",
+                self.root
+            )));
+        };
+        Ok(wire::StoreConfig {
+            backend: self.backend.clone(),
+            root: root.to_owned(),
+            experiment_id: None,
+            access: self.access,
+            durability: self.durability,
+            lock_timeout_ms: u32::try_from(self.lock_timeout.as_millis()).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// Calls a function of a short-lived instance.
+fn call<T: Send>(
+    engine: &Engine,
+    grant: Option<&Grant>,
+    function: impl FnOnce(&mut Instance) -> wasmtime::Result<std::result::Result<T, WireError>> + Send,
+) -> Result<T> {
+    crate::store::off_runtime(|| {
+        let mut instance = Instance::new(engine, grant, Limits::default())?;
+        match function(&mut instance) {
+            Ok(answer) => answer.map_err(Error::from),
+            Err(error) => Err(instance.failure(&error)),
+        }
+    })
+}
+
+/// Makes a path absolute: links resolved as far as it exists, the rest as it is.
+fn absolute(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for existing in absolute.ancestors() {
+        if let Ok(resolved) = existing.canonicalize() {
+            let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+            return if rest.as_os_str().is_empty() {
+                resolved
+            } else {
+                resolved.join(rest)
+            };
+        }
+    }
+    absolute
+}

@@ -1,0 +1,147 @@
+//! The engine: the compiled component, linked with what it imports, shared by all stores of a process.
+
+use crate::bindings::MetalabStorePre;
+use crate::engine_config::engine_config;
+use crate::error::{Error, Result};
+use crate::instance::State;
+use crate::postgres::PostgresView;
+use crate::roots::RootsView;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
+use std::time::Duration;
+use wasmtime::component::{Component, HasData, Linker, ResourceTable};
+use wasmtime::error::Context;
+
+/// The component, compiled for the machine that built this crate.
+static COMPILED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/metalab_store.cwasm"));
+
+/// The component as it was built: for machines on which `COMPILED` does not run, and for everyone to read.
+static COMPONENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/metalab_store.wasm"));
+
+/// How often the epoch advances: the resolution of the time limit of calls.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// The compiled component with its imports, ready to be instantiated. Cheap to clone, shared by threads.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    engine: wasmtime::Engine,
+    pre: MetalabStorePre<State>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Returns the engine that all stores of this process share unless they are given another.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if the component cannot be loaded.
+    pub fn shared() -> Result<Self> {
+        static SHARED: OnceLock<Result<Engine>> = OnceLock::new();
+        SHARED.get_or_init(Self::new).clone()
+    }
+
+    /// Loads the component: precompiled if it fits this machine, else it is compiled now (about 0.2 s).
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if the component cannot be compiled or linked.
+    pub fn new() -> Result<Self> {
+        Self::load().map_err(|error| Error::Engine(format!("{error:#}")))
+    }
+
+    fn load() -> wasmtime::Result<Self> {
+        let engine = wasmtime::Engine::new(&engine_config())?;
+        let component = match deserialize(&engine) {
+            Ok(component) => component,
+            Err(_) => Component::new(&engine, COMPONENT).context("compile the component")?,
+        };
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+        add_to_linker(&mut linker, State::roots, |_| PostgresView)?;
+        let pre = MetalabStorePre::new(linker.instantiate_pre(&component)?)?;
+        let inner = Arc::new(Inner { engine, pre });
+        tick(Arc::downgrade(&inner))?;
+        Ok(Self(inner))
+    }
+
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn pre(&self) -> &MetalabStorePre<State> {
+        &self.0.pre
+    }
+}
+
+/// Returns the bytes of the component that this crate embeds: the same for every host of a build.
+#[must_use]
+pub fn component_bytes() -> &'static [u8] {
+    COMPONENT
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the bytes come from this crate's build script, which made them with the same version of wasmtime; \
+              nobody can have changed them since, short of changing this program"
+)]
+fn deserialize(engine: &wasmtime::Engine) -> wasmtime::Result<Component> {
+    // SAFETY: `COMPILED` is the unmodified output of `Engine::precompile_component`, embedded when this crate
+    // was compiled. Wasmtime itself checks its version, the settings and the features of the CPU.
+    unsafe { Component::deserialize(engine, COMPILED) }
+}
+
+/// Advances the epoch until the engine is gone.
+fn tick(engine: Weak<Inner>) -> wasmtime::Result<()> {
+    let run = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    };
+    thread::Builder::new()
+        .name("metalab-store-epoch".to_owned())
+        .spawn(run)
+        .context("start the epoch's thread")?;
+    Ok(())
+}
+
+struct HasRoots;
+
+impl HasData for HasRoots {
+    type Data<'a> = RootsView<'a>;
+}
+
+struct HasPostgres;
+
+impl HasData for HasPostgres {
+    type Data<'a> = PostgresView;
+}
+
+/// Adds the contract's imports, `roots` and `postgres`, to a linker of the embedder's own state.
+///
+/// WASI is added apart from it. The functions say where in the state the parts are.
+///
+/// # Errors
+/// If the linker has one of these interfaces already.
+pub fn add_to_linker<T: 'static>(
+    linker: &mut Linker<T>,
+    roots: fn(&mut T) -> RootsView<'_>,
+    postgres: fn(&mut T) -> PostgresView,
+) -> wasmtime::Result<()> {
+    use crate::bindings::metalab::store;
+    store::roots::add_to_linker::<T, HasRoots>(linker, roots)?;
+    store::postgres::add_to_linker::<T, HasPostgres>(linker, postgres)
+}
+
+/// Returns an empty table of at most so many resources.
+pub(crate) fn table(capacity: usize) -> ResourceTable {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(capacity);
+    table
+}
