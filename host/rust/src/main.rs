@@ -1,1 +1,9 @@
-fn main() {}
+//! The command `metalab-store`.
+
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::run()
+}

@@ -1,0 +1,197 @@
+//! The command: what people type. It holds no storage logic; every answer comes from the store.
+
+mod artifacts;
+mod cat;
+mod delete;
+mod experiments;
+mod logs;
+mod put;
+mod runs;
+mod show;
+mod table;
+mod text;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use metalab_store::types::Damage;
+use metalab_store::{Error, Store, StoreConfig};
+use serde_json::json;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Reads and writes stores of experiment runs.
+#[derive(Parser)]
+#[command(name = "metalab-store", version, max_term_width = 100)]
+struct Arguments {
+    /// The store: a directory, or a locator such as file:///data/experiments
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "LOCATOR",
+        env = "METALAB_STORE",
+        default_value = "./experiments"
+    )]
+    store: String,
+    /// The experiment; without it, commands that read cover the whole collection
+    #[arg(short, long, global = true, value_name = "ID")]
+    experiment: Option<String>,
+    /// Print JSON as Python's json module reads it: it may hold NaN, Infinity and integers of any size
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the experiments of a collection
+    Experiments,
+    /// List runs, the newest first
+    Runs(runs::Runs),
+    /// Show one run in full
+    Show(show::Show),
+    /// Store run records read from standard input: one JSON record, or one a line
+    Put,
+    /// Delete runs with everything that belongs to them
+    Delete(delete::Delete),
+    /// List the logs of a run, or print one
+    Logs(logs::Logs),
+    /// List the artifacts of a run
+    Artifacts(artifacts::Artifacts),
+    /// Print an artifact of a run, or else a result of that name
+    Cat(cat::Cat),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What went wrong with a command.
+enum Failure {
+    /// The store says so.
+    Store(Error),
+    /// Input or output failed.
+    Io(io::Error),
+    /// Something else; the message was made here.
+    Other(String),
+    /// It was said already.
+    Said,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// What all commands are given.
+struct Context {
+    config: StoreConfig,
+    json: bool,
+    out: io::BufWriter<io::Stdout>,
+}
+
+impl Context {
+    /// Opens the store to read: nothing is created.
+    fn reader(&self) -> Result<Store, Failure> {
+        Ok(self.config.clone().read_only().max_instances(1).connect()?)
+    }
+
+    /// Opens the store to write.
+    fn writer(&self) -> Result<Store, Failure> {
+        Ok(self.config.clone().max_instances(1).connect()?)
+    }
+
+    /// Prints a JSON document.
+    fn print_json(&mut self, document: &serde_json::Value) -> Outcome {
+        serde_json::to_writer_pretty(&mut self.out, document).map_err(io::Error::from)?;
+        writeln!(self.out)?;
+        Ok(())
+    }
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    let outcome = dispatch(arguments);
+    let (code, message) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        // Whoever reads the output has enough of it.
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
+        Err(Failure::Said) => return ExitCode::FAILURE,
+        Err(Failure::Store(error)) => (error.code(), error.to_string()),
+        Err(Failure::Io(error)) => ("io", error.to_string()),
+        Err(Failure::Other(message)) => ("failed", message),
+    };
+    if json {
+        eprintln!(
+            "{}",
+            json!({ "error": { "code": code, "message": message } })
+        );
+    } else {
+        eprintln!("error: {}", text::safe(&message));
+    }
+    ExitCode::FAILURE
+}
+
+fn dispatch(arguments: Arguments) -> Outcome {
+    if let Command::Completions { shell } = arguments.command {
+        let mut script = Vec::new();
+        clap_complete::generate(
+            shell,
+            &mut Arguments::command(),
+            "metalab-store",
+            &mut script,
+        );
+        io::stdout().write_all(&script)?;
+        return Ok(());
+    }
+    let mut config = StoreConfig::from_locator(&arguments.store)?;
+    if let Some(experiment) = &arguments.experiment {
+        config = config.scoped(experiment);
+    }
+    let mut context = Context {
+        config,
+        json: arguments.json,
+        out: io::BufWriter::new(io::stdout()),
+    };
+    match arguments.command {
+        Command::Experiments => experiments::run(&mut context)?,
+        Command::Runs(options) => options.run(&mut context)?,
+        Command::Show(options) => options.run(&mut context)?,
+        Command::Put => put::run(&mut context)?,
+        Command::Delete(options) => options.run(&mut context)?,
+        Command::Logs(options) => options.run(&mut context)?,
+        Command::Artifacts(options) => options.run(&mut context)?,
+        Command::Cat(options) => options.run(&mut context)?,
+        Command::Completions { .. } => {}
+    }
+    context.out.flush()?;
+    Ok(())
+}
+
+/// Reports damaged files: they hide nothing else, and the command goes on.
+fn warn_of_damage(damaged: &[Damage]) {
+    for damage in damaged {
+        eprintln!("warning: {}", text::safe(&damage.reason));
+    }
+}
+
+/// Makes the error of a run that is not there.
+fn no_such_run(run: &str) -> Failure {
+    Failure::Other(format!(
+        "there is no run {run:?}; `metalab-store runs` lists those there are"
+    ))
+}
