@@ -1,1 +1,165 @@
-fn main() {}
+//! The only entrance to building, testing and showing metalab-store: `cargo xtask COMMAND`.
+//!
+//! What a command needs, it fetches or builds, or it names the one command that helps.
+
+mod component;
+mod paths;
+mod process;
+mod toolchain;
+
+use paths::Paths;
+use process::{Failure, cargo, run};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+
+const HELP: &str = "\
+Builds, tests and shows metalab-store.
+
+Usage: cargo xtask COMMAND [ARGUMENTS]
+
+  demo        build everything, run a small real experiment into ./demo-store and show it
+  test        build everything and run all tests
+  build       build the component, the command and the libraries
+  component   build the component alone: target/component/metalab_store.wasm
+  check       check the formatting and the lints
+  bench       build everything and measure it (arguments are passed on)
+
+METALAB_WASM_TOOLCHAIN=installed|rustup|debian forces where the compiler for the component comes from.
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let paths = Paths::find();
+    let outcome = match command.as_str() {
+        "demo" => build(&paths).and_then(|()| run_binary(&paths, "demo", &rest)),
+        "bench" => build(&paths).and_then(|()| run_binary(&paths, "bench", &rest)),
+        "test" => test(&paths, &rest),
+        "build" => build(&paths),
+        "component" => component::build(&paths).map(drop),
+        "check" => check(&paths),
+        "" | "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(Failure::new(format!(
+            "unknown command {other:?}; `cargo xtask help` lists those there are"
+        ))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says which step begins.
+fn step(text: &str) {
+    eprintln!("==> {text}");
+}
+
+fn build(paths: &Paths) -> Result<(), Failure> {
+    component::build(paths)?;
+    step("build the command, the libraries and the examples");
+    run(cargo(paths).args(["build", "--locked", "--release", "--workspace"]))
+}
+
+fn check(paths: &Paths) -> Result<(), Failure> {
+    step("check the formatting");
+    run(cargo(paths).args(["fmt", "--all", "--check"]))?;
+    // The host's build script embeds the component.
+    component::build(paths)?;
+    step("check the lints");
+    run(cargo(paths).args([
+        "clippy",
+        "--locked",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Failure> {
+    step(&format!("run {name}"));
+    run(Command::new(paths.target.join("release").join(name))
+        .args(arguments)
+        .current_dir(&paths.root))
+}
+
+/// Runs all tests, passes their output on, and closes with their sum.
+fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
+    build(paths)?;
+    step("run the tests");
+    let mut command = cargo(paths);
+    command
+        .args([
+            "test",
+            "--locked",
+            "--release",
+            "--workspace",
+            "--no-fail-fast",
+        ])
+        .args(arguments);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| Failure::new(format!("cargo: {error}")))?;
+    let mut sum = [0_u64; 3];
+    if let Some(output) = child.stdout.take() {
+        let mut out = std::io::stdout().lock();
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            add_result(&line, &mut sum);
+            // Whoever closed the output does not want it; the tests go on.
+            writeln!(out, "{line}").ok();
+        }
+    }
+    let status = child
+        .wait()
+        .map_err(|error| Failure::new(format!("cargo: {error}")))?;
+    let [passed, failed, skipped] = sum;
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new("some tests failed".to_owned()))
+    }
+}
+
+/// Adds the counts of a line that closes a test binary's output.
+fn add_result(line: &str, sum: &mut [u64; 3]) {
+    let Some(counts) = line.strip_prefix("test result: ") else {
+        return;
+    };
+    for (name, total) in ["passed", "failed", "ignored"].into_iter().zip(sum) {
+        let count = counts
+            .split([';', '.'])
+            .find_map(|part| part.trim().strip_suffix(name)?.trim().parse::<u64>().ok());
+        *total += count.unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::add_result;
+
+    #[test]
+    fn the_counts_of_all_test_binaries_are_added_up() {
+        let mut sum = [0; 3];
+        add_result(
+            "test result: ok. 6 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s",
+            &mut sum,
+        );
+        add_result(
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out",
+            &mut sum,
+        );
+        add_result("running 5 tests", &mut sum);
+        assert_eq!(sum, [8, 3, 1]);
+    }
+}

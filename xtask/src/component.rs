@@ -1,0 +1,63 @@
+//! Building the component.
+
+use crate::paths::Paths;
+use crate::process::{Failure, cargo, run};
+use crate::step;
+use crate::toolchain::{TARGET, Toolchain};
+use std::fs;
+use std::path::PathBuf;
+
+/// The first bytes of a component: WebAssembly, layer 1. A core module has layer 0.
+const COMPONENT_MAGIC: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// Builds the component and returns where it is.
+pub(crate) fn build(paths: &Paths) -> Result<PathBuf, Failure> {
+    let toolchain = Toolchain::provide(paths)?;
+    step(&format!(
+        "build the component (compiler: {})",
+        toolchain.name
+    ));
+    // A directory of its own: another compiler may be at work, with other flags.
+    let target = paths.target.join("guest").join(&toolchain.name);
+    let mut command = cargo(paths);
+    command
+        .args([
+            "rustc",
+            "--locked",
+            "--release",
+            "--package",
+            "metalab-store-guest",
+            "--lib",
+            "--crate-type",
+            "cdylib",
+        ])
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(&target)
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+        .env("CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_OPT_LEVEL", "0");
+    toolchain.apply(&mut command, &paths.root);
+    run(&mut command)?;
+
+    let built = target.join(TARGET).join("release/metalab_store_guest.wasm");
+    let io = |error: std::io::Error| Failure::new(format!("{}: {error}", built.display()));
+    let bytes = fs::read(&built).map_err(io)?;
+    if !bytes.starts_with(COMPONENT_MAGIC) {
+        return Err(Failure::new(format!(
+            "{} is not a component; the linker wasm-component-ld of the target {TARGET} makes one",
+            built.display()
+        )));
+    }
+    let directory = paths.target.join("component");
+    let component = directory.join("metalab_store.wasm");
+    // Written only if it changed: everything that embeds it would be built again.
+    if fs::read(&component).map_or(true, |old| old != bytes) {
+        let staged = directory.join("metalab_store.wasm.new");
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(&staged, &bytes))
+            .map_err(io)?;
+        fs::rename(&staged, &component).map_err(io)?;
+    }
+    Ok(component)
+}
