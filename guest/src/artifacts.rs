@@ -350,7 +350,7 @@ impl Scope {
         let entry_source = public_descriptor(&descriptor)?;
         entries.push(codec::descriptor_to(&entry_source)?);
         let mut manifest = Object::new();
-        manifest.insert("artifacts".into(), Value::Array(entries));
+        manifest.insert("artifacts", Value::Array(entries));
         let manifest = codec::print(&Value::Object(manifest));
         self.publish_staged(stage, &target.path)?;
         self.publish(&layout::artifact_manifest(&target.run), manifest.as_bytes())?;

@@ -9,7 +9,7 @@ use crate::json::{self, Object, Text, Value};
 use crate::model::{
     ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecord, Status, StructuredResult,
 };
-use crate::time;
+use crate::time::Timestamp;
 
 /// The version of the format that this crate writes.
 pub const SCHEMA_VERSION: &str = "0.1";
@@ -236,7 +236,7 @@ pub fn metrics_to(metrics: &[Metric]) -> Result<Object<'_>> {
             MetricValue::Text(text) => Value::String(text.as_str().into()),
             MetricValue::Other(text) => parse_argument(&format!("metric {:?}", metric.name), text)?,
         };
-        if object.insert(metric.name.as_str().into(), value).is_some() {
+        if object.insert(metric.name.as_str(), value).is_some() {
             return Err(Error::InvalidArgument(format!(
                 "metric {:?} is given twice",
                 metric.name
@@ -250,7 +250,7 @@ fn timestamp(fields: &mut Fields<'_, '_>, field: &str) -> Result<Option<String>>
     let Some(text) = fields.optional_text(field)?.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    match time::parse(&text) {
+    match Timestamp::parse(&text) {
         Ok(_) => Ok(Some(text)),
         Err(reason) => Err(Error::corrupt(
             fields.file,
@@ -403,7 +403,7 @@ fn provenance(file: &str, value: Option<Value<'_>>) -> Result<Provenance> {
 
 fn put<'a>(object: &mut Object<'a>, field: &'static str, value: Value<'a>) {
     // A field that an `unknown` object also names: the typed field wins.
-    object.insert(field.into(), value);
+    object.insert(field, value);
 }
 
 fn text(value: &str) -> Value<'_> {
@@ -639,7 +639,7 @@ pub fn complete_record<'a>(
             Some(Value::String(value))
                 if value
                     .as_str()
-                    .is_some_and(|value| time::parse(value).is_ok()) => {}
+                    .is_some_and(|value| Timestamp::parse(value).is_ok()) => {}
             Some(other) => {
                 return Err(Error::InvalidArgument(format!(
                     "the record of run {run_id:?}: `{field}` is {}, which is not an ISO 8601 time",

@@ -67,7 +67,12 @@ impl Scope {
     fn default_stamp(&self) -> Result<ManifestStamp> {
         let micros = i64::try_from(self.ports.clock.now() / 1_000).unwrap_or(i64::MAX);
         let offset = self.ports.roots.utc_offset(micros / 1_000_000);
-        Ok(ManifestStamp::parse(&time::format_stamp(micros, offset))?)
+        let stamp = time::format_naive(micros, offset).map_err(|reason| {
+            Error::InvalidArgument(format!(
+                "the clock gives no timestamp for the manifest: {reason}; pass one"
+            ))
+        })?;
+        Ok(ManifestStamp::parse(&stamp)?)
     }
 
     /// Lists the manifests of an experiment, the newest first.

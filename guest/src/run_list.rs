@@ -5,7 +5,7 @@ use crate::json;
 use crate::model::{Damage, RunRecord};
 use crate::names::RunId;
 use crate::scope::Scope;
-use crate::time;
+use crate::time::Timestamp;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -46,7 +46,7 @@ impl Key {
         let started = record
             .started_at
             .as_deref()
-            .and_then(|text| time::parse(text).ok());
+            .and_then(|text| Timestamp::parse(text).ok());
         Self {
             started: started.map(|time| time.micros_utc),
             experiment: record.experiment_id.clone(),

@@ -85,16 +85,13 @@ impl Scope {
         created |= self.tree.ensure_directory(&layout::directory(Top::Index))?;
         if self.tree.stat(&layout::meta())?.is_none() {
             let mut meta = Object::new();
-            meta.insert("created_by".into(), Value::String("metalab".into()));
+            meta.insert("created_by", Value::String("metalab".into()));
             meta.insert(
-                "schema_version".into(),
+                "schema_version",
                 Value::String(codec::SCHEMA_VERSION.into()),
             );
             if let Some(experiment) = &self.experiment {
-                meta.insert(
-                    "experiment_id".into(),
-                    Value::String(experiment.as_str().into()),
-                );
+                meta.insert("experiment_id", Value::String(experiment.as_str().into()));
             }
             self.publish(
                 &layout::meta(),

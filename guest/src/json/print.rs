@@ -1,169 +1,152 @@
-//! Printing JSON text: exactly as Python's `json.dumps` with `sort_keys=True`, everything escaped to ASCII.
+//! Prints trees.
 
-use super::value::{Text, Value};
-use std::fmt::Write as _;
+use super::number::{push_float, push_int};
+use super::scan::{Kind, run, special_in_ascii};
+use super::text::Piece;
+use super::walk::{Visit, walk};
+use super::{Text, Value};
 
-/// Appends a value as `json.dumps(value, indent=2, sort_keys=True)` prints it: no trailing newline.
-pub fn pretty(value: &Value<'_>, out: &mut String) {
-    write(value, Some(0), out);
+/// Where white space goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// As Python's `indent=2`.
+    Pretty,
+    /// None at all.
+    Line,
 }
 
-/// Appends a value on one line, without white space.
-pub fn line(value: &Value<'_>, out: &mut String) {
-    write(value, None, out);
+pub(super) fn print(value: &Value<'_>, layout: Layout, out: &mut String) {
+    let mut printer = Printer {
+        out,
+        layout,
+        depth: 0,
+        empty: true,
+    };
+    walk(value, &mut printer);
 }
 
-/// Prints a value; with an indentation, each item on a line of its own.
-fn write(value: &Value<'_>, indent: Option<usize>, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(true) => out.push_str("true"),
-        Value::Bool(false) => out.push_str("false"),
-        Value::Int(number) => {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "{number}");
+struct Printer<'o> {
+    out: &'o mut String,
+    layout: Layout,
+    depth: usize,
+    /// Whether the innermost open container has no items so far.
+    empty: bool,
+}
+
+impl<'a> Visit<'a> for Printer<'_> {
+    fn item(&mut self) {
+        if !self.empty {
+            self.out.push(',');
         }
-        Value::BigInt(digits) => out.push_str(digits),
-        Value::Float(number) => out.push_str(&float_text(*number)),
-        Value::String(text) => string(text, out),
-        Value::Array(items) if items.is_empty() => out.push_str("[]"),
-        Value::Array(items) => {
-            out.push('[');
-            let inner = indent.map(|indent| indent + 1);
-            for (index, item) in items.iter().enumerate() {
-                separate(index, inner, out);
-                write(item, inner, out);
-            }
-            new_line(indent, out);
-            out.push(']');
+        self.empty = false;
+        start_line(self.depth, self.layout, self.out);
+    }
+
+    fn key(&mut self, key: &Text<'a>) {
+        push_text(key, self.out);
+        self.out.push_str(match self.layout {
+            Layout::Pretty => ": ",
+            Layout::Line => ":",
+        });
+    }
+
+    fn scalar(&mut self, value: &Value<'a>) {
+        match value {
+            Value::Null => self.out.push_str("null"),
+            Value::Bool(true) => self.out.push_str("true"),
+            Value::Bool(false) => self.out.push_str("false"),
+            Value::Int(value) => push_int(*value, self.out),
+            Value::BigInt(digits) => self.out.push_str(digits),
+            Value::Float(value) => push_float(*value, self.out),
+            Value::String(text) => push_text(text, self.out),
+            // The walk opens these.
+            Value::Array(_) | Value::Object(_) => {}
         }
-        Value::Object(object) if object.is_empty() => out.push_str("{}"),
-        Value::Object(object) => {
-            out.push('{');
-            let inner = indent.map(|indent| indent + 1);
-            for (index, (key, item)) in object.iter().enumerate() {
-                separate(index, inner, out);
-                string(key, out);
-                out.push_str(if inner.is_some() { ": " } else { ":" });
-                write(item, inner, out);
-            }
-            new_line(indent, out);
-            out.push('}');
+    }
+
+    fn open(&mut self, kind: Kind) {
+        self.out.push(match kind {
+            Kind::Array => '[',
+            Kind::Object => '{',
+        });
+        self.depth += 1;
+        self.empty = true;
+    }
+
+    fn close(&mut self, kind: Kind) {
+        self.depth -= 1;
+        if !self.empty {
+            start_line(self.depth, self.layout, self.out);
         }
+        self.empty = false;
+        self.out.push(match kind {
+            Kind::Array => ']',
+            Kind::Object => '}',
+        });
     }
 }
 
-fn separate(index: usize, indent: Option<usize>, out: &mut String) {
-    if index > 0 {
-        out.push(',');
+fn start_line(depth: usize, layout: Layout, out: &mut String) {
+    const SPACES: &str = "                                ";
+    if layout == Layout::Line {
+        return;
     }
-    new_line(indent, out);
+    out.push('\n');
+    let mut left = depth * 2;
+    while left > 0 {
+        let part = left.min(SPACES.len());
+        out.push_str(SPACES.get(..part).unwrap_or_default());
+        left -= part;
+    }
 }
 
-fn new_line(indent: Option<usize>, out: &mut String) {
-    if let Some(indent) = indent {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", indent));
-    }
-}
-
-fn string(text: &Text<'_>, out: &mut String) {
+/// Appends a string with its quotes, in ASCII.
+pub(super) fn push_text(text: &Text<'_>, out: &mut String) {
     out.push('"');
-    match text.as_str() {
-        Some(text) => plain(text, out),
-        None => {
-            let mut rest = text.as_wtf8();
-            while !rest.is_empty() {
-                let chunk = rest.utf8_chunks().next();
-                let valid = chunk.map_or("", |chunk| chunk.valid());
-                plain(valid, out);
-                rest = &rest[valid.len()..];
-                // What is not UTF-8 is a lone surrogate: three bytes.
-                if let [_, high, low, tail @ ..] = rest {
-                    escape(
-                        0xd000 | (u32::from(*high & 0x3f) << 6) | u32::from(*low & 0x3f),
-                        out,
-                    );
-                    rest = tail;
-                } else {
-                    break;
-                }
-            }
+    for piece in text.pieces() {
+        match piece {
+            Piece::Str(part) => push_escaped(part, out),
+            Piece::Surrogate(unit) => push_unit(unit, out),
         }
     }
     out.push('"');
 }
 
-fn plain(text: &str, out: &mut String) {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let run = bytes[at..]
-            .iter()
-            .position(|byte| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\'));
-        let run = run.unwrap_or(bytes.len() - at);
-        out.push_str(&text[at..at + run]);
-        at += run;
-        let Some(character) = text[at..].chars().next() else {
-            break;
+fn push_escaped(text: &str, out: &mut String) {
+    let mut rest = text;
+    loop {
+        // A run of ASCII ends at a border of characters.
+        let (plain, tail) = rest.split_at(run(rest.as_bytes(), special_in_ascii));
+        out.push_str(plain);
+        let mut characters = tail.chars();
+        let Some(character) = characters.next() else {
+            return;
         };
-        at += character.len_utf8();
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
+            '\x08' => out.push_str("\\b"),
+            '\x0c' => out.push_str("\\f"),
             other => {
-                let mut units = [0; 2];
-                for unit in other.encode_utf16(&mut units) {
-                    escape(u32::from(*unit), out);
+                let mut buffer = [0; 2];
+                for unit in other.encode_utf16(&mut buffer) {
+                    push_unit(*unit, out);
                 }
             }
         }
+        rest = characters.as_str();
     }
 }
 
-fn escape(unit: u32, out: &mut String) {
-    // Writing to a string cannot fail.
-    let _ = write!(out, "\\u{unit:04x}");
-}
-
-/// Returns a number as Python's `repr` prints it: the fewest digits that read back as the same number.
-///
-/// ```
-/// use metalab_store_guest::json::float_text;
-///
-/// assert_eq!(float_text(1e22), "1e+22");
-/// assert_eq!(float_text(1e-7), "1e-07");
-/// assert_eq!(float_text(-0.0), "-0.0");
-/// ```
-#[must_use]
-pub fn float_text(number: f64) -> String {
-    if number.is_nan() {
-        return "NaN".to_owned();
+fn push_unit(unit: u16, out: &mut String) {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    out.push_str("\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push(DIGITS[usize::from(unit >> shift & 0xF)]);
     }
-    if number.is_infinite() {
-        return if number > 0.0 {
-            "Infinity"
-        } else {
-            "-Infinity"
-        }
-        .to_owned();
-    }
-    let scientific = format!("{number:e}");
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if (-4..16).contains(&exponent) {
-        // The shortest digits again, written out; Python always shows a fraction.
-        let mut text = format!("{number}");
-        if !text.contains('.') {
-            text.push_str(".0");
-        }
-        return text;
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
 }

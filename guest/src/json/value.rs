@@ -1,214 +1,241 @@
-//! JSON values. What has no escapes is borrowed from the text.
+//! The tree of a JSON text.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 
-/// The content of a JSON string: text that may hold lone surrogates.
+use super::{Text, tree, walk};
+
+/// One JSON value.
 ///
-/// Texts are ordered by code point.
-#[derive(Clone)]
-pub struct Text<'a>(Inner<'a>);
-
-#[derive(Clone)]
-enum Inner<'a> {
-    /// Without lone surrogates.
-    Plain(Cow<'a, str>),
-    /// With at least one: WTF-8, whose byte order is the order of code points too.
-    Surrogates(Vec<u8>),
-}
-
-impl<'a> Text<'a> {
-    /// Makes a text from WTF-8 that this crate put together.
-    pub(super) fn from_wtf8(bytes: Vec<u8>) -> Self {
-        match String::from_utf8(bytes) {
-            Ok(text) => Self(Inner::Plain(Cow::Owned(text))),
-            Err(error) => Self(Inner::Surrogates(error.into_bytes())),
-        }
-    }
-
-    /// Returns it as a string, or nothing if it holds a lone surrogate.
-    #[must_use]
-    pub fn as_str(&self) -> Option<&str> {
-        match &self.0 {
-            Inner::Plain(text) => Some(text),
-            Inner::Surrogates(_) => None,
-        }
-    }
-
-    /// Turns it into a string.
-    ///
-    /// # Errors
-    /// Itself, if it holds a lone surrogate.
-    pub fn into_string(self) -> Result<String, Self> {
-        match self.0 {
-            Inner::Plain(text) => Ok(text.into_owned()),
-            Inner::Surrogates(_) => Err(self),
-        }
-    }
-
-    /// Returns its bytes: UTF-8, in which lone surrogates are encoded like other characters.
-    #[must_use]
-    pub fn as_wtf8(&self) -> &[u8] {
-        match &self.0 {
-            Inner::Plain(text) => text.as_bytes(),
-            Inner::Surrogates(bytes) => bytes,
-        }
-    }
-
-    /// Returns it without a borrow.
-    #[must_use]
-    pub fn into_owned(self) -> Text<'static> {
-        Text(match self.0 {
-            Inner::Plain(text) => Inner::Plain(Cow::Owned(text.into_owned())),
-            Inner::Surrogates(bytes) => Inner::Surrogates(bytes),
-        })
-    }
-}
-
-impl<'a> From<&'a str> for Text<'a> {
-    fn from(text: &'a str) -> Self {
-        Self(Inner::Plain(Cow::Borrowed(text)))
-    }
-}
-
-impl From<String> for Text<'_> {
-    fn from(text: String) -> Self {
-        Self(Inner::Plain(Cow::Owned(text)))
-    }
-}
-
-impl PartialEq for Text<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_wtf8() == other.as_wtf8()
-    }
-}
-
-impl Eq for Text<'_> {}
-
-impl PartialOrd for Text<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Text<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.as_wtf8().cmp(other.as_wtf8())
-    }
-}
-
-impl Hash for Text<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_wtf8().hash(state);
-    }
-}
-
-impl fmt::Debug for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Inner::Plain(text) => fmt::Debug::fmt(text, f),
-            Inner::Surrogates(bytes) => write!(f, "WTF-8 {:?}", String::from_utf8_lossy(bytes)),
-        }
-    }
-}
-
-/// A JSON value.
-#[derive(Clone, Debug, PartialEq)]
+/// Equality is that of the parts: `NaN` differs from itself, and `0.0` equals `-0.0`. To compare
+/// to the byte, compare what [`line`](super::line()) prints.
+///
+/// Cloning, comparing and printing take any depth. Dropping recurses: it needs some 80 bytes of
+/// stack a level, which [`MAX_DEPTH`](super::MAX_DEPTH) keeps harmless for what was read; who
+/// builds a much deeper value by hand answers for it.
+#[derive(Default)]
 pub enum Value<'a> {
-    /// `null`.
+    /// `null`
+    #[default]
     Null,
-    /// `true` or `false`.
+    /// `true` or `false`
     Bool(bool),
-    /// An integer that fits 64 bits.
+    /// An integer of at most 64 bits.
     Int(i64),
-    /// An integer that does not, in decimal without leading zeros.
+    /// An integer beyond 64 bits, as Python prints it: a minus sign or none, no leading zero.
     BigInt(Cow<'a, str>),
-    /// A floating point number.
+    /// A number written with a fraction or an exponent, or `NaN` or an infinity.
     Float(f64),
     /// A string.
     String(Text<'a>),
-    /// A list.
-    Array(Vec<Value<'a>>),
+    /// An array.
+    Array(Vec<Self>),
     /// An object.
     Object(Object<'a>),
 }
 
-impl Value<'_> {
-    /// Returns it without a borrow.
+impl<'a> Value<'a> {
+    /// Returns the string, or `None` if the value is no string or holds a lone surrogate.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => text.as_str(),
+            _ => None,
+        }
+    }
+
+    /// Returns the entries, or `None` if the value is no object.
+    #[must_use]
+    pub fn as_object(&self) -> Option<&Object<'a>> {
+        match self {
+            Self::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// Returns the items, or `None` if the value is no array.
+    #[must_use]
+    pub fn as_array(&self) -> Option<&[Self]> {
+        match self {
+            Self::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// Returns the name of the value's type in JSON's own words, for messages.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "boolean",
+            Self::Int(_) | Self::BigInt(_) => "integer",
+            Self::Float(_) => "number",
+            Self::String(_) => "string",
+            Self::Array(_) => "array",
+            Self::Object(_) => "object",
+        }
+    }
+
+    /// Returns the same value, independent of the text that it was read from.
     #[must_use]
     pub fn into_owned(self) -> Value<'static> {
-        match self {
-            Self::Null => Value::Null,
-            Self::Bool(value) => Value::Bool(value),
-            Self::Int(value) => Value::Int(value),
-            Self::BigInt(digits) => Value::BigInt(Cow::Owned(digits.into_owned())),
-            Self::Float(value) => Value::Float(value),
-            Self::String(text) => Value::String(text.into_owned()),
-            Self::Array(items) => Value::Array(items.into_iter().map(Value::into_owned).collect()),
-            Self::Object(object) => {
-                let entries = object.0.into_iter();
-                Value::Object(Object(
-                    entries
-                        .map(|(key, value)| (key.into_owned(), value.into_owned()))
-                        .collect(),
-                ))
-            }
+        let text = |text: &Text<'a>| text.clone().into_owned();
+        tree::copy(&self, text, |digits| Cow::Owned(digits.to_string()))
+    }
+}
+
+impl Clone for Value<'_> {
+    fn clone(&self) -> Self {
+        tree::copy(self, Clone::clone, Clone::clone)
+    }
+}
+
+impl PartialEq for Value<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        walk::equal(self, other)
+    }
+}
+
+impl fmt::Debug for Value<'_> {
+    /// Shows the value as one line of JSON.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = String::new();
+        super::line(self, &mut out);
+        f.write_str(&out)
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<i64> for Value<'_> {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<u64> for Value<'_> {
+    fn from(value: u64) -> Self {
+        match i64::try_from(value) {
+            Ok(value) => Self::Int(value),
+            Err(_) => Self::BigInt(Cow::Owned(value.to_string())),
         }
     }
 }
 
-/// A JSON object: its entries sorted by key, each key once.
-#[derive(Clone, Debug, Default, PartialEq)]
+impl From<f64> for Value<'_> {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::String(text.into())
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Self::String(text.into())
+    }
+}
+
+impl<'a> From<Text<'a>> for Value<'a> {
+    fn from(text: Text<'a>) -> Self {
+        Self::String(text)
+    }
+}
+
+impl<'a> From<Vec<Self>> for Value<'a> {
+    fn from(items: Vec<Self>) -> Self {
+        Self::Array(items)
+    }
+}
+
+impl<'a> From<Object<'a>> for Value<'a> {
+    fn from(object: Object<'a>) -> Self {
+        Self::Object(object)
+    }
+}
+
+impl<'a, T: Into<Self>> From<Option<T>> for Value<'a> {
+    /// Makes `null` of `None`.
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+/// The entries of a JSON object: unique keys, sorted by code point.
+#[derive(Clone, PartialEq, Default)]
 pub struct Object<'a>(Vec<(Text<'a>, Value<'a>)>);
 
 impl<'a> Object<'a> {
-    /// Returns an empty object.
+    /// Makes an object without entries.
     #[must_use]
     pub fn new() -> Self {
-        Self(Vec::new())
+        Self::default()
     }
 
-    /// Makes an object of entries in the order of the text: of equal keys the last one wins.
-    pub(super) fn from_entries(mut entries: Vec<(Text<'a>, Value<'a>)>) -> Self {
-        // What the store or the reference wrote is sorted already.
-        if !entries.is_sorted_by(|a, b| a.0 < b.0) {
-            entries.reverse();
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
-            entries.dedup_by(|later, kept| later.0 == kept.0);
-        }
+    /// Makes an object of entries that are sorted already and have unique keys.
+    pub(super) fn from_sorted(entries: Vec<(Text<'a>, Value<'a>)>) -> Self {
         Self(entries)
     }
 
-    fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        self.0
-            .binary_search_by(|(other, _)| other.as_wtf8().cmp(key))
+    /// Returns the number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Tells whether there are no entries.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Returns the value of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value<'a>> {
-        self.find(key.as_bytes()).ok().map(|index| &self.0[index].1)
+        let (_, value) = self.0.get(self.find(key.as_bytes()).ok()?)?;
+        Some(value)
     }
 
-    /// Says whether there is a key.
+    /// Returns the value of a key, to be changed.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value<'a>> {
+        let index = self.find(key.as_bytes()).ok()?;
+        let (_, value) = self.0.get_mut(index)?;
+        Some(value)
+    }
+
+    /// Tells whether there is an entry of this key.
     #[must_use]
     pub fn contains_key(&self, key: &str) -> bool {
         self.find(key.as_bytes()).is_ok()
     }
 
-    /// Removes a key and returns its value.
+    /// Takes out the entry of a key and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Value<'a>> {
-        self.find(key.as_bytes())
-            .ok()
-            .map(|index| self.0.remove(index).1)
+        let index = self.find(key.as_bytes()).ok()?;
+        let (_, value) = self.0.remove(index);
+        Some(value)
     }
 
-    /// Sets the value of a key and returns the value it had.
-    pub fn insert(&mut self, key: Text<'a>, value: Value<'a>) -> Option<Value<'a>> {
+    /// Puts in an entry, and returns the value that the key had before.
+    pub fn insert(
+        &mut self,
+        key: impl Into<Text<'a>>,
+        value: impl Into<Value<'a>>,
+    ) -> Option<Value<'a>> {
+        let (key, value) = (key.into(), value.into());
         match self.find(key.as_wtf8()) {
-            Ok(index) => Some(std::mem::replace(&mut self.0[index].1, value)),
+            Ok(index) => self
+                .0
+                .get_mut(index)
+                .map(|entry| std::mem::replace(&mut entry.1, value)),
             Err(index) => {
                 self.0.insert(index, (key, value));
                 None
@@ -216,38 +243,77 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Returns how many entries there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
+    /// Keeps the entries for which the function says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Text<'a>, &mut Value<'a>) -> bool) {
+        self.0.retain_mut(|(key, value)| keep(key, value));
     }
 
-    /// Says whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Returns the entries in the order of their keys.
+    pub fn iter(&self) -> Iter<'_, 'a> {
+        self.into_iter()
     }
 
-    /// Returns the entries, sorted by key.
-    pub fn iter(&self) -> std::slice::Iter<'_, (Text<'a>, Value<'a>)> {
-        self.0.iter()
+    /// Returns the same entries, independent of the text that they were read from.
+    #[must_use]
+    pub fn into_owned(self) -> Object<'static> {
+        let owned = |(key, value): (Text<'_>, Value<'_>)| (key.into_owned(), value.into_owned());
+        Object(self.0.into_iter().map(owned).collect())
+    }
+
+    pub(super) fn entries(&self) -> &[(Text<'a>, Value<'a>)] {
+        &self.0
+    }
+
+    fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        self.0
+            .binary_search_by(|(candidate, _)| candidate.as_wtf8().cmp(key))
+    }
+}
+
+/// The entries of an object, borrowed, in the order of their keys.
+pub type Iter<'v, 'a> = std::iter::Map<
+    std::slice::Iter<'v, (Text<'a>, Value<'a>)>,
+    fn(&'v (Text<'a>, Value<'a>)) -> (&'v Text<'a>, &'v Value<'a>),
+>;
+
+impl<'v, 'a> IntoIterator for &'v Object<'a> {
+    type Item = (&'v Text<'a>, &'v Value<'a>);
+    type IntoIter = Iter<'v, 'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter().map(|(key, value)| (key, value))
     }
 }
 
 impl<'a> IntoIterator for Object<'a> {
     type Item = (Text<'a>, Value<'a>);
-    type IntoIter = std::vec::IntoIter<Self::Item>;
+    type IntoIter = std::vec::IntoIter<(Text<'a>, Value<'a>)>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
     }
 }
 
-impl<'v, 'a> IntoIterator for &'v Object<'a> {
-    type Item = &'v (Text<'a>, Value<'a>);
-    type IntoIter = std::slice::Iter<'v, (Text<'a>, Value<'a>)>;
+impl<'a> FromIterator<(Text<'a>, Value<'a>)> for Object<'a> {
+    /// Sorts the entries; of equal keys the last one wins.
+    fn from_iter<I: IntoIterator<Item = (Text<'a>, Value<'a>)>>(entries: I) -> Self {
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        // The sort is stable, so that equal keys stay in the order in which they came.
+        entries.sort_by(|(left, _), (right, _)| left.cmp(right));
+        entries.dedup_by(|later, kept| {
+            let equal = later.0 == kept.0;
+            if equal {
+                std::mem::swap(&mut later.1, &mut kept.1);
+            }
+            equal
+        });
+        Self(entries)
+    }
+}
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+impl fmt::Debug for Object<'_> {
+    /// Shows the keys and values as JSON prints them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self).finish()
     }
 }
