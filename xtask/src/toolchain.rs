@@ -202,21 +202,28 @@ fn debian(cache: &Path) -> Result<PathBuf, String> {
             ));
         }
     };
-    let mut described =
-        text(Command::new("apt-cache").args(["show", "--no-all-versions", "rustc-web"]));
-    if described
-        .as_ref()
-        .map_or(true, |text| text.trim().is_empty())
-    {
+    let mut compiler = describe("rustc-web");
+    if compiler.is_err() {
         step("read the lists of packages (apt-get update)");
         let updated = text(Command::new("apt-get").args(["-q", "update"]));
         updated.map_err(|reason| {
             format!("the package rustc-web is not known, and apt-get update failed: {reason}")
         })?;
-        described =
-            text(Command::new("apt-cache").args(["show", "--no-all-versions", "rustc-web"]));
+        compiler = describe("rustc-web");
     }
-    let (version, packages) = packages(&described?)?;
+    let compiler = compiler?;
+    // The compiler depends on its library by way of the package for developers, and that one on LLVM.
+    let library_package = dependency(&describe("libstd-rust-web-dev")?, "libstd-rust-web-")?;
+    let llvm = dependency(&describe(&library_package)?, "libllvm")?;
+    let version = field(&compiler, "Version: ")?;
+    let packages = [
+        format!("rustc-web={version}"),
+        format!("{library_package}={version}"),
+        format!("libstd-rust-web-dev={version}"),
+        llvm,
+        format!("rust-web-src={version}"),
+        "wasi-libc".to_owned(),
+    ];
     let name = format!(
         "{CACHE_PREFIX}{}",
         version.replace(['/', ':', '~', '+'], "-")
@@ -263,30 +270,35 @@ fn cached(cache: &Path) -> Option<PathBuf> {
     found.pop()
 }
 
-/// Returns the compiler's version and the packages that make it up, from its description.
-fn packages(description: &str) -> Result<(String, Vec<String>), String> {
-    let field = |name: &str| description.lines().find_map(|line| line.strip_prefix(name));
-    let version = field("Version: ")
-        .ok_or("the package rustc-web has no version")?
-        .to_owned();
-    let depends = field("Depends: ").unwrap_or_default();
-    let dependency = |prefix: &str| {
-        let names = depends
-            .split(',')
-            .map(|part| part.split_whitespace().next().unwrap_or_default());
-        let mut names = names.filter(|name| name.starts_with(prefix) && !name.ends_with("-dev"));
-        names
-            .next()
-            .map(str::to_owned)
-            .ok_or_else(|| format!("the package rustc-web depends on no {prefix}"))
-    };
-    let mut packages = vec![format!("rustc-web={version}")];
-    packages.push(format!("{}={version}", dependency("libstd-rust-web-")?));
-    packages.push(format!("libstd-rust-web-dev={version}"));
-    packages.push(dependency("libllvm").or_else(|_| Ok::<_, String>("libllvm22".to_owned()))?);
-    packages.push(format!("rust-web-src={version}"));
-    packages.push("wasi-libc".to_owned());
-    Ok((version, packages))
+/// Returns what the lists of packages say about one.
+fn describe(package: &str) -> Result<String, String> {
+    let shown = output(Command::new("apt-cache").args(["show", "--no-all-versions", package]));
+    let shown = shown.map_err(|failure| failure.to_string())?;
+    if shown.trim().is_empty() {
+        Err(format!("the package {package} is not known"))
+    } else {
+        Ok(shown)
+    }
+}
+
+/// Returns a field of a package's description.
+fn field(description: &str, name: &str) -> Result<String, String> {
+    let value = description.lines().find_map(|line| line.strip_prefix(name));
+    value
+        .map(str::to_owned)
+        .ok_or_else(|| format!("the description of a package has no field {name:?}"))
+}
+
+/// Returns the package that a description depends on, by the beginning of its name.
+fn dependency(description: &str, prefix: &str) -> Result<String, String> {
+    let depends = field(description, "Depends: ")?;
+    let mut names = depends
+        .split(',')
+        .map(|part| part.split_whitespace().next().unwrap_or_default());
+    let found = names
+        .find(|name| name.starts_with(prefix))
+        .map(str::to_owned);
+    found.ok_or_else(|| format!("no package whose name begins with {prefix} is in {depends:?}"))
 }
 
 fn unpack(prefix: &Path, packages: &[String], library: &str) -> Result<(), String> {
@@ -342,23 +354,23 @@ mod tests {
     }
 
     #[test]
-    fn the_packages_are_those_that_the_compiler_s_description_names() {
-        let description = "Package: rustc-web\nVersion: 1.96.0+dfsg1-1~deb12u2\nDepends: libc6 (>= 2.34), libllvm22 (>= 1:22~), \
-                           libstd-rust-web-dev (= 1.96.0+dfsg1-1~deb12u2), libstd-rust-web-1.96 (= 1.96.0+dfsg1-1~deb12u2), gcc\n";
-        let (version, packages) = packages(description).unwrap();
-        assert_eq!(version, "1.96.0+dfsg1-1~deb12u2");
+    fn packages_are_found_in_the_descriptions_of_those_that_need_them() {
+        let description = "Package: libstd-rust-web-dev\nVersion: 1.96.0+dfsg1-1~deb12u2\n\
+                           Depends: libc6 (>= 2.34), libstd-rust-web-1.96 (= 1.96.0+dfsg1-1~deb12u2)\n";
         assert_eq!(
-            packages,
-            [
-                "rustc-web=1.96.0+dfsg1-1~deb12u2",
-                "libstd-rust-web-1.96=1.96.0+dfsg1-1~deb12u2",
-                "libstd-rust-web-dev=1.96.0+dfsg1-1~deb12u2",
-                "libllvm22",
-                "rust-web-src=1.96.0+dfsg1-1~deb12u2",
-                "wasi-libc"
-            ]
+            dependency(description, "libstd-rust-web-").unwrap(),
+            "libstd-rust-web-1.96"
         );
-        assert!(super::packages("Package: rustc-web\n").is_err());
+        assert_eq!(
+            field(description, "Version: ").unwrap(),
+            "1.96.0+dfsg1-1~deb12u2"
+        );
+        assert!(
+            dependency(description, "libllvm")
+                .unwrap_err()
+                .contains("libllvm")
+        );
+        assert!(dependency("Package: x\n", "libllvm").is_err());
     }
 
     #[test]
