@@ -1,6 +1,7 @@
 //! What an instance is granted: one directory, by a handle that was opened before and is kept.
 
 use crate::error::{Error, Result};
+use crate::roots::RootsContext;
 use crate::types::Access;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
@@ -72,6 +73,15 @@ impl Grant {
             reason: format!("{error:#}"),
         })?;
         Ok(())
+    }
+
+    /// Returns what the `roots` import of an instance works on.
+    pub(crate) fn roots(&self) -> Result<RootsContext> {
+        let context = RootsContext::new(self.directory()?, self.access);
+        context.map_err(|error| Error::Root {
+            path: self.path.clone(),
+            reason: reason(&error),
+        })
     }
 
     /// Returns another handle on the directory.

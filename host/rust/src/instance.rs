@@ -82,7 +82,7 @@ impl Instance {
         let roots = match grant {
             Some(grant) => {
                 grant.apply(&mut builder)?;
-                RootsContext::new(grant.directory()?)
+                grant.roots()?
             }
             None => RootsContext::none(),
         };
