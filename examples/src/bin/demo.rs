@@ -11,8 +11,13 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::error::Error as StdError;
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::time::Instant;
+
+/// Prints a line. Whoever closed the output has seen enough of it.
+macro_rules! say {
+    ($($text:tt)*) => {{ writeln!(std::io::stdout(), $($text)*).ok(); }};
+}
 
 /// How many times a fit looks at all samples.
 const STEPS: usize = 200;
@@ -73,7 +78,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
         eprint!("\r\u{1b}[K");
     }
     store.close()?;
-    println!(
+    say!(
         "Ran {} runs of {experiment} in {:.2} s.\n",
         grid.len(),
         started.elapsed().as_secs_f64()
@@ -83,7 +88,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     let command = std::env::current_exe()?.with_file_name("metalab-store");
     let here = std::env::current_dir()?;
     let command = command.strip_prefix(&here).unwrap_or(&command).display();
-    println!(
+    say!(
         "\nTry next:\n  {command} -s {root} runs\n  {command} -s {root} -e {experiment} logs {} run",
         run_ids[0]
     );
@@ -352,9 +357,9 @@ fn put_manifest(store: &Store, experiment: &str, run_ids: &[String]) -> Result<(
 
 /// Shows what is in the store now.
 fn show(config: &FileStoreConfig, experiment: &str) -> Result<(), Error> {
-    println!("Experiments in the store:");
+    say!("Experiments in the store:");
     for id in config.list_experiments()?.experiments {
-        println!("  {id}");
+        say!("  {id}");
     }
     let store = config.clone().scoped(experiment).read_only().connect()?;
     let page = store.list_run_records(None)?;
@@ -379,36 +384,37 @@ fn show(config: &FileStoreConfig, experiment: &str) -> Result<(), Error> {
         })
         .collect();
     best.sort_by(|a, b| a.1.total_cmp(&b.1));
-    println!(
+    say!(
         "\nThe best of {} runs ({failed} failed):",
         page.records.len()
     );
-    println!("  {:16}  {:>10}  PARAMETERS", "RUN", "FINAL LOSS");
+    say!("  {:16}  {:>10}  PARAMETERS", "RUN", "FINAL LOSS");
     for (record, loss) in best.iter().take(5) {
-        println!(
+        say!(
             "  {:16}  {loss:>10.6}  {}",
-            record.run_id, record.params_resolved
+            record.run_id,
+            record.params_resolved
         );
     }
     let Some((record, _)) = best.first() else {
         return Ok(());
     };
-    println!("\nThe best run in full, as its file holds it:");
-    println!(
+    say!("\nThe best run in full, as its file holds it:");
+    say!(
         "{}",
         store.get_run_text(&record.run_id)?.unwrap_or_default()
     );
-    println!(
+    say!(
         "\nits derived metrics: {}",
         store.get_derived_text(&record.run_id)?.unwrap_or_default()
     );
-    println!(
+    say!(
         "its results: {}",
         store.list_results(&record.run_id)?.join(", ")
     );
-    println!("its logs: {}", store.list_logs(&record.run_id)?.join(", "));
+    say!("its logs: {}", store.list_logs(&record.run_id)?.join(", "));
     for artifact in store.list_artifacts(&record.run_id)? {
-        println!(
+        say!(
             "its artifact {}: {} bytes, SHA-256 {}",
             artifact.name,
             artifact.size_bytes.unwrap_or_default(),
@@ -420,7 +426,7 @@ fn show(config: &FileStoreConfig, experiment: &str) -> Result<(), Error> {
         .iter()
         .find(|record| record.status == Status::Failed)
     {
-        println!(
+        say!(
             "\nA run that failed: {}: {}",
             failed.run_id,
             failed.error.clone().unwrap_or_default()
