@@ -27,6 +27,7 @@ fn open(directory: &tempfile::TempDir) -> Store {
         .unwrap()
 }
 
+#[track_caller]
 fn refused<T>(outcome: Result<T, Error>, name: &str) {
     let error = outcome
         .err()
