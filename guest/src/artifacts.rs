@@ -203,6 +203,16 @@ impl Scope {
     fn target(&self, mut descriptor: ArtifactDescriptor) -> Result<Target> {
         let name = ArtifactName::parse(&descriptor.name)?;
         let format = ArtifactFormat::parse(&descriptor.format)?;
+        if descriptor.format.starts_with('.') {
+            return Err(Error::InvalidName {
+                kind: NameKind::ArtifactFormat,
+                name: descriptor.format.clone(),
+                message: format!(
+                    "The artifact format {:?} begins with a dot; give it without, as in \"json\".",
+                    descriptor.format
+                ),
+            });
+        }
         let run = Self::artifact_run(&descriptor)?;
         let path = layout::artifact(&run, &name, &format)?;
         if let Some(hash) = &descriptor.content_hash {
@@ -445,6 +455,7 @@ impl Scope {
         match artifact {
             ArtifactReference::Name(run, name) => {
                 let run = RunId::parse(run)?;
+                ArtifactName::parse(name)?;
                 let found = self
                     .list_artifacts(&run)?
                     .into_iter()

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::json::{Object, Value};
 use crate::layout;
 use crate::model::{Expectation, RunRecord};
-use crate::names::RunId;
+use crate::names::{ExperimentId, RunId};
 use crate::scope::{Scope, revision};
 
 /// How the version key of a record of this format stands in its file.
@@ -17,6 +17,12 @@ impl Scope {
         let scope = self.experiment.as_ref().map(|id| id.as_str());
         let (run_id, record) = codec::complete_record(record, scope)?;
         let run = RunId::parse(&run_id)?;
+        // A scope's own id was parsed when the store was opened, and the record's is the same.
+        if scope.is_none()
+            && let Some(named) = record.get("experiment_id").and_then(Value::as_str)
+        {
+            ExperimentId::parse(named)?;
+        }
         let text = codec::print(&Value::Object(record));
         if text.len() as u64 > codec::MAX_DOCUMENT {
             return Err(Error::TooLarge(format!(

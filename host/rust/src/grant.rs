@@ -120,6 +120,10 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "there is no such directory".to_owned(),
         io::ErrorKind::NotADirectory => "it is not a directory".to_owned(),
         io::ErrorKind::AlreadyExists => "a file is in its place".to_owned(),
+        // The operating system did not say so: the handle's sandbox did.
+        io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => {
+            "it leads outside of the store's root".to_owned()
+        }
         io::ErrorKind::PermissionDenied => "access is denied".to_owned(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
         _ => error.to_string(),
