@@ -461,6 +461,8 @@ impl Scope {
                     .into_iter()
                     .find(|entry| entry.name == *name);
                 let Some(descriptor) = found else {
+                    // Judged only now: a foreign manifest may list a name that a put would refuse.
+                    ArtifactName::parse(name)?;
                     return Err(not_found(
                         artifact,
                         "the run has no artifact of this name",
