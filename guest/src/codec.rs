@@ -37,7 +37,7 @@ pub fn parse_object<'a>(file: &str, text: &'a [u8]) -> Result<Object<'a>> {
 /// # Errors
 /// `corrupt`, with the byte offset, if the text is not JSON.
 pub fn parse_value<'a>(file: &str, text: &'a [u8]) -> Result<Value<'a>> {
-    json::parse(text).map_err(|error| Error::corrupt(file, Some(error.offset), &error.reason))
+    json::parse(text).map_err(|error| Error::corrupt(file, Some(error.offset), error.reason))
 }
 
 /// Parses JSON text that a caller passed.

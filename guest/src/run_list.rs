@@ -34,6 +34,9 @@ struct Listed {
     content: Option<Vec<u8>>,
 }
 
+/// A run's record as it was found: the scope that holds it, its id, the content of its file.
+pub(crate) type Found = (Rc<Scope>, RunId, Vec<u8>);
+
 /// What records are sorted by: newest start first, those without one last, then experiment, then run.
 struct Key {
     started: Option<i64>,
@@ -128,7 +131,7 @@ impl RunList {
     }
 
     /// Takes the next record that is still there: its scope, its run and its content.
-    fn take(&mut self) -> Result<Option<(Rc<Scope>, RunId, Vec<u8>)>> {
+    fn take(&mut self) -> Result<Option<Found>> {
         while let Some(entry) = self.entries.pop_front() {
             let scope = Rc::clone(&self.scopes[entry.scope]);
             let content = match entry.content {
@@ -184,7 +187,7 @@ impl RunList {
             if let Err(error) = json::minify(&content, &mut lines) {
                 lines.truncate(before);
                 let file = scope.tree.path(&crate::layout::run_record(&run));
-                self.add_damage(Error::corrupt(file, Some(error.offset), &error.reason))?;
+                self.add_damage(Error::corrupt(file, Some(error.offset), error.reason))?;
                 continue;
             }
             lines.push('\n');

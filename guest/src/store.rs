@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::names::{ExperimentId, LogName, ManifestStamp, ResultName, RunId};
 use crate::ports::{Kind, Ports};
-use crate::run_list::RunList;
+use crate::run_list::{Found, RunList};
 use crate::scope::{Scope, revision};
 use std::rc::Rc;
 
@@ -207,7 +207,7 @@ impl Store {
             .collect())
     }
 
-    fn content(&self, run_id: &str) -> Result<Option<(Rc<Scope>, RunId, Vec<u8>)>> {
+    fn content(&self, run_id: &str) -> Result<Option<Found>> {
         let run = RunId::parse(run_id)?;
         let scope = self.owner(&run)?;
         let content = scope.record_content(&run)?;

@@ -1,14 +1,13 @@
 //! The command `metalab-store`, as people and scripts see it.
 
-use flate2::read::GzDecoder;
 use metalab_store::FileStoreConfig;
-use metalab_store::types::{RunRecord, Status};
-use std::collections::BTreeMap;
+use metalab_store::types::{Expectation, RunRecord, Status};
+use metalab_store_tests::{checkout, command, reference_collection, tree};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
@@ -29,51 +28,34 @@ impl Place {
         Ok(Self(tempfile::tempdir()?))
     }
 
-    fn with_fixtures() -> TestResult<Self> {
-        let place = Self::empty()?;
-        let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/reference-store.tar.gz");
-        tar::Archive::new(GzDecoder::new(fs::File::open(archive)?)).unpack(place.0.path())?;
-        Ok(place)
+    fn with_fixtures() -> Self {
+        Self(reference_collection())
     }
 
     fn path(&self, path: &str) -> PathBuf {
         self.0.path().join(path)
     }
 
-    /// Makes a command that runs here, whatever the surroundings of the tests are.
-    fn command(&self, arguments: &[&str]) -> TestResult<Command> {
-        // The tests are another package: Cargo does not say where the command is. It is built into the
-        // directory above that of the tests.
-        let tests = std::env::current_exe()?;
-        let program = tests
-            .ancestors()
-            .nth(2)
-            .ok_or("the tests lie in no target directory")?
-            .join("metalab-store");
-        if !program.exists() {
-            return Err("the command is not built; run the tests with `cargo xtask test`".into());
-        }
-        let mut command = Command::new(program);
+    /// Makes a command that runs here and whose output is read.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command();
         command
             .args(arguments)
             .current_dir(self.0.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        for name in ["METALAB_STORE", "COLUMNS", "NO_COLOR"] {
-            command.env_remove(name);
-        }
-        Ok(command)
+        command
     }
 
     fn run(&self, arguments: &[&str]) -> TestResult<Ran> {
-        Ran::from(self.command(arguments)?)
+        Ran::from(self.command(arguments))
     }
 
     fn run_on(&self, input: &[u8], arguments: &[&str]) -> TestResult<Ran> {
         let file = self.0.path().join("input");
         fs::write(&file, input)?;
-        let mut command = self.command(arguments)?;
+        let mut command = self.command(arguments);
         command.stdin(fs::File::open(file)?);
         Ran::from(command)
     }
@@ -100,24 +82,6 @@ impl Place {
             writeln!(transcript, "[exit status {}]\n", ran.code.unwrap_or(-1))?;
         }
         Ok(transcript)
-    }
-
-    /// Returns every file and directory with its content.
-    fn tree(&self, root: &str) -> TestResult<BTreeMap<PathBuf, Vec<u8>>> {
-        let mut tree = BTreeMap::new();
-        let mut left = vec![self.path(root)];
-        while let Some(path) = left.pop() {
-            if path.is_dir() {
-                for entry in fs::read_dir(&path)? {
-                    left.push(entry?.path());
-                }
-                tree.insert(path, Vec::new());
-            } else {
-                let content = fs::read(&path)?;
-                tree.insert(path, content);
-            }
-        }
-        Ok(tree)
     }
 }
 
@@ -165,7 +129,7 @@ fn help_tells_everything() -> TestResult {
 
 #[test]
 fn lists_for_people_are_aligned_and_name_what_is_damaged() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     insta::assert_snapshot!(place.transcript(&[
         &["experiments"],
         &["runs"],
@@ -184,7 +148,7 @@ fn lists_for_people_are_aligned_and_name_what_is_damaged() -> TestResult {
 
 #[test]
 fn a_run_is_shown_in_full() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     insta::assert_snapshot!(place.transcript(&[
         &["show", "ab715c67c9710b4f"],
         &["show", "920aa42fdc123795"],
@@ -196,7 +160,7 @@ fn a_run_is_shown_in_full() -> TestResult {
 
 #[test]
 fn json_for_programs_is_stable() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     insta::assert_snapshot!(place.transcript(&[
         &["experiments", "--json"],
         &["runs", "--json"],
@@ -212,14 +176,14 @@ fn json_for_programs_is_stable() -> TestResult {
 
 #[test]
 fn a_table_fits_the_columns_there_are() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     for columns in [60, 80, 100, 140] {
         for arguments in [
             &["runs"][..],
             &["-e", "curve_fit:1.0", "runs"],
             &["artifacts", "ab715c67c9710b4f"],
         ] {
-            let mut command = place.command(arguments)?;
+            let mut command = place.command(arguments);
             command.env("COLUMNS", columns.to_string());
             let out = Ran::from(command)?.out;
             assert!(out.lines().count() > 3);
@@ -232,7 +196,7 @@ fn a_table_fits_the_columns_there_are() -> TestResult {
 
 #[test]
 fn what_cannot_be_done_is_one_clear_sentence() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     fs::write(place.path("file"), "")?;
     insta::assert_snapshot!(place.transcript(&[
         &["-s", "nowhere", "experiments"],
@@ -259,8 +223,8 @@ fn what_cannot_be_done_is_one_clear_sentence() -> TestResult {
 
 #[test]
 fn commands_that_read_change_nothing() -> TestResult {
-    let place = Place::with_fixtures()?;
-    let before = place.tree("experiments")?;
+    let place = Place::with_fixtures();
+    let before = tree(place.0.path());
     for arguments in [
         &["experiments"][..],
         &["runs"],
@@ -272,9 +236,9 @@ fn commands_that_read_change_nothing() -> TestResult {
         &["artifacts", "ab715c67c9710b4f"],
         &["cat", "ab715c67c9710b4f", "weights"],
     ] {
-        assert_eq!(Ran::from_bytes(place.command(arguments)?)?, Some(0));
+        assert_eq!(Ran::from_bytes(place.command(arguments))?, Some(0));
     }
-    assert_eq!(place.tree("experiments")?, before);
+    assert_eq!(tree(place.0.path()), before);
     Ok(())
 }
 
@@ -287,10 +251,10 @@ impl Ran {
 
 #[test]
 fn bytes_and_records_come_out_as_their_files_hold_them() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     let experiment = place.path("experiments/curve_fit_1.0");
     let output = place
-        .command(&["cat", "--verify", "ab715c67c9710b4f", "weights"])?
+        .command(&["cat", "--verify", "ab715c67c9710b4f", "weights"])
         .output()?;
     let file = experiment.join("artifacts/ab715c67c9710b4f/weights.npz");
     assert_eq!(output.stdout, fs::read(file)?);
@@ -317,7 +281,7 @@ fn bytes_and_records_come_out_as_their_files_hold_them() -> TestResult {
 
 #[test]
 fn runs_that_are_piped_into_another_store_are_the_same_files_there() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     for (experiment, directory) in [
         ("curve_fit:1.0", "curve_fit_1.0"),
         ("special:2", "special_2"),
@@ -391,7 +355,7 @@ fn a_damaged_first_line_does_not_hide_the_lines_behind_it() -> TestResult {
 
 #[test]
 fn the_document_that_runs_prints_is_not_mistaken_for_lines() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     let document = place.run(&["-e", "plain", "runs", "--json"])?.quiet()?;
     let put = place.run_on(document.as_bytes(), &["-s", "copy", "-e", "plain", "put"])?;
     assert_eq!((put.code, put.out.as_str()), (Some(1), "Stored 0 runs.\n"));
@@ -402,7 +366,7 @@ fn the_document_that_runs_prints_is_not_mistaken_for_lines() -> TestResult {
 
 #[test]
 fn a_put_to_a_collection_says_where_it_goes() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     let record = b"{\"run_id\": \"r\", \"status\": \"success\", \"experiment_id\": \"plain\"}";
     let put = place.run_on(record, &["put"])?;
     assert_eq!(put.code, Some(0));
@@ -419,7 +383,7 @@ fn a_put_to_a_collection_says_where_it_goes() -> TestResult {
 
 #[test]
 fn delete_removes_what_is_there_and_fails_for_what_is_not() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     let ran = place.run(&["-e", "plain", "delete", "run_1", "nobody", "run.with.dots"])?;
     assert_eq!(ran.code, Some(1));
     assert_eq!(ran.out, "Deleted run run_1\nDeleted run run.with.dots\n");
@@ -446,7 +410,7 @@ fn delete_removes_what_is_there_and_fails_for_what_is_not() -> TestResult {
 
 #[test]
 fn a_run_with_a_damaged_part_is_shown_without_it() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     let experiment = place.path("experiments/curve_fit_1.0");
     fs::write(experiment.join("derived/ab715c67c9710b4f.json"), "{\"a\": ")?;
     fs::write(
@@ -504,13 +468,13 @@ fn nothing_in_a_store_reaches_the_terminal_as_a_control_character() -> TestResul
 
 #[test]
 fn a_reader_that_has_enough_is_no_error() -> TestResult {
-    let place = Place::with_fixtures()?;
+    let place = Place::with_fixtures();
     for arguments in [
         &["-e", "plain", "runs"][..],
         &["-e", "plain", "runs", "--json"],
         &["--help"],
     ] {
-        let mut child = place.command(arguments)?.spawn()?;
+        let mut child = place.command(arguments).spawn()?;
         drop(child.stdout.take());
         let output = child.wait_with_output()?;
         assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -525,7 +489,7 @@ fn a_put_is_finished_although_nobody_reads_its_outcomes() -> TestResult {
     const COUNT: usize = 500;
     let place = Place::empty()?;
     let mut child = place
-        .command(&["-e", "e", "put", "--json"])?
+        .command(&["-e", "e", "put", "--json"])
         .stdin(Stdio::piped())
         .spawn()?;
     drop(child.stdout.take());
@@ -553,12 +517,12 @@ fn a_followed_log_ends_with_its_run() -> TestResult {
     let put = |status| {
         let mut record = RunRecord::new("r", status);
         record.experiment_id = "e".to_owned();
-        store.put_run_record(&record, &metalab_store::types::Expectation::Anything)
+        store.put_run_record(&record, &Expectation::Anything)
     };
     put(Status::Running)?;
     store.append_log("r", "run", "one\n", false)?;
     let mut child = place
-        .command(&["-e", "e", "logs", "r", "run", "--follow"])?
+        .command(&["-e", "e", "logs", "r", "run", "--follow"])
         .spawn()?;
     let mut out = BufReader::new(child.stdout.take().ok_or("no standard output")?);
     let mut line = String::new();
@@ -593,7 +557,7 @@ fn a_password_in_a_locator_is_never_printed() -> TestResult {
             &["experiments", "--json"],
             &["nonsense"],
         ] {
-            let mut command = place.command(arguments)?;
+            let mut command = place.command(arguments);
             command.env("METALAB_STORE", locator);
             let ran = Ran::from(command)?;
             assert!(!ran.out.contains("geheim"), "{}", ran.out);
@@ -613,5 +577,37 @@ fn there_are_completions_for_the_usual_shells() -> TestResult {
             "{shell}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn json_output_holds_every_record_and_all_damage() -> TestResult {
+    let place = Place::with_fixtures();
+    let runs = place.run(&["runs", "--json"])?.quiet()?;
+    // One record holds NaN and infinities, as Python writes them; everything else is plain JSON.
+    let plain = runs
+        .replace("-Infinity", "null")
+        .replace("Infinity", "null")
+        .replace("NaN", "null");
+    let runs: serde_json::Value = serde_json::from_str(&plain)?;
+    let count = |name: &str| runs[name].as_array().map(Vec::len);
+    assert_eq!((count("runs"), count("damaged")), (Some(14), Some(8)));
+    for arguments in [
+        &["experiments", "--json"][..],
+        &["logs", "ab715c67c9710b4f", "--json"],
+        &["artifacts", "ab715c67c9710b4f", "--json"],
+        &["artifacts", "run_1", "--json"],
+        &["-s", "nowhere", "experiments", "--json"],
+    ] {
+        serde_json::from_str::<serde_json::Value>(&place.run(arguments)?.quiet()?)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_test_file_is_built() -> TestResult {
+    // Cargo finds them by itself unless that is switched off.
+    let manifest = fs::read_to_string(checkout().join("tests/Cargo.toml"))?;
+    assert!(!manifest.contains("autotests"));
     Ok(())
 }

@@ -1,26 +1,40 @@
-//! Artifacts as Rust readers and writers.
+//! Artifacts as Rust readers and writers, and copied from files.
 
-use crate::bindings::exports::metalab::store::types::Error as WireError;
 use crate::error::{Error, Result};
-use crate::store::Leased;
-use crate::types::ArtifactDescriptor;
+use crate::pool::Resource;
+use crate::types::{ArtifactDescriptor, IoError};
+use cap_std::fs::{Dir, OpenOptions};
+use rustix::fs::OFlags;
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use wasmtime::component::ResourceAny;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// The most bytes that cross into or out of the component in one call.
 pub(crate) const CHUNK: usize = 256 * 1024;
 
 /// An artifact open for reading.
 ///
-/// It holds an instance of the component until it is dropped.
+/// It lives in the store: after [`Store::close`](crate::Store::close) its calls are [`Error::Closed`].
 pub struct ArtifactReader {
-    pub(crate) leased: Leased,
-    pub(crate) resource: ResourceAny,
-    pub(crate) position: u64,
-    pub(crate) size: u64,
+    resource: Resource,
+    position: u64,
+    size: u64,
 }
 
 impl ArtifactReader {
+    pub(crate) fn new(resource: Resource) -> Result<Self> {
+        let size = resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().artifact_reader();
+            Ok(Ok(guest.call_size(&mut instance.store, resource)?))
+        })?;
+        Ok(Self {
+            resource,
+            position: 0,
+            size,
+        })
+    }
+
     /// Returns the artifact's size in bytes when it was opened.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -32,12 +46,9 @@ impl ArtifactReader {
     /// # Errors
     /// [`Error::Trap`].
     pub fn descriptor(&mut self) -> Result<Option<ArtifactDescriptor>> {
-        let resource = self.resource;
-        self.leased.run(|instance| {
-            let guest = instance.bindings.metalab_store_store();
-            Ok(Ok(guest
-                .artifact_reader()
-                .call_descriptor(&mut instance.store, resource)?))
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().artifact_reader();
+            Ok(Ok(guest.call_descriptor(&mut instance.store, resource)?))
         })
     }
 
@@ -46,14 +57,15 @@ impl ArtifactReader {
     /// # Errors
     /// [`Error::Io`].
     pub fn read_at(&mut self, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let length = u32::try_from(length.min(CHUNK)).unwrap_or(u32::MAX);
-        let resource = self.resource;
-        self.leased.run(|instance| {
-            let guest = instance.bindings.metalab_store_store();
-            guest
-                .artifact_reader()
-                .call_read(&mut instance.store, resource, offset, length)
-        })
+        let length = length.min(CHUNK);
+        let asked = u32::try_from(length).unwrap_or(u32::MAX);
+        let mut content = self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().artifact_reader();
+            guest.call_read(&mut instance.store, resource, offset, asked)
+        })?;
+        // The length is the component's: more than was asked for would not fit the caller's buffer.
+        content.truncate(length);
+        Ok(content)
     }
 }
 
@@ -83,18 +95,11 @@ impl Seek for ArtifactReader {
     }
 }
 
-impl Drop for ArtifactReader {
-    fn drop(&mut self) {
-        self.leased.drop_resource(self.resource);
-    }
-}
-
 /// An artifact being written. Dropped before [`finish`](Self::finish), it leaves nothing behind.
 ///
-/// It holds an instance of the component until it is dropped.
+/// It lives in the store: after [`Store::close`](crate::Store::close) its calls are [`Error::Closed`].
 pub struct ArtifactWriter {
-    pub(crate) leased: Leased,
-    pub(crate) resource: ResourceAny,
+    pub(crate) resource: Resource,
 }
 
 impl ArtifactWriter {
@@ -103,32 +108,23 @@ impl ArtifactWriter {
     /// # Errors
     /// [`Error::Io`].
     pub fn append(&mut self, content: &[u8]) -> Result<()> {
-        let resource = self.resource;
-        for chunk in content.chunks(CHUNK) {
-            self.leased.run(|instance| {
-                let guest = instance.bindings.metalab_store_store();
-                guest
-                    .artifact_writer()
-                    .call_write(&mut instance.store, resource, chunk)
-            })?;
-        }
-        Ok(())
+        content.chunks(CHUNK).try_for_each(|chunk| {
+            self.resource.call(|instance, resource| {
+                let guest = instance.bindings.metalab_store_store().artifact_writer();
+                guest.call_write(&mut instance.store, resource, chunk)
+            })
+        })
     }
 
     /// Stores the artifact and returns its descriptor.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if size or hash are not those given, [`Error::Io`].
-    pub fn finish(mut self) -> Result<ArtifactDescriptor> {
-        let resource = self.resource;
-        self.leased.run(
-            |instance| -> wasmtime::Result<std::result::Result<_, WireError>> {
-                let guest = instance.bindings.metalab_store_store();
-                guest
-                    .artifact_writer()
-                    .call_finish(&mut instance.store, resource)
-            },
-        )
+    pub fn finish(self) -> Result<ArtifactDescriptor> {
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().artifact_writer();
+            guest.call_finish(&mut instance.store, resource)
+        })
     }
 }
 
@@ -144,16 +140,62 @@ impl Write for ArtifactWriter {
     }
 }
 
-impl Drop for ArtifactWriter {
-    fn drop(&mut self) {
-        self.leased.drop_resource(self.resource);
+/// Opens the file that an artifact is to be copied from.
+pub(crate) fn open_source(path: &Path) -> Result<File> {
+    let refused = |reason: &dyn std::fmt::Display| {
+        Error::InvalidArgument(format!(
+            "cannot read the artifact's source {}: {reason}",
+            path.display()
+        ))
+    };
+    // Opening a FIFO without a writer must not block, and what was opened is what is looked at.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)
+        .map_err(|error| refused(&error))?;
+    let metadata = file.metadata().map_err(|error| refused(&error))?;
+    if metadata.is_file() {
+        Ok(file)
+    } else {
+        Err(refused(&"it is not a regular file"))
     }
 }
 
-/// Turns an error of a source file into one of an argument: the caller named it.
-pub(crate) fn source_failed(path: &std::path::Path, error: &io::Error) -> Error {
-    Error::InvalidArgument(format!(
-        "cannot read the artifact's source {}: {error}",
-        path.display()
-    ))
+/// Copies a file into the store's directory, to a name that must not exist.
+pub(crate) fn copy(source: &File, directory: &Dir, name: &str) -> Result<()> {
+    let copied = directory
+        .open_with(name, OpenOptions::new().write(true).create_new(true))
+        .and_then(|target| {
+            let target = target.into_std();
+            // A file system that shares blocks needs no copy; any reason why not is a reason to copy.
+            if rustix::fs::ioctl_ficlone(&target, source).is_ok() {
+                return Ok(());
+            }
+            io::copy(&mut &*source, &mut &target).map(drop)
+        });
+    copied.map_err(|error| {
+        Error::Io(IoError {
+            file: name.to_owned(),
+            operation: "copy".to_owned(),
+            code: wasi_code(error.kind()).to_owned(),
+            outcome_unknown: false,
+            message: format!("cannot copy the artifact into the store's file {name}: {error}"),
+        })
+    })
+}
+
+/// Returns the name that WASI has for an error, as in the errors of the component.
+fn wasi_code(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull => "insufficient-space",
+        io::ErrorKind::QuotaExceeded => "quota",
+        io::ErrorKind::FileTooLarge => "file-too-large",
+        io::ErrorKind::PermissionDenied => "access",
+        io::ErrorKind::ReadOnlyFilesystem => "read-only",
+        io::ErrorKind::AlreadyExists => "exist",
+        io::ErrorKind::NotFound => "no-entry",
+        _ => "io",
+    }
 }

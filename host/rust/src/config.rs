@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::instance::{Instance, Limits};
+use crate::pool::{Answer, Pool, off_runtime};
 use crate::store::Store;
 use crate::types::{Access, Durability, ExperimentList};
 use std::path::{Path, PathBuf};
@@ -210,10 +211,10 @@ impl StoreConfig {
         &self.root
     }
 
-    /// Says whether the configuration is limited to an experiment.
+    /// Says whether the configuration is limited to an experiment. An empty id is the whole collection.
     #[must_use]
     pub fn is_scoped(&self) -> bool {
-        !self.scopes.is_empty()
+        self.scopes.iter().any(|scope| !scope.is_empty())
     }
 
     fn used_engine(&self) -> Result<Engine> {
@@ -229,30 +230,24 @@ impl StoreConfig {
         let Resolution {
             subdirectory,
             options,
+            warnings,
             ..
         } = call(&engine, None, |instance| {
-            let guest = instance.bindings.metalab_store_config();
-            let mut config = match self.wire() {
+            let config = match self.wire(instance)? {
                 Ok(config) => config,
                 Err(error) => return Ok(Err(error)),
             };
-            for scope in &self.scopes {
-                config = match guest.call_scoped(&mut instance.store, &config, scope)? {
-                    Ok(config) => config,
-                    Err(error) => return Ok(Err(error)),
-                };
-            }
+            let guest = instance.bindings.metalab_store_config();
             guest.call_resolve(&mut instance.store, &config)
         })?;
+        if options.index.is_some() {
+            return Err(Error::NotGranted(
+                "this version grants no PostgreSQL binding yet; open the file store of the same root".to_owned(),
+            ));
+        }
         let grant = Grant::open(&self.root, subdirectory.as_deref(), self.access)?;
-        Store::open(
-            self.clone(),
-            engine,
-            grant,
-            options,
-            self.limits,
-            self.max_instances,
-        )
+        let pool = Pool::open(engine, grant, options, self.limits, self.max_instances)?;
+        Ok(Store::new(self.clone(), pool, warnings))
     }
 
     /// Lists the experiments of the collection.
@@ -260,40 +255,46 @@ impl StoreConfig {
     /// # Errors
     /// As [`FileStoreConfig::list_experiments`].
     pub fn list_experiments(&self) -> Result<ExperimentList> {
-        let grant = if self.root.exists() {
-            Some(Grant::open(&self.root, None, Access::ReadOnly)?)
-        } else {
-            None
+        let grant = match self.root.try_exists() {
+            // Nothing to look at; that is an answer of the component's too.
+            Ok(false) => None,
+            // What is there and cannot be opened is an error, not an empty collection.
+            _ => Some(Grant::open(&self.root, None, Access::ReadOnly)?),
         };
         call(&self.used_engine()?, grant.as_ref(), |instance| {
-            let mut config = match self.wire() {
+            let config = match self.wire(instance)? {
                 Ok(config) => config,
                 Err(error) => return Ok(Err(error)),
             };
-            config.experiment_id = self.scopes.first().cloned();
-            instance
-                .bindings
-                .metalab_store_config()
-                .call_list_experiments(&mut instance.store, &config)
+            let guest = instance.bindings.metalab_store_config();
+            guest.call_list_experiments(&mut instance.store, &config)
         })
     }
 
-    /// Returns the configuration as the component takes it, without the scopes.
-    fn wire(&self) -> std::result::Result<wire::StoreConfig, WireError> {
+    /// Returns the configuration as the component takes it, scoped by the component.
+    fn wire(&self, instance: &mut Instance) -> Answer<wire::StoreConfig> {
         let Some(root) = self.root.to_str() else {
-            return Err(WireError::InvalidArgument(format!(
+            return Ok(Err(WireError::InvalidArgument(format!(
                 "the path {:?} is not UTF-8",
                 self.root
-            )));
+            ))));
         };
-        Ok(wire::StoreConfig {
+        let mut config = wire::StoreConfig {
             backend: self.backend.clone(),
             root: root.to_owned(),
             experiment_id: None,
             access: self.access,
             durability: self.durability,
             lock_timeout_ms: u32::try_from(self.lock_timeout.as_millis()).unwrap_or(u32::MAX),
-        })
+        };
+        let guest = instance.bindings.metalab_store_config();
+        for scope in &self.scopes {
+            config = match guest.call_scoped(&mut instance.store, &config, scope)? {
+                Ok(config) => config,
+                Err(error) => return Ok(Err(error)),
+            };
+        }
+        Ok(Ok(config))
     }
 }
 
@@ -301,15 +302,9 @@ impl StoreConfig {
 fn call<T: Send>(
     engine: &Engine,
     grant: Option<&Grant>,
-    function: impl FnOnce(&mut Instance) -> wasmtime::Result<std::result::Result<T, WireError>> + Send,
+    function: impl FnOnce(&mut Instance) -> Answer<T> + Send,
 ) -> Result<T> {
-    crate::store::off_runtime(|| {
-        let mut instance = Instance::new(engine, grant, Limits::default())?;
-        match function(&mut instance) {
-            Ok(answer) => answer.map_err(Error::from),
-            Err(error) => Err(instance.failure(&error)),
-        }
-    })
+    off_runtime(|| Instance::new(engine, grant, Limits::default())?.call(function)?)
 }
 
 /// Makes a path absolute: links resolved as far as it exists, the rest as it is.

@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::instance::State;
 use crate::postgres::PostgresView;
 use crate::roots::RootsView;
-use std::sync::{Arc, OnceLock, Weak};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 use std::time::Duration;
 use wasmtime::component::{Component, HasData, Linker, ResourceTable};
 use wasmtime::error::Context;
@@ -28,6 +29,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     engine: wasmtime::Engine,
     pre: MetalabStorePre<State>,
+    ticker: Ticker,
 }
 
 impl std::fmt::Debug for Engine {
@@ -64,9 +66,18 @@ impl Engine {
         wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
         add_to_linker(&mut linker, State::roots, |_| PostgresView)?;
         let pre = MetalabStorePre::new(linker.instantiate_pre(&component)?)?;
-        let inner = Arc::new(Inner { engine, pre });
-        tick(Arc::downgrade(&inner))?;
-        Ok(Self(inner))
+        let ticker = Ticker::start(&engine)?;
+        Ok(Self(Arc::new(Inner {
+            engine,
+            pre,
+            ticker,
+        })))
+    }
+
+    /// Lets the epoch advance while a call runs: until what is returned is dropped.
+    pub(crate) fn ticking(&self) -> Ticking {
+        self.0.ticker.resume();
+        Ticking(self.clone())
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -95,20 +106,65 @@ fn deserialize(engine: &wasmtime::Engine) -> wasmtime::Result<Component> {
     unsafe { Component::deserialize(engine, COMPILED) }
 }
 
-/// Advances the epoch until the engine is gone.
-fn tick(engine: Weak<Inner>) -> wasmtime::Result<()> {
-    let run = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.engine.increment_epoch();
-            drop(engine);
-            thread::sleep(TICK);
+/// The thread that advances the epoch while calls run. It sleeps while none does, so that an open store costs
+/// an idle process nothing, and ends with the engine.
+struct Ticker {
+    calls: Arc<Calls>,
+    thread: Thread,
+}
+
+#[derive(Default)]
+struct Calls {
+    running: AtomicUsize,
+    ended: AtomicBool,
+}
+
+/// A call that runs. While there is one, the epoch advances.
+pub(crate) struct Ticking(Engine);
+
+impl Ticker {
+    fn start(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
+        let calls = Arc::new(Calls::default());
+        let (engine, seen) = (engine.clone(), Arc::clone(&calls));
+        let run = move || {
+            while !seen.ended.load(Ordering::Acquire) {
+                if seen.running.load(Ordering::Acquire) == 0 {
+                    thread::park();
+                } else {
+                    thread::sleep(TICK);
+                    engine.increment_epoch();
+                }
+            }
+        };
+        let started = thread::Builder::new()
+            .name("metalab-store-epoch".to_owned())
+            .spawn(run);
+        let thread = started
+            .context("start the epoch's thread")?
+            .thread()
+            .clone();
+        Ok(Self { calls, thread })
+    }
+
+    fn resume(&self) {
+        if self.calls.running.fetch_add(1, Ordering::AcqRel) == 0 {
+            // Costs a system call only if the thread sleeps: at most once a tick.
+            self.thread.unpark();
         }
-    };
-    thread::Builder::new()
-        .name("metalab-store-epoch".to_owned())
-        .spawn(run)
-        .context("start the epoch's thread")?;
-    Ok(())
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.0.ticker.calls.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.calls.ended.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
 }
 
 struct HasRoots;

@@ -31,6 +31,7 @@ mod engine_config;
 mod error;
 mod grant;
 mod instance;
+mod pool;
 mod postgres;
 mod roots;
 mod store;

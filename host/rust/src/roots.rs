@@ -6,10 +6,12 @@
 use crate::bindings::metalab::store::roots::{
     Host, HostLock, Identity, LockError, LockMode, LockTarget,
 };
-use cap_std::fs::{Dir, File, MetadataExt, OpenOptions, OpenOptionsExt};
-use rustix::fs::{FlockOperation, OFlags};
+use crate::types::Access;
+use cap_std::fs::{Dir, MetadataExt};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
@@ -26,38 +28,53 @@ const MAX_NAME: usize = 250;
 /// The longest pause between two tries to take a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often a lock's file may be replaced while it is locked before the waiting begins. A reference delete
+/// replaces it once.
+const FREE_RETRIES: u32 = 16;
+
 /// The directory that the `roots` import is about.
 #[derive(Debug)]
 pub struct RootsContext {
     /// None for an instance that is granted no directory.
-    directory: Option<Dir>,
+    granted: Option<Granted>,
+}
+
+#[derive(Debug)]
+struct Granted {
+    directory: Dir,
+    access: Access,
+    /// The directory opened for `syncfs`, once: the kernel reports a failed write-back to the descriptors
+    /// that were open when it happened, and a descriptor opened later may never hear of it.
+    sync: File,
 }
 
 impl RootsContext {
-    /// Makes the context of a directory.
-    #[must_use]
-    pub fn new(directory: Dir) -> Self {
-        Self {
-            directory: Some(directory),
-        }
+    /// Makes the context of a directory. With read-only access no lock can be taken: it would create a file.
+    ///
+    /// # Errors
+    /// If the directory cannot be opened for reading.
+    pub fn new(directory: Dir, access: Access) -> io::Result<Self> {
+        // The handle itself may be one that cannot be synced (O_PATH).
+        let sync = directory.open(".")?.into_std();
+        Ok(Self {
+            granted: Some(Granted {
+                directory,
+                access,
+                sync,
+            }),
+        })
     }
 
     /// Makes the context of an instance that is granted no directory.
     #[must_use]
     pub fn none() -> Self {
-        Self { directory: None }
-    }
-
-    fn directory(&self) -> io::Result<&Dir> {
-        self.directory
-            .as_ref()
-            .ok_or_else(|| io::Error::other("no directory is granted"))
+        Self { granted: None }
     }
 }
 
 /// A lock that is held. Closing the file releases it.
 #[derive(Debug)]
-pub struct HeldLock(std::fs::File);
+pub struct HeldLock(File);
 
 /// The context together with the table that its resources live in.
 pub struct RootsView<'a> {
@@ -81,18 +98,16 @@ impl Host for RootsView<'_> {
     }
 
     fn sync(&mut self) -> wasmtime::Result<Result<(), String>> {
-        // The handle itself may be one that cannot be synced (O_PATH).
-        let opened = self
-            .context
-            .directory()
-            .and_then(|directory| directory.open("."));
-        let synced = opened.and_then(|file| Ok(rustix::fs::syncfs(&file)?));
-        Ok(synced.map_err(|error| error.to_string()))
+        let Some(granted) = &self.context.granted else {
+            return Ok(Err("no directory is granted".to_owned()));
+        };
+        Ok(rustix::fs::syncfs(&granted.sync).map_err(|error| error.to_string()))
     }
 
     fn get_identity(&mut self) -> wasmtime::Result<Identity> {
         let (machine, boot) = tokens();
-        let metadata = self.context.directory().and_then(Dir::dir_metadata);
+        let granted = self.context.granted.as_ref();
+        let metadata = granted.and_then(|granted| granted.directory.dir_metadata().ok());
         Ok(Identity {
             machine,
             boot,
@@ -155,37 +170,38 @@ impl RootsContext {
         mode: LockMode,
         timeout_ms: u32,
     ) -> Result<HeldLock, LockError> {
-        let path = path(target)?;
-        let directory = self.directory().map_err(|_| LockError::NoDirectory)?;
+        let place = Place::of(target)?;
+        let granted = self.granted.as_ref().ok_or(LockError::NoDirectory)?;
+        if granted.access == Access::ReadOnly {
+            return Err(LockError::ReadOnly);
+        }
         let operation = match mode {
             LockMode::Shared => FlockOperation::NonBlockingLockShared,
             LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
         let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
         let mut pause = Duration::from_micros(50);
+        let mut replaced = 0;
         loop {
-            let file = open(directory, &path)?;
-            let opened = file.metadata().map_err(|error| failed(&error))?;
-            if !opened.is_file() {
-                return Err(LockError::Refused(format!("{path} is not a regular file")));
-            }
+            let (file, opened) = place.open(&granted.directory)?;
             match rustix::fs::flock(&file, operation) {
+                Ok(()) if place.is_named(&granted.directory, &opened) => {
+                    return Ok(HeldLock(file));
+                }
                 Ok(()) => {
-                    // A reference delete unlinks the file: the lock counts only if it is still the file's.
-                    let named = directory.symlink_metadata(&path);
-                    if named.is_ok_and(|named| {
-                        (named.dev(), named.ino()) == (opened.dev(), opened.ino())
-                    }) {
-                        return Ok(HeldLock(file.into_std()));
+                    replaced += 1;
+                    if replaced <= FREE_RETRIES {
+                        continue;
                     }
                 }
                 Err(Errno::WOULDBLOCK) => {}
+                Err(Errno::INTR) => continue,
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                     return Err(LockError::Unavailable(format!(
-                        "{path} cannot be locked on this file system"
+                        "{} cannot be locked on this file system",
+                        place.path
                     )));
                 }
-                Err(Errno::INTR) => continue,
                 Err(error) => return Err(failed(&error.into())),
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -198,22 +214,87 @@ impl RootsContext {
     }
 }
 
-fn open(directory: &Dir, path: &str) -> Result<File, LockError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true);
-    // A FIFO must not block, and a link must not be followed.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    options.custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
-    directory
-        .open_with(path, &options)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LockError::NoDirectory,
-            io::ErrorKind::IsADirectory => LockError::Refused(format!("{path} is a directory")),
-            _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-                LockError::Refused(format!("{path} is a symbolic link"))
-            }
-            _ => failed(&error),
+/// Where a lock's file is, below the granted directory.
+struct Place {
+    directory: &'static str,
+    file: String,
+    /// Both, joined: to look at, never to open.
+    path: String,
+}
+
+impl Place {
+    fn of(target: &LockTarget) -> Result<Self, LockError> {
+        let (directory, name) = match target {
+            LockTarget::Run(run) => (".locks", run.as_str()),
+            LockTarget::Segment(segment) => (".index", segment.as_str()),
+            LockTarget::Maintenance => (".index", "maintenance"),
+        };
+        let harmless = !name.is_empty()
+            && name.len() <= MAX_NAME
+            && !name.starts_with('.')
+            && !name
+                .chars()
+                .any(|character| character == '/' || character == '\\' || character.is_control());
+        if !harmless {
+            return Err(LockError::Refused(format!(
+                "{name:?} is not the name of a file"
+            )));
+        }
+        let file = format!("{name}.lock");
+        Ok(Self {
+            directory,
+            path: format!("{directory}/{file}"),
+            file,
         })
+    }
+
+    /// Opens the file, and creates it if it is missing. Each of the two steps is one name without a `/`, and
+    /// neither follows a link: nothing outside the granted directory can be reached.
+    fn open(&self, root: &Dir) -> Result<(File, Stat), LockError> {
+        let refused = |what: &str| Err(LockError::Refused(format!("{} is {what}", self.path)));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match rustix::fs::openat(root, self.directory, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Err(LockError::NoDirectory),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return Err(LockError::Refused(format!(
+                    "{} is not a directory",
+                    self.directory
+                )));
+            }
+            Err(error) => return Err(failed(&error.into())),
+        };
+        // A FIFO must not block, and a terminal must not become ours.
+        let flags = OFlags::RDWR
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o666);
+        let file = match rustix::fs::openat(&directory, &self.file, flags, mode) {
+            Ok(file) => file,
+            // The directory was removed meanwhile.
+            Err(Errno::NOENT) => return Err(LockError::NoDirectory),
+            Err(Errno::LOOP) => return refused("a symbolic link"),
+            Err(Errno::ISDIR) => return refused("a directory"),
+            Err(Errno::NXIO) => return refused("not a regular file"),
+            Err(error) => return Err(failed(&error.into())),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|error| failed(&error.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            Ok((file.into(), stat))
+        } else {
+            refused("not a regular file")
+        }
+    }
+
+    /// Says whether the name still leads to the file that was opened. A reference delete unlinks it, and a
+    /// lock on a file without a name excludes nobody.
+    fn is_named(&self, root: &Dir, opened: &Stat) -> bool {
+        rustix::fs::statat(root, &self.path, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|named| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino))
+    }
 }
 
 fn failed(error: &io::Error) -> LockError {
@@ -221,28 +302,6 @@ fn failed(error: &io::Error) -> LockError {
         LockError::ReadOnly
     } else {
         LockError::Io(error.to_string())
-    }
-}
-
-/// Returns the lock's file, relative to the directory.
-fn path(target: &LockTarget) -> Result<String, LockError> {
-    let (directory, name) = match target {
-        LockTarget::Run(run) => (".locks", run.as_str()),
-        LockTarget::Segment(segment) => (".index", segment.as_str()),
-        LockTarget::Maintenance => (".index", "maintenance"),
-    };
-    let harmless = !name.is_empty()
-        && name.len() <= MAX_NAME
-        && !name.starts_with('.')
-        && !name
-            .chars()
-            .any(|character| character == '/' || character == '\\' || character.is_control());
-    if harmless {
-        Ok(format!("{directory}/{name}.lock"))
-    } else {
-        Err(LockError::Refused(format!(
-            "{name:?} is not the name of a file"
-        )))
     }
 }
 
@@ -282,11 +341,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join(".locks")).unwrap();
         std::fs::create_dir(directory.path().join(".index")).unwrap();
-        let open = || {
-            RootsContext::new(Dir::open_ambient_dir(directory.path(), ambient_authority()).unwrap())
-        };
-        let (first, second) = (open(), open());
+        let first = context(directory.path(), Access::ReadWrite);
+        let second = context(directory.path(), Access::ReadWrite);
         (directory, first, second)
+    }
+
+    fn context(path: &std::path::Path, access: Access) -> RootsContext {
+        let directory = Dir::open_ambient_dir(path, ambient_authority()).unwrap();
+        RootsContext::new(directory, access).unwrap()
     }
 
     fn run(name: &str) -> LockTarget {
@@ -406,6 +468,107 @@ mod tests {
             first.acquire(&run("dir"), LockMode::Exclusive, 0),
             Err(LockError::Refused(_))
         ));
+    }
+
+    #[test]
+    fn a_directory_of_locks_that_is_a_link_is_refused() {
+        let (directory, first, _) = contexts();
+        let locks = directory.path().join(".locks");
+        std::fs::remove_dir(&locks).unwrap();
+        // Even one that stays inside: the reference does not make such a thing.
+        std::os::unix::fs::symlink(".index", &locks).unwrap();
+        let refused = first.acquire(&run("a"), LockMode::Exclusive, 0);
+        assert_eq!(
+            refused.unwrap_err(),
+            LockError::Refused(".locks is not a directory".to_owned())
+        );
+        assert!(!directory.path().join(".index/a.lock").exists());
+    }
+
+    #[test]
+    fn a_waiting_lock_is_taken_when_its_holder_lets_go() {
+        let (directory, first, second) = contexts();
+        let held = first.acquire(&run("a"), LockMode::Exclusive, 0).unwrap();
+        let waiter = std::thread::spawn(move || {
+            second
+                .acquire(&run("a"), LockMode::Exclusive, 60_000)
+                .is_ok()
+        });
+        drop(held);
+        assert!(waiter.join().unwrap());
+        drop(directory);
+    }
+
+    #[test]
+    fn a_lock_counts_again_after_the_whole_directory_was_replaced() {
+        let (directory, first, second) = contexts();
+        let locks = directory.path().join(".locks");
+        let _stale = first.acquire(&run("a"), LockMode::Exclusive, 0).unwrap();
+        std::fs::rename(&locks, directory.path().join("aside")).unwrap();
+        std::fs::create_dir(&locks).unwrap();
+        let _held = second.acquire(&run("a"), LockMode::Exclusive, 0).unwrap();
+        assert_eq!(
+            first
+                .acquire(&run("a"), LockMode::Exclusive, 0)
+                .unwrap_err(),
+            LockError::TimedOut
+        );
+    }
+
+    #[test]
+    fn a_read_only_grant_takes_no_lock_and_creates_no_file() {
+        let (directory, ..) = contexts();
+        let reader = context(directory.path(), Access::ReadOnly);
+        assert_eq!(
+            reader.acquire(&run("a"), LockMode::Shared, 0).unwrap_err(),
+            LockError::ReadOnly
+        );
+        assert!(!directory.path().join(".locks/a.lock").exists());
+    }
+
+    #[test]
+    fn the_content_of_a_lock_is_replaced_whole_and_bounded() {
+        let (directory, first, _) = contexts();
+        let held = first.acquire(&run("a"), LockMode::Exclusive, 0).unwrap();
+        let mut table = ResourceTable::new();
+        let handle = table.push(held).unwrap().rep();
+        let mut view = RootsView {
+            context: &first,
+            table: &mut table,
+        };
+        let lock = || Resource::<HeldLock>::new_borrow(handle);
+        view.set_content(lock(), b"generation 12".to_vec())
+            .unwrap()
+            .unwrap();
+        view.set_content(lock(), b"13".to_vec()).unwrap().unwrap();
+        assert_eq!(view.content(lock()).unwrap().unwrap(), b"13");
+        assert!(matches!(
+            view.set_content(lock(), vec![0; MAX_CONTENT + 1]).unwrap(),
+            Err(LockError::Refused(_))
+        ));
+        let path = directory.path().join(".locks/a.lock");
+        assert_eq!(std::fs::read(&path).unwrap(), b"13");
+        // A foreign writer may have left more than the component is to hold.
+        std::fs::write(&path, vec![b'x'; 3 * MAX_CONTENT]).unwrap();
+        assert_eq!(view.content(lock()).unwrap().unwrap().len(), MAX_CONTENT);
+    }
+
+    #[test]
+    fn the_identity_is_that_of_the_granted_directory() {
+        let (directory, first, second) = contexts();
+        let mut table = ResourceTable::new();
+        let mut identity = |context: &RootsContext| {
+            let table = &mut table;
+            RootsView { context, table }.get_identity().unwrap()
+        };
+        let stat = rustix::fs::stat(directory.path()).unwrap();
+        let found = identity(&first);
+        assert_eq!((found.device, found.inode), (stat.st_dev, stat.st_ino));
+        assert_eq!(identity(&second), found);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let other = identity(&context(elsewhere.path(), Access::ReadOnly));
+        assert_ne!(other.inode, found.inode);
+        assert_eq!((other.machine, other.boot), (found.machine, found.boot));
     }
 
     #[test]

@@ -1,31 +1,18 @@
-//! An open store: a pool of instances of the component on one directory.
+//! An open store: the contract's calls as methods with native types.
 
-use crate::artifact::{ArtifactReader, ArtifactWriter, CHUNK, source_failed};
-use crate::bindings::exports::metalab::store::store as wire;
-use crate::bindings::exports::metalab::store::types::Error as WireError;
+use crate::artifact::{ArtifactReader, ArtifactWriter, CHUNK, copy, open_source};
 use crate::config::StoreConfig;
-use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::grant::Grant;
-use crate::instance::{Instance, Limits};
+use crate::pool::{Pool, Resource};
 use crate::types::{
-    ArtifactDescriptor, ArtifactReference, Damage, Expectation, LogChunk, Manifest, ManifestHeader,
-    Metric, RunRecord, StructuredResult, VersionedRun,
+    Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, LogChunk, Manifest,
+    ManifestHeader, Metric, RunRecord, StructuredResult, VersionedRun,
 };
-use cap_std::fs::{Dir, OpenOptions};
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use wasmtime::component::ResourceAny;
+use std::sync::Arc;
 
 /// How many records a page of a list has when all of them are wanted.
 const PAGE: u32 = 1024;
-
-/// The stack of a thread that calls the component in place of one of a Tokio runtime, in bytes.
-const STACK: usize = 4 * 1024 * 1024;
-
-/// The answer of the component: the outer error is a trap.
-type Answer<T> = wasmtime::Result<std::result::Result<T, WireError>>;
 
 /// An open store. Cheap to clone; clones share the same instances, and threads may use it at once.
 ///
@@ -36,197 +23,8 @@ pub struct Store(Arc<Shared>);
 
 struct Shared {
     config: StoreConfig,
-    engine: Engine,
-    grant: Grant,
-    options: wire::StoreOptions,
-    limits: Limits,
-    max_instances: usize,
-    pool: Mutex<Pool>,
-    returned: Condvar,
-}
-
-struct Pool {
-    idle: Vec<Opened>,
-    /// How many instances there are, idle or not.
-    count: usize,
-    closed: bool,
-}
-
-/// An instance with the store opened in it.
-struct Opened {
-    instance: Instance,
-    store: ResourceAny,
-}
-
-/// Runs a closure on a thread that is not one of a Tokio runtime: the WASI host blocks inside.
-pub(crate) fn off_runtime<T: Send>(function: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return function();
-    }
-    std::thread::scope(|scope| {
-        let started = std::thread::Builder::new()
-            .stack_size(STACK)
-            .spawn_scoped(scope, function);
-        let thread =
-            started.map_err(|error| Error::Engine(format!("no thread can be started: {error}")))?;
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(Error::Engine("a thread of the store panicked".to_owned())))
-    })
-}
-
-impl Shared {
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        // Nothing that holds the lock can leave the pool in a wrong state.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn start(&self) -> Result<Opened> {
-        let mut instance = Instance::new(&self.engine, Some(&self.grant), self.limits)?;
-        let opened = instance
-            .bindings
-            .metalab_store_store()
-            .store()
-            .call_open(&mut instance.store, &self.options);
-        match opened {
-            Ok(Ok(store)) => Ok(Opened { instance, store }),
-            Ok(Err(error)) => Err(error.into()),
-            Err(error) => Err(instance.failure(&error)),
-        }
-    }
-
-    fn take(self: &Arc<Self>) -> Result<Leased> {
-        let mut pool = self.pool();
-        loop {
-            if pool.closed {
-                return Err(Error::Closed);
-            }
-            if let Some(opened) = pool.idle.pop() {
-                return Ok(Leased {
-                    shared: Arc::clone(self),
-                    opened: Some(opened),
-                });
-            }
-            if pool.count < self.max_instances {
-                pool.count += 1;
-                break;
-            }
-            pool = self
-                .returned
-                .wait(pool)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(pool);
-        match self.start() {
-            Ok(opened) => Ok(Leased {
-                shared: Arc::clone(self),
-                opened: Some(opened),
-            }),
-            Err(error) => {
-                self.pool().count -= 1;
-                self.returned.notify_one();
-                Err(error)
-            }
-        }
-    }
-}
-
-/// An instance taken from the pool; it goes back when this is dropped, unless the component failed.
-pub(crate) struct Leased {
-    shared: Arc<Shared>,
-    opened: Option<Opened>,
-}
-
-impl Leased {
-    /// Calls the component. After a trap the instance is gone: the pool starts a fresh one when needed.
-    pub(crate) fn run<T: Send>(
-        &mut self,
-        function: impl FnOnce(&mut Instance) -> Answer<T> + Send,
-    ) -> Result<T> {
-        self.with_store(|instance, _| function(instance))
-    }
-
-    fn with_store<T: Send>(
-        &mut self,
-        function: impl FnOnce(&mut Instance, ResourceAny) -> Answer<T> + Send,
-    ) -> Result<T> {
-        let Some(opened) = self.opened.as_mut() else {
-            return Err(Error::Trap("the instance is gone".to_owned()));
-        };
-        let failure = off_runtime(|| {
-            opened.instance.begin_call();
-            match function(&mut opened.instance, opened.store) {
-                Ok(answer) => Ok(answer.map_err(Error::from)),
-                Err(error) => Err(opened.instance.failure(&error)),
-            }
-        });
-        match failure {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.discard();
-                Err(error)
-            }
-        }
-    }
-
-    /// Gives a resource of the instance back.
-    pub(crate) fn drop_resource(&mut self, resource: ResourceAny) {
-        // A resource of an instance that is gone went with it.
-        if self.opened.is_some() {
-            drop(self.run(|instance| Ok(Ok(resource.resource_drop(&mut instance.store)?))));
-        }
-    }
-
-    fn discard(&mut self) {
-        if self.opened.take().is_some() {
-            self.shared.pool().count -= 1;
-            self.shared.returned.notify_one();
-        }
-    }
-}
-
-impl Drop for Leased {
-    fn drop(&mut self) {
-        if let Some(opened) = self.opened.take() {
-            let mut pool = self.shared.pool();
-            if pool.closed {
-                pool.count -= 1;
-                drop(pool);
-                close(opened).ok();
-            } else {
-                pool.idle.push(opened);
-                drop(pool);
-            }
-            self.shared.returned.notify_all();
-        }
-    }
-}
-
-/// Ends the store's work in one instance.
-fn close(mut opened: Opened) -> Result<()> {
-    off_runtime(move || {
-        let instance = &mut opened.instance;
-        instance.begin_call();
-        let closed = instance
-            .bindings
-            .metalab_store_store()
-            .store()
-            .call_close(&mut instance.store, opened.store);
-        match closed {
-            Ok(answer) => answer.map_err(Error::from),
-            Err(error) => Err(instance.failure(&error)),
-        }
-    })
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for opened in pool.idle.drain(..) {
-            // Who wants to know calls `close`.
-            close(opened).ok();
-        }
-    }
+    pool: Arc<Pool>,
+    warnings: Vec<String>,
 }
 
 /// All run records of a list, and the files that could not be read.
@@ -241,48 +39,35 @@ pub struct RunPage {
 /// Makes the body of a method that makes one call of the component's store resource.
 macro_rules! call {
     ($self:ident . $method:ident ( $($argument:expr),* )) => {
-        $self.call(|instance, store| {
+        $self.0.pool.call(|instance, store| {
             instance.bindings.metalab_store_store().store().$method(&mut instance.store, store $(, $argument)*)
         })
     };
 }
 
+/// Makes the body of a method that makes one call of a resource of the component.
+macro_rules! call_resource {
+    ($self:ident . $resource:ident . $method:ident ( $($argument:expr),* )) => {
+        $self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store();
+            guest.$resource().$method(&mut instance.store, resource $(, $argument)*)
+        })
+    };
+}
+
 impl Store {
-    pub(crate) fn open(
-        config: StoreConfig,
-        engine: Engine,
-        grant: Grant,
-        options: wire::StoreOptions,
-        limits: Limits,
-        max_instances: usize,
-    ) -> Result<Self> {
-        let pool = Mutex::new(Pool {
-            idle: Vec::new(),
-            count: 0,
-            closed: false,
-        });
-        let returned = Condvar::new();
-        let shared = Shared {
+    pub(crate) fn new(config: StoreConfig, pool: Pool, warnings: Vec<String>) -> Self {
+        Self(Arc::new(Shared {
             config,
-            engine,
-            grant,
-            options,
-            limits,
-            max_instances,
-            pool,
-            returned,
-        };
-        let store = Self(Arc::new(shared));
-        // Errors of the directory show now, not at the first call.
-        off_runtime(|| store.0.take().map(drop))?;
-        Ok(store)
+            pool: Arc::new(pool),
+            warnings,
+        }))
     }
 
-    fn call<T: Send>(
-        &self,
-        function: impl FnOnce(&mut Instance, ResourceAny) -> Answer<T> + Send,
-    ) -> Result<T> {
-        off_runtime(|| self.0.take())?.with_store(function)
+    /// Returns what the user should know about the configuration that the store was opened with, in sentences.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
     }
 
     /// Opens the store of an experiment of this store's collection.
@@ -295,18 +80,13 @@ impl Store {
 
     /// Makes everything durable and ends the store's work; later calls are [`Error::Closed`].
     ///
-    /// Readers, writers and lists that are still open end when they are dropped. Closing again does nothing.
+    /// Waits for calls that run. Readers, writers and lists end too; an unfinished writer leaves nothing
+    /// behind. Closing again does nothing.
     ///
     /// # Errors
     /// [`Error::Io`] if something could not be made durable. The store is closed nevertheless.
     pub fn close(&self) -> Result<()> {
-        let mut pool = self.0.pool();
-        pool.closed = true;
-        let idle = std::mem::take(&mut pool.idle);
-        pool.count -= idle.len();
-        drop(pool);
-        self.0.returned.notify_all();
-        idle.into_iter().map(close).fold(Ok(()), Result::and)
+        self.0.pool.close()
     }
 
     /// Returns the store's directory.
@@ -314,13 +94,15 @@ impl Store {
     /// # Errors
     /// [`Error::Closed`].
     pub fn get_working_directory(&self) -> Result<PathBuf> {
-        self.call(|instance, store| {
-            let guest = instance.bindings.metalab_store_store();
-            Ok(Ok(guest
-                .store()
-                .call_get_working_directory(&mut instance.store, store)?))
-        })
-        .map(PathBuf::from)
+        self.0
+            .pool
+            .call(|instance, store| {
+                let guest = instance.bindings.metalab_store_store();
+                Ok(Ok(guest
+                    .store()
+                    .call_get_working_directory(&mut instance.store, store)?))
+            })
+            .map(PathBuf::from)
     }
 
     /// Stores a run record whole, in place of an earlier one, and returns its revision.
@@ -412,14 +194,13 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn list_runs(&self, experiment_id: Option<&str>) -> Result<RunList> {
-        let mut leased = off_runtime(|| self.0.take())?;
-        let resource = leased.with_store(|instance, store| {
+        let resource = self.0.pool.open_resource(|instance, store| {
             let guest = instance.bindings.metalab_store_store();
             guest
                 .store()
                 .call_list_run_records(&mut instance.store, store, experiment_id)
         })?;
-        Ok(RunList { leased, resource })
+        Ok(RunList { resource })
     }
 
     /// Says whether there is a file for the run's record, readable or not.
@@ -592,30 +373,26 @@ impl Store {
     /// The file is copied into the store, as a reflink where the file system can, and hashed there.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the source is not a regular file, or size or hash are not those given.
+    /// [`Error::InvalidArgument`] if the source is not a regular file, or size or hash are not those given;
+    /// [`Error::Io`] if it cannot be copied.
     pub fn put_artifact_file(
         &self,
         source: &Path,
         descriptor: &ArtifactDescriptor,
     ) -> Result<ArtifactDescriptor> {
-        // The type is looked at first: opening a FIFO would block.
-        let metadata = std::fs::metadata(source).map_err(|error| source_failed(source, &error))?;
-        if !metadata.is_file() {
-            return Err(source_failed(
-                source,
-                &std::io::Error::other("it is not a regular file"),
-            ));
-        }
-        let file = File::open(source).map_err(|error| source_failed(source, &error))?;
+        let source = open_source(source)?;
         let staged = call!(self.call_stage_artifact())?;
-        let directory = self.0.grant.directory()?;
-        let copied = copy(&file, &directory, &staged);
-        if let Err(error) = copied {
-            directory.remove_file(&staged).ok();
-            return Err(Error::InvalidArgument(format!(
-                "cannot copy {} into the store: {error}",
-                source.display()
-            )));
+        let grant = self.0.pool.grant();
+        // The component refuses to stage in a read-only store; the host's own handle could write there.
+        if grant.access() == Access::ReadOnly {
+            return Err(Error::ReadOnly("the store was opened read-only".to_owned()));
+        }
+        if let Err(error) = copy(&source, grant.directory(), &staged) {
+            // The name is not trusted: only what was created here goes.
+            if !matches!(&error, Error::Io(io) if io.code == "exist") {
+                grant.directory().remove_file(&staged).ok();
+            }
+            return Err(error);
         }
         call!(self.call_import_artifact(&staged, descriptor))
     }
@@ -625,14 +402,13 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidName`].
     pub fn create_artifact(&self, descriptor: &ArtifactDescriptor) -> Result<ArtifactWriter> {
-        let mut leased = off_runtime(|| self.0.take())?;
-        let resource = leased.with_store(|instance, store| {
+        let resource = self.0.pool.open_resource(|instance, store| {
             let guest = instance.bindings.metalab_store_store();
             guest
                 .store()
                 .call_create_artifact(&mut instance.store, store, descriptor)
         })?;
-        Ok(ArtifactWriter { leased, resource })
+        Ok(ArtifactWriter { resource })
     }
 
     /// Returns the bytes of an artifact.
@@ -641,18 +417,16 @@ impl Store {
     /// [`Error::NotFound`] if there is no such artifact.
     pub fn get_artifact(&self, artifact: &ArtifactReference) -> Result<Vec<u8>> {
         let mut reader = self.open_artifact(artifact, false)?;
-        let mut content = Vec::with_capacity(
-            usize::try_from(reader.size())
-                .unwrap_or_default()
-                .min(64 << 20),
-        );
-        loop {
+        let mut content = Vec::new();
+        // No more than it said: what the component hands out must not fill the host's memory.
+        while (content.len() as u64) < reader.size() {
             let piece = reader.read_at(content.len() as u64, CHUNK)?;
             if piece.is_empty() {
-                return Ok(content);
+                break;
             }
             content.extend_from_slice(&piece);
         }
+        Ok(content)
     }
 
     /// Opens an artifact for reading. With `verify`, its content is hashed first.
@@ -664,25 +438,13 @@ impl Store {
         artifact: &ArtifactReference,
         verify: bool,
     ) -> Result<ArtifactReader> {
-        let mut leased = off_runtime(|| self.0.take())?;
-        let resource = leased.with_store(|instance, store| {
+        let resource = self.0.pool.open_resource(|instance, store| {
             let guest = instance.bindings.metalab_store_store();
             guest
                 .store()
                 .call_open_artifact(&mut instance.store, store, artifact, verify)
         })?;
-        let size = leased.run(|instance| {
-            let guest = instance.bindings.metalab_store_store();
-            Ok(Ok(guest
-                .artifact_reader()
-                .call_size(&mut instance.store, resource)?))
-        })?;
-        Ok(ArtifactReader {
-            leased,
-            resource,
-            position: 0,
-            size,
-        })
+        ArtifactReader::new(resource)
     }
 
     /// Lists the artifacts of a run; the one put last is last.
@@ -724,25 +486,11 @@ impl Store {
     }
 }
 
-/// Copies a file into the store's directory, to a name that must not exist.
-fn copy(source: &File, directory: &Dir, name: &str) -> std::io::Result<()> {
-    let target = directory
-        .open_with(name, OpenOptions::new().write(true).create_new(true))?
-        .into_std();
-    // A file system that shares blocks needs no copy; any reason why not is a reason to copy.
-    if rustix::fs::ioctl_ficlone(&target, source).is_ok() {
-        return Ok(());
-    }
-    std::io::copy(&mut &*source, &mut &target)?;
-    Ok(())
-}
-
 /// A list of run records, handed out a page at a time.
 ///
-/// It holds an instance of the component until it is dropped.
+/// It lives in the store: after [`Store::close`] its calls are [`Error::Closed`].
 pub struct RunList {
-    leased: Leased,
-    resource: ResourceAny,
+    resource: Resource,
 }
 
 impl RunList {
@@ -751,13 +499,7 @@ impl RunList {
     /// # Errors
     /// [`Error::Io`].
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
-        let resource = self.resource;
-        self.leased.run(|instance| {
-            let guest = instance.bindings.metalab_store_store();
-            guest
-                .run_list()
-                .call_next(&mut instance.store, resource, limit)
-        })
+        call_resource!(self.run_list.call_next(limit))
     }
 
     /// Returns the next records as lines of JSON text: at most `max_bytes`, or 16 MiB, but at least one
@@ -766,13 +508,7 @@ impl RunList {
     /// # Errors
     /// [`Error::Io`].
     pub fn next_lines(&mut self, max_bytes: u32) -> Result<String> {
-        let resource = self.resource;
-        self.leased.run(|instance| {
-            let guest = instance.bindings.metalab_store_store();
-            guest
-                .run_list()
-                .call_next_lines(&mut instance.store, resource, max_bytes)
-        })
+        call_resource!(self.run_list.call_next_lines(max_bytes))
     }
 
     /// Returns the files found damaged so far.
@@ -780,12 +516,9 @@ impl RunList {
     /// # Errors
     /// [`Error::Trap`].
     pub fn damaged(&mut self) -> Result<Vec<Damage>> {
-        let resource = self.resource;
-        self.leased.run(|instance| {
-            let guest = instance.bindings.metalab_store_store();
-            Ok(Ok(guest
-                .run_list()
-                .call_damaged(&mut instance.store, resource)?))
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().run_list();
+            Ok(Ok(guest.call_damaged(&mut instance.store, resource)?))
         })
     }
 
@@ -794,18 +527,9 @@ impl RunList {
     /// # Errors
     /// [`Error::Trap`].
     pub fn remaining(&mut self) -> Result<u64> {
-        let resource = self.resource;
-        self.leased.run(|instance| {
-            let guest = instance.bindings.metalab_store_store();
-            Ok(Ok(guest
-                .run_list()
-                .call_remaining(&mut instance.store, resource)?))
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().run_list();
+            Ok(Ok(guest.call_remaining(&mut instance.store, resource)?))
         })
-    }
-}
-
-impl Drop for RunList {
-    fn drop(&mut self) {
-        self.leased.drop_resource(self.resource);
     }
 }
