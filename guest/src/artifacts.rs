@@ -347,6 +347,20 @@ impl Scope {
             entries = other;
             same
         };
+        // `a` as `tar.gz` and `a.tar` as `gz` are one file.
+        let file = target.path.file_name();
+        if let Some(other) = entries.iter().find(|entry| entry_file(entry) == Some(file)) {
+            let other = field(other, "name")
+                .map(codec::print_line)
+                .unwrap_or_default();
+            return Err(Error::Conflict {
+                current: None,
+                message: format!(
+                    "artifact {:?} was not stored: its file {file} is that of artifact {other}; choose another name",
+                    descriptor.name
+                ),
+            });
+        }
         let entry_source = public_descriptor(&descriptor)?;
         entries.push(codec::descriptor_to(&entry_source)?);
         let mut manifest = Object::new();
@@ -482,6 +496,12 @@ fn field<'v, 'a>(entry: &'v Value<'a>, name: &str) -> Option<&'v Value<'a>> {
         Value::Object(object) => object.get(name),
         _ => None,
     }
+}
+
+/// Returns the file that an entry of an artifact manifest is about.
+fn entry_file<'v>(entry: &'v Value<'_>) -> Option<&'v str> {
+    let uri = field(entry, "uri")?.as_str()?;
+    layout::artifact_tail(uri).map(|(_, _, file)| file)
 }
 
 fn empty_is_object(text: &str) -> &str {

@@ -2,6 +2,7 @@
 
 use crate::collection;
 use crate::error::{Error, Result};
+use crate::layout;
 use crate::model::{Access, Damage, Durability, StoreOptions};
 use crate::names::ExperimentId;
 use crate::ports::Ports;
@@ -381,7 +382,11 @@ pub fn resolve(config: &StoreConfig) -> Result<Resolution> {
         ));
     }
     let experiment = experiment(config).map(ExperimentId::parse).transpose()?;
-    let subdirectory = experiment.as_ref().map(ExperimentId::directory_name);
+    // The names of the store's own directories are refused: an experiment called `runs` has no place.
+    let subdirectory = match &experiment {
+        Some(id) => Some(layout::experiment_directory(id)?.to_string()),
+        None => None,
+    };
     let root = config.root.trim_end_matches('/');
     let directory = match &subdirectory {
         Some(name) => format!("{root}/{name}"),

@@ -1,9 +1,11 @@
 //! The journal: what a writer promised, before the files show it.
 //!
+//! This is the format; the store does not write segments yet.
+//!
 //! Each writer appends to a segment of its own, `.index/journal-{16 hex}.seg`, and syncs it once a call or
 //! batch. The compatible files are written by stage and rename, and reach the disk behind it. A segment is
-//! held by a lock as long as its writer lives, so whoever can take the lock knows that the writer is gone;
-//! [`crate::recovery`] then does what is left to do.
+//! held by a lock as long as its writer lives, so whoever can take the lock knows that the writer is gone
+//! and may do what is left to do.
 //!
 //! ## Format
 //! All numbers are little-endian. A segment begins with `MAGIC` and one frame that holds the header; frames

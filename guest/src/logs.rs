@@ -103,6 +103,9 @@ impl Scope {
                 self.tree.sync_directory(&parent)?;
             }
         }
+        if !sync {
+            self.unsynced.set(true);
+        }
         let size = file
             .stat()
             .map_err(|reason| failed("look at", reason))?

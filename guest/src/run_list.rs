@@ -153,17 +153,21 @@ impl RunList {
         Ok(())
     }
 
-    /// Returns the next records, at most `limit`. None left is the end.
+    /// Returns the next records, at most `limit`, and no more once their files have 16 MiB. None left is the
+    /// end.
     ///
     /// # Errors
     /// `io` if the operating system refuses more than a single file.
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
         let limit = limit.clamp(1, MAX_PAGE) as usize;
         let mut records = Vec::with_capacity(limit.min(self.entries.len()));
-        while records.len() < limit {
+        let mut bytes = 0;
+        // An empty page is the end: damaged files alone do not fill one.
+        while records.is_empty() || (records.len() < limit && bytes < MAX_PAGE_BYTES as usize) {
             let Some((scope, run, content)) = self.take()? else {
                 break;
             };
+            bytes += content.len();
             match scope.load_record(&run, &content) {
                 Ok(record) => records.push(record),
                 Err(error) => self.add_damage(error)?,

@@ -24,6 +24,8 @@ pub(crate) struct Scope {
     pub(crate) outside: String,
     /// Whether the layout was seen to be complete.
     prepared: Rc<Cell<bool>>,
+    /// Whether something was appended and not synced.
+    pub(crate) unsynced: Rc<Cell<bool>>,
 }
 
 impl Scope {
@@ -40,6 +42,7 @@ impl Scope {
             options,
             experiment,
             prepared: Rc::new(Cell::new(false)),
+            unsynced: Rc::new(Cell::new(false)),
         }
     }
 
@@ -54,6 +57,7 @@ impl Scope {
             experiment: Some(experiment),
             outside: format!("{}/{directory}", self.outside),
             prepared: Rc::new(Cell::new(false)),
+            unsynced: Rc::new(Cell::new(false)),
         }
     }
 

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::json::{Object, Value};
 use crate::layout;
 use crate::model::{
-    Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, LogChunk, Manifest,
-    ManifestHeader, Metric, RunRecord, StoreOptions, StructuredResult,
+    Access, ArtifactDescriptor, ArtifactReference, Damage, Durability, Expectation, LogChunk,
+    Manifest, ManifestHeader, Metric, RunRecord, StoreOptions, StructuredResult,
 };
 use crate::names::{ExperimentId, LogName, ManifestStamp, ResultName, RunId};
 use crate::ports::{Kind, Ports};
@@ -64,11 +64,22 @@ impl Store {
         })
     }
 
-    /// Ends the store's work.
+    /// Ends the store's work: makes durable what was appended to logs without a sync.
     ///
     /// # Errors
     /// `io` if something could not be made durable.
     pub fn close(&self) -> Result<()> {
+        if !self.scope.unsynced.get() || self.scope.options.durability == Durability::Relaxed {
+            return Ok(());
+        }
+        self.scope.ports.roots.sync().map_err(|reason| Error::Io {
+            file: self.scope.outside.clone(),
+            operation: "sync",
+            code: "io",
+            outcome_unknown: true,
+            message: format!("what was appended to logs could not be made durable: {reason}"),
+        })?;
+        self.scope.unsynced.set(false);
         Ok(())
     }
 

@@ -213,6 +213,38 @@ fn an_artifact_that_differs_by_extension_alone_replaces_the_old_file_with_its_en
 }
 
 #[test]
+fn two_artifacts_whose_names_and_formats_make_one_file_are_a_conflict() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    store
+        .put_artifact(
+            b"first",
+            &ArtifactDescriptor::new("run", "a", "blob", "tar.gz"),
+        )
+        .unwrap();
+    let second = ArtifactDescriptor::new("run", "a.tar", "blob", "gz");
+    let error = store.put_artifact(b"second", &second).unwrap_err();
+    assert_eq!(error.code(), "conflict");
+    assert!(error.to_string().contains("a.tar.gz"), "{error}");
+    let artifact = ArtifactReference::Name(("run".to_owned(), "a".to_owned()));
+    assert_eq!(store.get_artifact(&artifact).unwrap(), b"first");
+}
+
+#[test]
+fn an_experiment_cannot_take_the_place_of_a_directory_of_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["runs", "artifacts", "services"] {
+        let error = FileStoreConfig::new(directory.path())
+            .scoped(name)
+            .connect()
+            .err()
+            .unwrap();
+        assert_eq!(error.code(), "invalid-name", "{error}");
+    }
+    assert!(metalab_store_tests::tree(directory.path()).is_empty());
+}
+
+#[test]
 fn deleting_a_run_takes_everything_of_it_and_nothing_of_another() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory);

@@ -125,3 +125,89 @@ fn reason(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn reason_of(opened: Result<Grant>) -> String {
+        match opened.unwrap_err() {
+            Error::Root { reason, .. } => reason,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn is_empty(directory: &tempfile::TempDir) -> bool {
+        std::fs::read_dir(directory.path())
+            .unwrap()
+            .next()
+            .is_none()
+    }
+
+    #[test]
+    fn a_subdirectory_that_leads_out_of_the_root_is_refused_for_that_reason() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::create_dir(outside.path().join("inner")).unwrap();
+        let root = tempfile::tempdir_in(outside.path()).unwrap();
+        symlink(outside.path(), root.path().join("absolute")).unwrap();
+        symlink("../inner", root.path().join("relative")).unwrap();
+        symlink("absolute", root.path().join("chain")).unwrap();
+        for name in ["absolute", "relative", "chain", "..", "../inner", "/etc"] {
+            for access in [Access::ReadOnly, Access::ReadWrite] {
+                let reason = reason_of(Grant::open(root.path(), Some(name), access));
+                assert!(reason.contains("outside"), "{name}: {reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_subdirectory_that_is_a_link_to_nothing_outside_is_not_created_there() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        symlink(outside.path().join("new"), root.path().join("exp")).unwrap();
+        Grant::open(root.path(), Some("exp"), Access::ReadWrite).unwrap_err();
+        assert!(is_empty(&outside));
+    }
+
+    #[test]
+    fn a_missing_directory_is_created_to_write_and_refused_to_read() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("a/b");
+        for subdirectory in [None, Some("exp")] {
+            let reason = reason_of(Grant::open(&root, subdirectory, Access::ReadOnly));
+            assert_eq!(reason, "there is no such directory");
+            assert!(is_empty(&parent));
+        }
+        Grant::open(&root, Some("exp"), Access::ReadWrite).unwrap();
+        assert!(root.join("exp").is_dir());
+        Grant::open(&root, Some("exp"), Access::ReadOnly).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_named_as_that() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::write(parent.path().join("file"), "").unwrap();
+        for (root, subdirectory) in [("file", None), ("file/below", None), ("", Some("file"))] {
+            let root = parent.path().join(root);
+            let reason = reason_of(Grant::open(&root, subdirectory, Access::ReadWrite));
+            assert_eq!(reason, "it is not a directory", "{}", root.display());
+        }
+    }
+
+    #[test]
+    fn what_is_granted_stays_the_directory_that_was_opened() {
+        let parent = tempfile::tempdir().unwrap();
+        let (root, aside) = (parent.path().join("root"), parent.path().join("aside"));
+        let grant = Grant::open(&root, None, Access::ReadWrite).unwrap();
+        std::fs::rename(&root, &aside).unwrap();
+        std::fs::write(aside.join("mark"), "").unwrap();
+        std::fs::create_dir(&root).unwrap();
+        assert!(grant.directory().exists("mark"));
+        // What the preopen is made from leads there too.
+        let handle = format!("/proc/self/fd/{}/mark", grant.directory().as_raw_fd());
+        assert!(Path::new(&handle).exists());
+    }
+}

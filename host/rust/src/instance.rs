@@ -26,8 +26,8 @@ pub struct Limits {
     pub call_deadline: Duration,
     /// How many resources it may hold at once: files, locks, readers. Default 4,096.
     pub resources: usize,
-    /// How many bytes it may pass to the host in one call or answer. Default 128 MiB: the largest text of the
-    /// contract has 64 MiB.
+    /// How many bytes it may pass to the host in one call or answer. Default 256 MiB: the largest text of the
+    /// contract has 64 MiB, and typed values weigh more than their text.
     pub host_call_bytes: usize,
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits {
             table_entries: 100_000,
             call_deadline: Duration::from_mins(10),
             resources: 4096,
-            host_call_bytes: 128 << 20,
+            host_call_bytes: 256 << 20,
         }
     }
 }

@@ -122,7 +122,7 @@ impl Store {
         call!(self.call_put_run_text(&record, expect))
     }
 
-    /// Stores many records with one sync; the outcomes are in their order.
+    /// Stores many records; the outcomes are in their order.
     ///
     /// # Errors
     /// If none could be stored; what became of each record is in its outcome.
