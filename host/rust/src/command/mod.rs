@@ -18,6 +18,9 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Global options";
+
 /// Read and write stores of experiment runs
 #[derive(Parser)]
 #[command(
@@ -33,6 +36,7 @@ struct Arguments {
         short,
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "LOCATOR",
         env = "METALAB_STORE",
         // A locator may hold a password.
@@ -41,10 +45,10 @@ struct Arguments {
     )]
     store: String,
     /// The experiment; without it, commands that read cover the whole collection
-    #[arg(short, long, global = true, value_name = "ID")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, value_name = "ID")]
     experiment: Option<String>,
     /// Print JSON as Python's json module reads it: it may hold NaN, Infinity and integers of any size
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -60,10 +64,9 @@ enum Command {
     Show(show::Show),
     /// Store run records read from standard input: one JSON record, or one a line
     ///
-    /// A record has the format of a file in `runs/` and needs `run_id`, `status`, and `experiment_id` or -e;
-    /// it replaces an earlier one of the same run. A record that is refused is reported with the number of
+    /// A record has the format of a file in `runs/` and needs a run_id, a status, and an experiment_id unless
+    /// one is named with -e. It replaces an earlier record of the same run. A record that is refused is reported with the number of
     /// its line, and the others are stored. With --json, each record's outcome is a line of JSON.
-    #[command(verbatim_doc_comment)]
     Put,
     /// Delete runs with everything that belongs to them
     Delete(delete::Delete),
