@@ -76,6 +76,8 @@ pub fn command() -> Command {
         .find(|path| path.ends_with("release") || path.ends_with("debug"))
         .unwrap();
     let mut command = Command::new(directory.join("metalab-store"));
-    command.env_remove("METALAB_STORE").env_remove("COLUMNS");
+    for name in ["METALAB_STORE", "COLUMNS", "NO_COLOR"] {
+        command.env_remove(name);
+    }
     command
 }

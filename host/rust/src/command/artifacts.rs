@@ -1,6 +1,7 @@
 //! `metalab-store artifacts`
 
 use super::{Context, Outcome, no_such_run, table, text};
+use comfy_table::Table;
 use metalab_store::types::ArtifactDescriptor;
 use std::io::Write;
 
@@ -10,24 +11,6 @@ pub(super) struct Artifacts {
     run: String,
 }
 
-/// The heading of a table of artifacts.
-pub(super) const HEADING: [&str; 5] = ["NAME", "KIND", "FORMAT", "SIZE", "SHA-256"];
-
-/// Makes the rows of a table of artifacts.
-pub(super) fn rows(artifacts: &[ArtifactDescriptor]) -> Vec<Vec<String>> {
-    let row = |artifact: &ArtifactDescriptor| {
-        let hash = artifact.content_hash.clone().unwrap_or_default();
-        vec![
-            artifact.name.clone(),
-            artifact.kind.clone(),
-            artifact.format.clone(),
-            artifact.size_bytes.map(text::size).unwrap_or_default(),
-            hash.get(..16).unwrap_or(&hash).to_owned(),
-        ]
-    };
-    artifacts.iter().map(row).collect()
-}
-
 impl Artifacts {
     pub(super) fn run(&self, context: &mut Context) -> Outcome {
         let store = context.reader()?;
@@ -35,30 +18,51 @@ impl Artifacts {
         if artifacts.is_empty() && !store.run_exists(&self.run)? {
             return Err(no_such_run(&self.run));
         }
-        if !context.json {
-            write!(context.out, "{}", table::table(&HEADING, rows(&artifacts)))?;
-            return Ok(());
+        if context.json {
+            let entries: Vec<String> = artifacts.iter().map(json).collect();
+            let entries = entries.join(",\n");
+            writeln!(context.out, "{{\"artifacts\": [\n{entries}\n]}}")?;
+        } else if artifacts.is_empty() {
+            writeln!(context.out, "No artifacts found")?;
+        } else {
+            write!(context.out, "{}", table::lines(make_table(&artifacts), 0))?;
         }
-        // The metadata is JSON text already, and may hold what no other JSON library prints.
-        let mut entries = Vec::new();
-        for artifact in &artifacts {
-            let mut entry = serde_json::json!(artifact);
-            if let Some(fields) = entry.as_object_mut() {
-                fields.remove("metadata");
-                fields.remove("unknown");
-            }
-            let entry = entry.to_string();
-            entries.push(format!(
-                "{},\"metadata\":{}}}",
-                entry.trim_end_matches('}'),
-                artifact.metadata
-            ));
-        }
-        writeln!(
-            context.out,
-            "{{\"artifacts\": [\n{}\n]}}",
-            entries.join(",\n")
-        )?;
         Ok(())
     }
+}
+
+/// Makes a table of artifacts.
+pub(super) fn make_table(artifacts: &[ArtifactDescriptor]) -> Table {
+    let mut heading: Vec<_> = ["NAME", "KIND", "FORMAT"].map(table::text).into();
+    heading.extend([table::number("SIZE"), table::text("SHA-256")]);
+    let row = |artifact: &ArtifactDescriptor| {
+        let hash = artifact.content_hash.as_deref().unwrap_or_default();
+        vec![
+            table::text(&artifact.name),
+            table::text(&artifact.kind),
+            table::text(&artifact.format),
+            table::number(&artifact.size_bytes.map(text::size).unwrap_or_default()),
+            table::text(hash.get(..16).unwrap_or(hash)),
+        ]
+    };
+    table::table(heading, artifacts.iter().map(row).collect())
+}
+
+/// Returns a descriptor as JSON. Its open parts are JSON text already, and may hold NaN.
+fn json(artifact: &ArtifactDescriptor) -> String {
+    let mut known = serde_json::json!(artifact);
+    if let Some(fields) = known.as_object_mut() {
+        fields.remove("metadata");
+        fields.remove("unknown");
+    }
+    let known = known.to_string();
+    let mut members = vec![
+        text::inside(&known).to_owned(),
+        format!("\"metadata\":{}", artifact.metadata),
+    ];
+    let unknown = text::inside(&artifact.unknown);
+    if !unknown.is_empty() {
+        members.push(unknown.to_owned());
+    }
+    format!("{{{}}}", members.join(","))
 }

@@ -23,16 +23,22 @@ impl Cat {
         match store.open_artifact(&artifact, self.verify) {
             Ok(mut reader) => {
                 std::io::copy(&mut reader, &mut context.out)?;
-                Ok(())
             }
-            Err(Error::NotFound(missing)) => match store.get_result_text(&self.run, &self.name)? {
-                Some(text) => {
-                    write!(context.out, "{text}")?;
-                    Ok(())
+            Err(Error::NotFound(_)) => match store.get_result_text(&self.run, &self.name)? {
+                Some(text) => write!(context.out, "{text}")?,
+                None => {
+                    return Err(Failure::Other(
+                        "not-found",
+                        format!(
+                            "run {:?} has no artifact and no result {:?}; `metalab-store show {}` lists \
+                             those there are",
+                            self.run, self.name, self.run
+                        ),
+                    ));
                 }
-                None => Err(Failure::Store(Error::NotFound(missing))),
             },
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `metalab-store delete`
 
-use super::{Context, Failure, Outcome, text};
+use super::{Context, Failure, Outcome, no_such_run, text};
 use std::io::Write;
 
 #[derive(clap::Args)]
@@ -16,29 +16,24 @@ impl Delete {
         drop(context.reader()?);
         let store = context.writer()?;
         let mut deleted = Vec::new();
-        let mut failed = false;
         for run in &self.runs {
             match store.delete_run(run) {
                 Ok(true) => deleted.push(run),
-                Ok(false) => {
-                    failed = true;
-                    eprintln!("error: there is no run {run:?}");
-                }
-                Err(error) => {
-                    failed = true;
-                    eprintln!("error: {}", text::safe(&error.to_string()));
-                }
+                Ok(false) => context.report(&no_such_run(run)),
+                Err(error) => context.report(&error.into()),
             }
         }
         store.close()?;
         if context.json {
             context.print_json(&serde_json::json!({ "deleted": deleted }))?;
         } else {
-            for run in deleted {
+            for run in &deleted {
                 writeln!(context.out, "Deleted run {}", text::cell(run))?;
             }
         }
-        context.out.flush()?;
-        if failed { Err(Failure::Said) } else { Ok(()) }
+        if deleted.len() < self.runs.len() {
+            return Err(Failure::Said);
+        }
+        Ok(())
     }
 }

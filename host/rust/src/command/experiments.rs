@@ -1,6 +1,6 @@
 //! `metalab-store experiments`
 
-use super::{Context, Outcome, text, warn_of_damage};
+use super::{Context, Outcome, text};
 use std::io::Write;
 
 pub(super) fn run(context: &mut Context) -> Outcome {
@@ -8,7 +8,7 @@ pub(super) fn run(context: &mut Context) -> Outcome {
     if context.json {
         return context.print_json(&serde_json::json!(list));
     }
-    warn_of_damage(&list.damaged);
+    context.warn_of_damage(&list.damaged);
     if list.experiments.is_empty() {
         writeln!(context.out, "No experiments found")?;
     } else {

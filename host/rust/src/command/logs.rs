@@ -1,8 +1,9 @@
 //! `metalab-store logs`
 
-use super::{Context, Failure, Outcome, no_such_run, text};
-use metalab_store::Store;
+use super::{Context, Failure, Outcome, no_such_run, table, text};
+use comfy_table::Table;
 use metalab_store::types::Status;
+use metalab_store::{Error, Store};
 use std::io::{IsTerminal, Write};
 use std::thread::sleep;
 use std::time::Duration;
@@ -19,8 +20,11 @@ pub(super) struct Logs {
     run: String,
     /// The log's name; without it, the names are listed
     name: Option<String>,
-    /// Go on printing what is appended, until the run is over
-    #[arg(short, long, requires = "name")]
+    /// Go on printing what is appended, until the run is over or the command is interrupted
+    ///
+    /// A run is over when its record's status is another one than running. A run without a readable record
+    /// may still be written to, and is followed.
+    #[arg(short, long, requires = "name", conflicts_with = "json")]
     follow: bool,
 }
 
@@ -38,20 +42,34 @@ impl Logs {
         if names.is_empty() && !store.run_exists(&self.run)? {
             return Err(no_such_run(&self.run));
         }
-        if context.json {
-            return context.print_json(&serde_json::json!({ "logs": names }));
-        }
+        let mut logs = Vec::new();
         for name in names {
-            writeln!(context.out, "{}", text::cell(&name))?;
+            let size = size(&store, &self.run, &name)?;
+            logs.push((name, size));
+        }
+        if context.json {
+            let entries: Vec<_> = logs
+                .iter()
+                .map(|(name, size)| serde_json::json!({ "name": name, "size_bytes": size }))
+                .collect();
+            return context.print_json(&serde_json::json!({ "logs": entries }));
+        }
+        if logs.is_empty() {
+            writeln!(context.out, "No logs found")?;
+        } else {
+            write!(context.out, "{}", table::lines(make_table(&logs), 0))?;
         }
         Ok(())
     }
 
     fn missing(&self, name: &str) -> Failure {
-        Failure::Other(format!(
-            "run {:?} has no log {name:?}; `metalab-store logs {}` lists those there are",
-            self.run, self.run
-        ))
+        Failure::Other(
+            "not-found",
+            format!(
+                "run {:?} has no log {name:?}; `metalab-store logs {}` lists those there are",
+                self.run, self.run
+            ),
+        )
     }
 
     fn print_json(&self, context: &mut Context, store: &Store, name: &str) -> Outcome {
@@ -98,4 +116,38 @@ impl Logs {
             .get_run_record(&self.run)?
             .is_none_or(|record| record.status == Status::Running))
     }
+}
+
+/// Makes a table of logs and their sizes.
+pub(super) fn make_table(logs: &[(String, u64)]) -> Table {
+    let heading = vec![table::text("NAME"), table::number("SIZE")];
+    let row =
+        |(name, size): &(String, u64)| vec![table::text(name), table::number(&text::size(*size))];
+    table::table(heading, logs.iter().map(row).collect())
+}
+
+/// Returns the size of a log in bytes; 0 if it is gone meanwhile.
+///
+/// The store hands logs out in pieces and does not say how long they are. A piece is empty exactly from the
+/// end on, which is looked for by halves instead of reading everything before it.
+pub(super) fn size(store: &Store, run: &str, name: &str) -> Result<u64, Error> {
+    let beyond = |offset| {
+        let piece = store.read_log(run, name, offset, 1)?;
+        Ok::<bool, Error>(piece.is_none_or(|piece| piece.text.is_empty()))
+    };
+    let (mut low, mut high) = (0, 1);
+    while !beyond(high)? {
+        low = high;
+        high *= 2;
+    }
+    // The end lies in `low..=high`, and what is at `low` is before it unless that is 0.
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if beyond(middle)? {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
 }

@@ -18,25 +18,37 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Reads and writes stores of experiment runs.
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Global options";
+
+/// Read and write stores of experiment runs
 #[derive(Parser)]
-#[command(name = "metalab-store", version, max_term_width = 100)]
+#[command(
+    name = "metalab-store",
+    version,
+    max_term_width = 100,
+    after_help = "Exit status: 0 if all was done, 1 if something failed, 2 if the arguments are wrong. \
+        Damaged files are reported on standard error and hide nothing else."
+)]
 struct Arguments {
     /// The store: a directory, or a locator such as file:///data/experiments
     #[arg(
         short,
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "LOCATOR",
         env = "METALAB_STORE",
+        // A locator may hold a password.
+        hide_env_values = true,
         default_value = "./experiments"
     )]
     store: String,
     /// The experiment; without it, commands that read cover the whole collection
-    #[arg(short, long, global = true, value_name = "ID")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, value_name = "ID")]
     experiment: Option<String>,
     /// Print JSON as Python's json module reads it: it may hold NaN, Infinity and integers of any size
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -51,6 +63,10 @@ enum Command {
     /// Show one run in full
     Show(show::Show),
     /// Store run records read from standard input: one JSON record, or one a line
+    ///
+    /// A record has the format of a file in `runs/` and needs a run_id, a status, and an experiment_id unless
+    /// one is named with -e. It replaces an earlier record of the same run. A record that is refused is reported with the number of
+    /// its line, and the others are stored. With --json, each record's outcome is a line of JSON.
     Put,
     /// Delete runs with everything that belongs to them
     Delete(delete::Delete),
@@ -73,8 +89,8 @@ enum Failure {
     Store(Error),
     /// Input or output failed.
     Io(io::Error),
-    /// Something else; the message was made here.
-    Other(String),
+    /// Something else: a code and a message.
+    Other(&'static str, String),
     /// It was said already.
     Said,
 }
@@ -111,6 +127,27 @@ impl Context {
         Ok(self.config.clone().max_instances(1).connect()?)
     }
 
+    /// Reports damaged files: they hide nothing else, and the command goes on.
+    fn warn_of_damage(&self, damaged: &[Damage]) {
+        for damage in damaged {
+            self.remark("warning", &damage.reason);
+        }
+    }
+
+    /// Says something that is no error.
+    fn remark(&self, kind: &str, message: &str) {
+        if self.json {
+            say(&json!({ kind: message }).to_string());
+        } else {
+            say(&format!("{kind}: {message}"));
+        }
+    }
+
+    /// Reports a failure that the command goes on after.
+    fn report(&self, failure: &Failure) {
+        report(self.json, failure);
+    }
+
     /// Prints a JSON document.
     fn print_json(&mut self, document: &serde_json::Value) -> Outcome {
         serde_json::to_writer_pretty(&mut self.out, document).map_err(io::Error::from)?;
@@ -123,27 +160,35 @@ impl Context {
 pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json;
-    let outcome = dispatch(arguments);
-    let (code, message) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
+    match dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
         // Whoever reads the output has enough of it.
-        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            return ExitCode::SUCCESS;
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(json, &failure);
+            ExitCode::FAILURE
         }
-        Err(Failure::Said) => return ExitCode::FAILURE,
-        Err(Failure::Store(error)) => (error.code(), error.to_string()),
-        Err(Failure::Io(error)) => ("io", error.to_string()),
-        Err(Failure::Other(message)) => ("failed", message),
+    }
+}
+
+/// Writes an error to standard error.
+fn report(json: bool, failure: &Failure) {
+    let (code, message) = match failure {
+        Failure::Store(error) => (error.code(), error.to_string()),
+        Failure::Io(error) => ("io", error.to_string()),
+        Failure::Other(code, message) => (*code, message.clone()),
+        Failure::Said => return,
     };
     if json {
-        eprintln!(
-            "{}",
-            json!({ "error": { "code": code, "message": message } })
-        );
+        say(&json!({ "error": { "code": code, "message": message } }).to_string());
     } else {
-        eprintln!("error: {}", text::safe(&message));
+        say(&format!("error: {message}"));
     }
-    ExitCode::FAILURE
+}
+
+/// Writes a line to standard error, where nobody may be listening.
+fn say(line: &str) {
+    writeln!(io::stderr(), "{}", text::safe(line)).ok();
 }
 
 fn dispatch(arguments: Arguments) -> Outcome {
@@ -182,16 +227,10 @@ fn dispatch(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-/// Reports damaged files: they hide nothing else, and the command goes on.
-fn warn_of_damage(damaged: &[Damage]) {
-    for damage in damaged {
-        eprintln!("warning: {}", text::safe(&damage.reason));
-    }
-}
-
 /// Makes the error of a run that is not there.
 fn no_such_run(run: &str) -> Failure {
-    Failure::Other(format!(
-        "there is no run {run:?}; `metalab-store runs` lists those there are"
-    ))
+    Failure::Other(
+        "not-found",
+        format!("there is no run {run:?}; `metalab-store runs` lists those there are"),
+    )
 }

@@ -1,7 +1,8 @@
 //! `metalab-store runs`
 
-use super::{Context, Outcome, table, text, warn_of_damage};
-use metalab_store::types::{Metric, MetricValue, RunRecord, Status};
+use super::{Context, Outcome, table, text};
+use comfy_table::{Cell, Table};
+use metalab_store::types::{Metric, MetricValue, RunRecord};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -19,7 +20,7 @@ pub(super) struct Runs {
     /// Show at most so many runs
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<u64>,
-    /// Print each run on a line of its own, as JSON
+    /// Print JSON lines: each run's record on a line of its own, as `put` reads it
     #[arg(long)]
     json_lines: bool,
 }
@@ -63,7 +64,7 @@ impl Runs {
         let damaged = list.damaged()?;
         if self.json_lines {
             context.out.flush()?;
-            warn_of_damage(&damaged);
+            context.warn_of_damage(&damaged);
         } else {
             let damaged = serde_json::to_string(&damaged).map_err(std::io::Error::from)?;
             writeln!(context.out, "\n], \"damaged\": {damaged}}}")?;
@@ -74,7 +75,6 @@ impl Runs {
     fn print_table(&self, context: &mut Context) -> Outcome {
         let store = context.reader()?;
         let mut list = store.list_runs(None)?;
-        let total = list.remaining()?;
         let limit = self.limit.unwrap_or(u64::MAX);
         let mut records: Vec<RunRecord> = Vec::new();
         while (records.len() as u64) < limit {
@@ -86,92 +86,137 @@ impl Runs {
             records.extend(page);
         }
         let damaged = list.damaged()?;
-        if records.is_empty() {
-            writeln!(context.out, "No runs found")?;
-        } else {
+        let left = list.remaining()?;
+        if !records.is_empty() {
             write!(context.out, "{}", format_runs(&records))?;
-            if (records.len() as u64) < total {
-                writeln!(context.out, "{} of {total} runs", records.len())?;
-            }
+        } else if left == 0 {
+            writeln!(context.out, "No runs found")?;
+        }
+        if left > 0 {
+            writeln!(context.out, "and {left} more")?;
         }
         context.out.flush()?;
-        warn_of_damage(&damaged);
+        context.warn_of_damage(&damaged);
         Ok(())
     }
 }
 
 /// Makes the table of some runs, with as many metrics as fit the terminal.
 fn format_runs(records: &[RunRecord]) -> String {
-    let tables = (0..=METRICS)
-        .rev()
-        .map(|metrics| format_columns(records, metrics));
-    let mut narrowest = String::new();
-    for table in tables {
-        if table::fits(&table) {
-            return table;
-        }
-        narrowest = table;
+    let metrics = common_metrics(records);
+    let tagged = records.iter().any(|record| !record.tags.is_empty());
+    // The tags go before the last metric does.
+    let mut candidates = Vec::new();
+    if tagged {
+        let least = metrics.len().min(1);
+        candidates.extend((least..=metrics.len()).rev().map(|shown| (shown, true)));
     }
-    narrowest
+    candidates.extend((0..=metrics.len()).rev().map(|shown| (shown, false)));
+    for (shown, tags) in candidates {
+        let table = make_table(records, &metrics[..shown], tags);
+        if table::fits(&table, 0) || (shown == 0 && !tags) {
+            return table::lines(table, 0);
+        }
+    }
+    String::new()
+}
+
+/// A metric that has a column.
+struct Column<'a> {
+    name: &'a str,
+    /// How many of the runs have it.
+    count: usize,
+    /// Whether all of its values are numbers.
+    numeric: bool,
+}
+
+/// Returns the metrics that most of the runs have, those of equal frequency by name.
+fn common_metrics(records: &[RunRecord]) -> Vec<Column<'_>> {
+    let mut columns: BTreeMap<&str, Column> = BTreeMap::new();
+    for metric in records.iter().flat_map(|record| &record.metrics) {
+        let column = columns.entry(&metric.name).or_insert(Column {
+            name: &metric.name,
+            count: 0,
+            numeric: true,
+        });
+        column.count += 1;
+        column.numeric &= numeric(metric);
+    }
+    let mut columns: Vec<Column> = columns.into_values().collect();
+    columns.sort_by_key(|column| std::cmp::Reverse(column.count));
+    columns.truncate(METRICS);
+    columns
 }
 
 /// Makes the table of some runs; what is the same for all of them, or empty, is left out.
-fn format_columns(records: &[RunRecord], most_metrics: usize) -> String {
+fn make_table(records: &[RunRecord], metrics: &[Column], tags: bool) -> Table {
     let experiments = records
         .iter()
         .any(|record| record.experiment_id != records[0].experiment_id);
-    let tags = records.iter().any(|record| !record.tags.is_empty());
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for metric in records.iter().flat_map(|record| &record.metrics) {
-        *counts.entry(&metric.name).or_default() += 1;
-    }
-    let mut metrics: Vec<(&str, usize)> = counts.into_iter().collect();
-    metrics.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    metrics.truncate(most_metrics);
 
-    let mut heading = vec!["RUN"];
+    let mut heading = vec![table::text("RUN")];
     if experiments {
-        heading.push("EXPERIMENT");
+        heading.push(table::text("EXPERIMENT"));
     }
-    heading.extend(["STATUS", "STARTED", "DURATION"]);
-    heading.extend(metrics.iter().map(|(name, _)| *name));
+    heading.extend(["STATUS", "STARTED"].map(table::text));
+    heading.push(table::number("DURATION"));
+    heading.extend(metrics.iter().map(|column| {
+        if column.numeric {
+            table::number(column.name)
+        } else {
+            table::text(column.name)
+        }
+    }));
     if tags {
-        heading.push("TAGS");
+        heading.push(table::text("TAGS"));
     }
     let rows = records.iter().map(|record| {
-        let mut row = vec![record.run_id.clone()];
+        let mut row = vec![table::text(&record.run_id)];
         if experiments {
-            row.push(record.experiment_id.clone());
+            row.push(table::text(&record.experiment_id));
         }
-        row.push(status(record.status).to_owned());
-        row.push(
-            record
-                .started_at
-                .as_deref()
-                .map(|time| time.get(..19).unwrap_or(time))
-                .unwrap_or_default()
-                .to_owned(),
-        );
-        row.push(text::duration(record.duration_ms));
-        for (name, _) in &metrics {
-            let metric = record.metrics.iter().find(|metric| metric.name == *name);
-            row.push(metric.map(value).unwrap_or_default());
+        row.push(table::status(record.status));
+        row.push(table::text(&text::time(
+            record.started_at.as_deref().unwrap_or_default(),
+        )));
+        row.push(table::number(&duration(record)));
+        for column in metrics {
+            let metric = record
+                .metrics
+                .iter()
+                .find(|metric| metric.name == column.name);
+            row.push(metric.map_or_else(|| table::text(""), cell));
         }
         if tags {
-            row.push(record.tags.join(", "));
+            row.push(table::text(&record.tags.join(", ")));
         }
         row
     });
-    table::table(&heading, rows.collect())
+    table::table(heading, rows.collect())
 }
 
-/// Returns a status as the format writes it.
-pub(super) fn status(status: Status) -> &'static str {
-    match status {
-        Status::Success => "success",
-        Status::Failed => "failed",
-        Status::Cancelled => "cancelled",
-        Status::Running => "running",
+/// Returns how long a run took; nothing if its record does not say.
+pub(super) fn duration(record: &RunRecord) -> String {
+    if record.duration_ms == 0 && record.finished_at.is_none() {
+        String::new()
+    } else {
+        text::duration(record.duration_ms)
+    }
+}
+
+fn numeric(metric: &Metric) -> bool {
+    matches!(
+        metric.value,
+        MetricValue::Integer(_) | MetricValue::BigInteger(_) | MetricValue::Float(_)
+    )
+}
+
+/// Makes the cell of a metric's value.
+fn cell(metric: &Metric) -> Cell {
+    if numeric(metric) {
+        table::number(&value(metric))
+    } else {
+        table::text(&value(metric))
     }
 }
 
@@ -183,14 +228,7 @@ pub(super) fn value(metric: &Metric) -> String {
         MetricValue::BigInteger(value) | MetricValue::Text(value) | MetricValue::Other(value) => {
             value.clone()
         }
-        MetricValue::Float(value) => {
-            // What is far from 1 is read more easily with an exponent.
-            let magnitude = value.abs();
-            if *value == 0.0 || !value.is_finite() || (1e-4..1e15).contains(&magnitude) {
-                value.to_string()
-            } else {
-                format!("{value:e}")
-            }
-        }
+        // As short as it can be without becoming another number, and never like an integer.
+        MetricValue::Float(value) => format!("{value:?}"),
     }
 }
