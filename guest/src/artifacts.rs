@@ -455,7 +455,6 @@ impl Scope {
         match artifact {
             ArtifactReference::Name(run, name) => {
                 let run = RunId::parse(run)?;
-                ArtifactName::parse(name)?;
                 let found = self
                     .list_artifacts(&run)?
                     .into_iter()
