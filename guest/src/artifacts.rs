@@ -1,10 +1,13 @@
 //! Artifacts: `artifacts/{run-id}/{name}.{format}` and `artifacts/{run-id}/_manifest.json`.
 
+use crate::artifact_manifest::NewManifest;
 use crate::codec;
+use crate::commit::{Change, Content};
 use crate::error::{Error, NameKind, Result};
+use crate::journal::Fingerprint;
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath};
-use crate::model::{ArtifactDescriptor, ArtifactReference};
+use crate::model::{ArtifactDescriptor, ArtifactReference, Durability};
 use crate::names::{ArtifactFormat, ArtifactName, RunId};
 use crate::ports::{File, Stat};
 use crate::scope::{Scope, hex};
@@ -72,13 +75,15 @@ impl ArtifactWriter {
     /// # Errors
     /// `invalid-argument` if size or hash are not those given, `locked`, `io`.
     pub fn finish(mut self) -> Result<ArtifactDescriptor> {
-        self.scope.sync_file(&self.stage, self.file.as_ref())?;
-        let digest = hex(&std::mem::take(&mut self.hash).finalize());
-        let descriptor =
-            self.scope
-                .store_artifact(&self.target, &self.stage, self.size, &digest)?;
-        self.finished = true;
-        Ok(descriptor)
+        self.scope.sync_staged(&self.stage, self.file.as_ref())?;
+        let written = Fingerprint {
+            size: self.size,
+            hash: Some(std::mem::take(&mut self.hash).finalize().into()),
+        };
+        let content = Content::Staged(self.stage.clone());
+        let stored = self.scope.store_artifact(&self.target, written, content);
+        self.finished = keeps_stage(&stored);
+        stored
     }
 }
 
@@ -237,7 +242,7 @@ impl Scope {
     pub(crate) fn create_artifact(&self, descriptor: ArtifactDescriptor) -> Result<ArtifactWriter> {
         let target = self.target(descriptor)?;
         self.prepare_write()?;
-        let stage = self.stage(&target.path);
+        let stage = self.new_staging()?;
         let file = self.tree.create(&stage)?;
         Ok(ArtifactWriter {
             scope: self.clone(),
@@ -262,16 +267,17 @@ impl Scope {
                 content.len()
             )));
         }
-        let mut writer = self.create_artifact(descriptor)?;
-        writer.append(content)?;
-        writer.finish()
+        let target = self.target(descriptor)?;
+        self.prepare_write()?;
+        let written = Fingerprint::of(content);
+        self.store_artifact(&target, written, Content::Bytes(content.into()))
     }
 
     /// Names a file in which the host may place an artifact's bytes.
-    pub(crate) fn stage_artifact(&self) -> Result<String> {
+    pub(crate) fn stage_artifact(&self, descriptor: ArtifactDescriptor) -> Result<String> {
+        self.target(descriptor)?;
         self.prepare_write()?;
-        self.tree.ensure_directory(&layout::staging_directory())?;
-        Ok(self.tree.path(&layout::staging(self.ports.random.next())))
+        Ok(self.tree.path(&self.new_staging()?))
     }
 
     /// Stores the artifact that the host placed in a staged file.
@@ -290,7 +296,7 @@ impl Scope {
             )));
         };
         let imported = allowed.and_then(|()| self.import_staged(&stage, descriptor));
-        if imported.is_err() {
+        if !keeps_stage(&imported) {
             // The error of the import is what counts; a stage file left behind is swept later.
             drop(self.tree.remove(&stage));
         }
@@ -322,43 +328,96 @@ impl Scope {
             hash.update(&piece);
             size += piece.len() as u64;
         }
-        self.sync_file(stage, file.as_ref())?;
-        self.tree
-            .ensure_directory(&layout::artifact_directory(&target.run))?;
-        self.store_artifact(&target, stage, size, &hex(&hash.finalize()))
+        self.sync_staged(stage, file.as_ref())?;
+        let written = Fingerprint {
+            size,
+            hash: Some(hash.finalize().into()),
+        };
+        self.store_artifact(&target, written, Content::Staged(stage.clone()))
     }
 
-    /// Checks a finished stage file, gives it its final name and records it.
+    /// Makes a finished stage file durable, its name too, if the store's durability asks for it.
+    fn sync_staged(&self, stage: &StorePath, file: &dyn File) -> Result<()> {
+        if self.options.durability == Durability::Relaxed {
+            return Ok(());
+        }
+        file.sync_data()
+            .map_err(|reason| Error::io(self.tree.path(stage), "sync", reason))?;
+        self.tree.sync_directory(&layout::staging_directory())
+    }
+
+    /// Checks a finished content, puts it in its place and records it, as one call.
     fn store_artifact(
         &self,
         target: &Target,
-        stage: &StorePath,
-        size: u64,
-        digest: &str,
+        written: Fingerprint,
+        content: Content<'_>,
     ) -> Result<ArtifactDescriptor> {
         let mut descriptor = target.descriptor.clone();
-        check_content(&descriptor, size, digest).map_err(|reason| {
+        let digest = written.hash.map(|hash| hex(&hash)).unwrap_or_default();
+        check_content(&descriptor, written.size, &digest).map_err(|reason| {
             Error::InvalidArgument(format!(
                 "artifact {:?} was not stored: {reason}",
                 descriptor.name
             ))
         })?;
-        descriptor.size_bytes = Some(size);
-        descriptor
-            .content_hash
-            .get_or_insert_with(|| digest.to_owned());
-        let lock = self.lock_run(&target.run)?;
-        let mut entries = self.artifact_entries(&target.run)?;
-        let name = Value::String(descriptor.name.as_str().into());
-        let replaced: Vec<Value<'_>> = {
-            let (same, other) = entries
-                .drain(..)
-                .partition(|entry| field(entry, "name") == Some(&name));
-            entries = other;
-            same
-        };
-        // `a` as `tar.gz` and `a.tar` as `gz` are one file.
+        descriptor.size_bytes = Some(written.size);
+        descriptor.content_hash.get_or_insert(digest);
+        let held = self.lock_run(&target.run)?;
+        let (manifest, replaced) = self.add_to_manifest(target, &descriptor)?;
+        let mut changes = vec![
+            Change::Put {
+                previous: self.fingerprint(&target.path)?,
+                path: target.path.clone(),
+                written,
+                content,
+            },
+            manifest.change(),
+        ];
+        for path in replaced {
+            if let Some(previous) = self.fingerprint(&path)? {
+                changes.push(Change::Remove { path, previous });
+            }
+        }
+        self.commit(&held, changes)?;
+        self.manifest.replace(manifest.known(self.segment_epoch()));
+        drop(held);
+        Ok(descriptor)
+    }
+
+    /// Makes the manifest of a run with one artifact more, and lists the files that go with their entries:
+    /// those of an artifact of the same name that differ by their extension.
+    fn add_to_manifest(
+        &self,
+        target: &Target,
+        descriptor: &ArtifactDescriptor,
+    ) -> Result<(NewManifest, Vec<StorePath>)> {
+        let path = layout::artifact_manifest(&target.run);
+        let current = self.tree.read(&path, codec::MAX_DOCUMENT)?;
+        let public = public_descriptor(descriptor)?;
+        let entry = codec::descriptor_to(&public)?;
         let file = target.path.file_name();
+        // Whatever fails from here on, what was known is not known any more.
+        let known = self.manifest.take();
+        if let (Some(current), Some(known)) = (&current, known)
+            && known.is(&target.run, current)
+            && !known.names.contains(&descriptor.name)
+            && !known.files.contains(file)
+        {
+            let piece = format!(",\n    {}", codec::print(&entry).replace('\n', "\n    "));
+            let manifest = known.grown(&descriptor.name, file, piece, self.segment_epoch());
+            return Ok((manifest, Vec::new()));
+        }
+        let (mut object, mut entries) = match &current {
+            None => (Object::new(), Vec::new()),
+            Some(content) => manifest_parts(&self.tree.path(&path), content)?,
+        };
+        let name = Value::String(descriptor.name.as_str().into());
+        let (replaced, others): (Vec<_>, Vec<_>) = entries
+            .drain(..)
+            .partition(|entry| field(entry, "name") == Some(&name));
+        entries = others;
+        // `a` as `tar.gz` and `a.tar` as `gz` are one file.
         if let Some(other) = entries.iter().find(|entry| entry_file(entry) == Some(file)) {
             let other = field(other, "name")
                 .map(codec::print_line)
@@ -371,28 +430,30 @@ impl Scope {
                 ),
             });
         }
-        let entry_source = public_descriptor(&descriptor)?;
-        entries.push(codec::descriptor_to(&entry_source)?);
-        let mut manifest = Object::new();
-        manifest.insert("artifacts", Value::Array(entries));
-        let manifest = codec::print(&Value::Object(manifest));
-        self.publish_staged(stage, &target.path)?;
-        self.publish(&layout::artifact_manifest(&target.run), manifest.as_bytes())?;
-        // The file of an artifact that differed by extension alone goes with its entry.
-        for entry in replaced {
-            if let Some(Value::String(uri)) = field(&entry, "uri")
-                && let Some(file) = uri
-                    .as_str()
-                    .and_then(layout::artifact_tail)
-                    .map(|(_, _, file)| file)
+        let mut removed = Vec::new();
+        for entry in &replaced {
+            if let Some(file) = entry_file(entry)
                 && let Ok(old) = layout::artifact_file(&target.run, file)
                 && old != target.path
             {
-                self.tree.remove(&old)?;
+                removed.push(old);
             }
         }
-        drop(lock);
-        Ok(descriptor)
+        entries.push(entry);
+        let texts =
+            |pick: fn(&Value<'_>) -> Option<String>| entries.iter().filter_map(pick).collect();
+        let names = texts(|entry| field(entry, "name")?.as_str().map(str::to_owned));
+        let files = texts(|entry| entry_file(entry).map(str::to_owned));
+        let plain = object.is_empty();
+        object.insert("artifacts", Value::Array(entries));
+        let content = codec::print(&Value::Object(object)).into_bytes();
+        let manifest = NewManifest::whole(
+            &target.run,
+            current.as_deref().map(Fingerprint::of),
+            content,
+            plain.then_some((names, files)),
+        );
+        Ok((manifest, removed))
     }
 
     /// Reads the entries of a run's artifact manifest as they are.
@@ -401,13 +462,8 @@ impl Scope {
         let Some(content) = self.tree.read(&path, codec::MAX_DOCUMENT)? else {
             return Ok(Vec::new());
         };
-        let file = self.tree.path(&path);
-        let mut object = codec::parse_object(&file, &content)?;
-        match object.remove("artifacts") {
-            None => Ok(Vec::new()),
-            Some(Value::Array(entries)) => Ok(entries.into_iter().map(Value::into_owned).collect()),
-            Some(_) => Err(Error::corrupt(file, None, "`artifacts` should be a list")),
-        }
+        let (_, entries) = manifest_parts(&self.tree.path(&path), &content)?;
+        Ok(entries.into_iter().map(Value::into_owned).collect())
     }
 
     /// Lists the artifacts of a run.
@@ -501,6 +557,28 @@ impl Scope {
             &ArtifactFormat::parse(&descriptor.format)?,
         )?)
     }
+}
+
+/// Takes the entries out of an artifact manifest; what else it holds stays.
+fn manifest_parts<'c>(file: &str, content: &'c [u8]) -> Result<(Object<'c>, Vec<Value<'c>>)> {
+    let mut object = codec::parse_object(file, content)?;
+    match object.remove("artifacts") {
+        None => Ok((object, Vec::new())),
+        Some(Value::Array(entries)) => Ok((object, entries)),
+        Some(_) => Err(Error::corrupt(file, None, "`artifacts` should be a list")),
+    }
+}
+
+/// Says whether a stage file must stay: it was renamed away, or a recovery may need it.
+fn keeps_stage(stored: &Result<ArtifactDescriptor>) -> bool {
+    matches!(
+        stored,
+        Ok(_)
+            | Err(Error::Io {
+                outcome_unknown: true,
+                ..
+            })
+    )
 }
 
 fn field<'v, 'a>(entry: &'v Value<'a>, name: &str) -> Option<&'v Value<'a>> {

@@ -40,7 +40,7 @@ pub(crate) fn discover(root: &Scope) -> Result<Collection> {
         let Ok(unnamed) = ExperimentId::parse(&entry.name) else {
             continue;
         };
-        let child = root.child(&entry.name, unnamed);
+        let child = root.child(&entry.name, unnamed)?;
         let declared = child
             .declared_experiment()
             .and_then(|declared| match declared {
@@ -56,7 +56,7 @@ pub(crate) fn discover(root: &Scope) -> Result<Collection> {
             });
         match declared {
             Ok(None) => {}
-            Ok(Some(id)) => found.scopes.push(Rc::new(root.child(&entry.name, id))),
+            Ok(Some(id)) => found.scopes.push(Rc::new(root.child(&entry.name, id)?)),
             Err(error) => found.damaged.push(damage(error)?),
         }
     }

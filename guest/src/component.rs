@@ -610,8 +610,8 @@ impl store::GuestStore for Store {
         ))))
     }
 
-    fn stage_artifact(&self) -> Answer<String> {
-        Ok(self.0.stage_artifact()?)
+    fn stage_artifact(&self, descriptor: store::ArtifactDescriptor) -> Answer<String> {
+        Ok(self.0.stage_artifact(descriptor.into())?)
     }
 
     fn import_artifact(

@@ -1,11 +1,22 @@
 //! Deleting a run with everything that belongs to it.
 
+use crate::commit::Change;
 use crate::error::Result;
 use crate::layout::{self, StorePath};
-use crate::model::Durability;
 use crate::names::RunId;
 use crate::ports::Kind;
 use crate::scope::Scope;
+
+/// The most files that are removed as one call: what an entry of the journal can name.
+const FILES: usize = 10_000;
+
+/// What there is of a run.
+#[derive(Default)]
+struct Belongings {
+    files: Vec<StorePath>,
+    /// The directories, those within others first.
+    directories: Vec<StorePath>,
+}
 
 impl Scope {
     /// Deletes a run, and says whether there was anything.
@@ -14,63 +25,80 @@ impl Scope {
     /// belong to this run alone stays, and so does the lock file: who waits for it must find it.
     pub(crate) fn delete_run(&self, run: &RunId) -> Result<bool> {
         self.prepare_write()?;
-        let lock = self.lock_run(run)?;
-        let logs = self.flat_logs(run)?;
-        let mut removed = false;
+        let held = self.lock_run(run)?;
+        let found = self.belongings(run)?;
+        let mut changes = Vec::with_capacity(found.files.len().min(FILES));
+        let mut removed = !found.directories.is_empty();
+        for path in found.files {
+            let Some(stat) = self.tree.stat(&path)? else {
+                continue;
+            };
+            removed = true;
+            if stat.kind != Kind::File {
+                // Links and the like are nothing that a journal could bring back, and are never followed.
+                self.tree.remove(&path)?;
+                continue;
+            }
+            if let Some(previous) = self.fingerprint(&path)? {
+                changes.push(Change::Remove { path, previous });
+            }
+            if changes.len() == FILES {
+                self.commit(&held, std::mem::take(&mut changes))?;
+            }
+        }
+        if !changes.is_empty() {
+            self.commit(&held, changes)?;
+        }
+        for directory in found.directories {
+            self.tree.remove_directory(&directory)?;
+        }
+        drop(held);
+        Ok(removed)
+    }
+
+    /// Lists what belongs to a run, the record first.
+    fn belongings(&self, run: &RunId) -> Result<Belongings> {
+        let mut found = Belongings::default();
         for path in [
             layout::run_record(run),
             layout::derived(run),
             layout::done_marker(run),
         ] {
-            removed |= self.tree.remove(&path)?;
+            if self.tree.stat(&path)?.is_some() {
+                found.files.push(path);
+            }
         }
-        for (path, _) in logs {
-            removed |= self.tree.remove(&path)?;
-        }
+        let logs = self.flat_logs(run)?;
+        found.files.extend(logs.into_iter().map(|(path, _)| path));
         for directory in [
             layout::result_directory(run),
             layout::artifact_directory(run),
             layout::log_directory(run),
         ] {
-            removed |= self.remove_directory_with_files(&directory)?;
+            self.collect(&directory, &mut found)?;
         }
-        if removed && self.options.durability == Durability::Full {
-            for top in [
-                layout::Top::Runs,
-                layout::Top::Derived,
-                layout::Top::Logs,
-                layout::Top::Results,
-                layout::Top::Artifacts,
-            ] {
-                let directory = layout::directory(top);
-                if self.tree.stat(&directory)?.is_some() {
-                    self.tree.sync_directory(&directory)?;
-                }
-            }
-        }
-        drop(lock);
-        Ok(removed)
+        Ok(found)
     }
 
-    /// Removes a directory of a run with the files in it. Links are removed, never followed.
-    fn remove_directory_with_files(&self, directory: &StorePath) -> Result<bool> {
+    /// Lists a directory of a run with everything in it. Links are listed, never followed.
+    fn collect(&self, directory: &StorePath, found: &mut Belongings) -> Result<()> {
         if !self
             .tree
             .stat(directory)?
             .is_some_and(|stat| stat.kind == Kind::Directory)
         {
-            return Ok(false);
+            return Ok(());
         }
         for entry in self.tree.list(directory)? {
             let path = directory.child(&entry.name)?;
             if entry.kind == Kind::Directory {
                 // The reference makes directories here for artifact names with a slash.
-                self.remove_directory_with_files(&path)?;
+                self.collect(&path, found)?;
             } else {
-                self.tree.remove(&path)?;
+                found.files.push(path);
             }
         }
-        self.tree.remove_directory(directory)?;
-        Ok(true)
+        found.directories.push(directory.clone());
+        Ok(())
     }
 }

@@ -12,13 +12,12 @@ impl Scope {
     /// Stores the derived metrics of a run.
     pub(crate) fn put_derived(&self, run: &RunId, derived: Object<'_>) -> Result<String> {
         self.prepare_write()?;
-        let lock = self.lock_run(run)?;
-        let revision = self.publish(
-            &layout::derived(run),
+        let held = self.lock_run(run)?;
+        self.publish(
+            &held,
+            layout::derived(run),
             codec::print(&Value::Object(derived)).as_bytes(),
-        );
-        drop(lock);
-        revision
+        )
     }
 
     /// Returns the content of the derived metrics' file.
@@ -45,10 +44,8 @@ impl Scope {
         let path = layout::result(run, name);
         let object = codec::structured_result_to(result)?;
         self.prepare_write()?;
-        let lock = self.lock_run(run)?;
-        let revision = self.publish(&path, codec::print(&Value::Object(object)).as_bytes());
-        drop(lock);
-        revision
+        let held = self.lock_run(run)?;
+        self.publish(&held, path, codec::print(&Value::Object(object)).as_bytes())
     }
 
     /// Returns the content of a result's file.

@@ -1,22 +1,23 @@
-//! The journal: what a writer promised, before the files show it.
-//!
-//! This is the format; the store does not write segments yet.
+//! The format of the journal: what a writer promised, before the files show it.
 //!
 //! Each writer appends to a segment of its own, `.index/journal-{16 hex}.seg`, and syncs it once a call or
 //! batch. The compatible files are written by stage and rename, and reach the disk behind it. A segment is
 //! held by a lock as long as its writer lives, so whoever can take the lock knows that the writer is gone
-//! and may do what is left to do.
+//! and may do what is left to do: see `recovery`.
 //!
 //! ## Format
 //! All numbers are little-endian. A segment begins with `MAGIC` and one frame that holds the header; frames
-//! with entries follow. A frame is: `u32` length of the payload, `u32` CRC-32 of the frame's number (`u64`,
-//! counting from 0 for the header) and the payload, then the payload. A frame that is cut short or whose
-//! checksum differs ends the segment: it was being written when the writer or the machine stopped.
+//! with entries follow, then zeros: space is allocated ahead, so that a sync has no metadata to write. A
+//! frame is: `u32` length of the payload, `u32` CRC-32 of the segment's salt (`u64`; 0 for the header), the
+//! frame's number (`u64`, counting from 0 for the header) and the payload, then the payload. A frame that
+//! is cut short or whose checksum differs ends the segment: it was being written when the writer or the
+//! machine stopped. The salt is random, so that no frame of an earlier use of the same space counts.
 //!
 //! The checksum guards against torn writes, not against an enemy: whoever can write `.index/` can write the
 //! files themselves.
 
 use crate::ports::Identity;
+use crate::scope::hex;
 use sha2::{Digest, Sha256};
 
 /// The first bytes of a segment: what it is, and the version of its format.
@@ -29,7 +30,7 @@ pub const INLINE: usize = 64 * 1024;
 pub const MAX_PAYLOAD: usize = 16 * 1024 * 1024;
 
 /// The bytes before a frame's payload.
-const FRAME: usize = 8;
+pub const FRAME: usize = 8;
 
 /// What a file was: its size and the SHA-256 of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +50,12 @@ impl Fingerprint {
             hash: Some(Sha256::digest(content).into()),
         }
     }
+
+    /// Returns the revision of the content: the first 16 hexadecimal digits of its SHA-256.
+    #[must_use]
+    pub fn revision(&self) -> String {
+        self.hash.map(|hash| hex(&hash[..8])).unwrap_or_default()
+    }
 }
 
 /// Who wrote a segment, and where.
@@ -56,6 +63,8 @@ impl Fingerprint {
 pub struct Header {
     /// The machine, its boot, and the directory.
     pub identity: Identity,
+    /// A random number that is part of every checksum.
+    pub salt: u64,
 }
 
 /// One change of a file.
@@ -88,6 +97,15 @@ pub enum Source {
     Inline(Vec<u8>),
     /// In this stage file.
     Staged(String),
+    /// It is the previous content with a piece replaced: so a long list grows at the cost of its new entry.
+    Patch {
+        /// Where the piece begins, in bytes.
+        at: u64,
+        /// How many bytes of the previous content it replaces.
+        removed: u64,
+        /// The piece.
+        insert: Vec<u8>,
+    },
 }
 
 impl Step {
@@ -107,6 +125,8 @@ pub struct Call {
     pub lock: LockName,
     /// The order of the calls under one lock.
     pub generation: u64,
+    /// The generation that the lock's file named when this call took the lock; 0 if none.
+    pub after: u64,
     /// What changes, in this order.
     pub steps: Vec<Step>,
 }
@@ -138,8 +158,8 @@ pub struct Segment {
     pub header: Header,
     /// Its entries, with the numbers of their frames.
     pub entries: Vec<(u64, Entry)>,
-    /// How many bytes at its end are no whole frame.
-    pub torn: u64,
+    /// How many bytes its whole frames take.
+    pub end: u64,
 }
 
 /// Why a file is not a segment.
@@ -161,13 +181,14 @@ pub fn begin(header: &Header) -> Vec<u8> {
     bytes(&mut payload, header.identity.boot.as_bytes());
     number(&mut payload, header.identity.device);
     number(&mut payload, header.identity.inode);
+    number(&mut payload, header.salt);
     let mut segment = MAGIC.to_vec();
-    frame(&mut segment, 0, &payload);
+    frame(&mut segment, 0, 0, &payload);
     segment
 }
 
 /// Appends an entry as the frame of a number.
-pub fn append(segment: &mut Vec<u8>, index: u64, entry: &Entry) {
+pub fn append(segment: &mut Vec<u8>, salt: u64, index: u64, entry: &Entry) {
     let mut payload = Vec::new();
     match entry {
         Entry::Call(call) => {
@@ -179,6 +200,7 @@ pub fn append(segment: &mut Vec<u8>, index: u64, entry: &Entry) {
             payload.push(kind);
             bytes(&mut payload, name.as_bytes());
             number(&mut payload, call.generation);
+            number(&mut payload, call.after);
             number(&mut payload, call.steps.len() as u64);
             for step in &call.steps {
                 encode_step(&mut payload, step);
@@ -193,7 +215,7 @@ pub fn append(segment: &mut Vec<u8>, index: u64, entry: &Entry) {
             number(&mut payload, *frame);
         }
     }
-    frame(segment, index, &payload);
+    frame(segment, salt, index, &payload);
 }
 
 fn encode_step(payload: &mut Vec<u8>, step: &Step) {
@@ -222,6 +244,16 @@ fn encode_step(payload: &mut Vec<u8>, step: &Step) {
                 Source::Staged(stage) => {
                     payload.push(1);
                     bytes(payload, stage.as_bytes());
+                }
+                Source::Patch {
+                    at,
+                    removed,
+                    insert,
+                } => {
+                    payload.push(2);
+                    number(payload, *at);
+                    number(payload, *removed);
+                    bytes(payload, insert);
                 }
             }
         }
@@ -253,17 +285,18 @@ fn fingerprint(out: &mut Vec<u8>, value: &Fingerprint) {
     }
 }
 
-fn checksum(index: u64, payload: &[u8]) -> u32 {
+fn checksum(salt: u64, index: u64, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&salt.to_le_bytes());
     hasher.update(&index.to_le_bytes());
     hasher.update(payload);
     hasher.finalize()
 }
 
-fn frame(out: &mut Vec<u8>, index: u64, payload: &[u8]) {
+fn frame(out: &mut Vec<u8>, salt: u64, index: u64, payload: &[u8]) {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&checksum(index, payload).to_le_bytes());
+    out.extend_from_slice(&checksum(salt, index, payload).to_le_bytes());
     out.extend_from_slice(payload);
 }
 
@@ -280,20 +313,20 @@ pub fn read(content: &[u8]) -> Result<Segment, NotASegment> {
         });
     };
     let mut input = Input(rest);
-    let header = input.frame(0).ok_or(NotASegment::Unfinished)?;
+    let header = input.frame(0, 0).ok_or(NotASegment::Unfinished)?;
     let header = decode_header(header).ok_or(NotASegment::Unknown)?;
     let mut entries = Vec::new();
     loop {
-        let before = input.0.len() as u64;
+        let left = input.0.len();
         let index = entries.len() as u64 + 1;
-        let entry = input.frame(index).and_then(decode_entry);
+        let entry = input.frame(header.salt, index).and_then(decode_entry);
         match entry {
             Some(entry) => entries.push((index, entry)),
             None => {
                 return Ok(Segment {
                     header,
                     entries,
-                    torn: before,
+                    end: (content.len() - left) as u64,
                 });
             }
         }
@@ -310,7 +343,8 @@ fn decode_header(payload: &[u8]) -> Option<Header> {
         device: input.number()?,
         inode: input.number()?,
     };
-    Some(Header { identity })
+    let salt = input.number()?;
+    Some(Header { identity, salt })
 }
 
 fn decode_entry(payload: &[u8]) -> Option<Entry> {
@@ -325,6 +359,7 @@ fn decode_entry(payload: &[u8]) -> Option<Entry> {
                 _ => return None,
             };
             let generation = input.number()?;
+            let after = input.number()?;
             let count = input.number()?;
             let mut steps = Vec::new();
             for _ in 0..count {
@@ -333,6 +368,7 @@ fn decode_entry(payload: &[u8]) -> Option<Entry> {
             Entry::Call(Call {
                 lock,
                 generation,
+                after,
                 steps,
             })
         }
@@ -356,6 +392,11 @@ fn decode_step(input: &mut Input<'_>) -> Option<Step> {
             let source = match input.byte()? {
                 0 => Source::Inline(input.bytes()?.to_vec()),
                 1 => Source::Staged(input.text()?),
+                2 => Source::Patch {
+                    at: input.number()?,
+                    removed: input.number()?,
+                    insert: input.bytes()?.to_vec(),
+                },
                 _ => return None,
             };
             Some(Step::Put {
@@ -411,7 +452,7 @@ impl<'a> Input<'a> {
     }
 
     /// Takes the frame of a number, or nothing if it is not whole.
-    fn frame(&mut self, index: u64) -> Option<&'a [u8]> {
+    fn frame(&mut self, salt: u64, index: u64) -> Option<&'a [u8]> {
         let mut rest = Input(self.0);
         let head = rest.take(FRAME)?;
         let length = u32::from_le_bytes(head[..4].try_into().ok()?);
@@ -420,7 +461,7 @@ impl<'a> Input<'a> {
             .ok()
             .filter(|length| *length <= MAX_PAYLOAD)?;
         let payload = rest.take(length)?;
-        if checksum(index, payload) != sum {
+        if checksum(salt, index, payload) != sum {
             return None;
         }
         self.0 = rest.0;
@@ -432,6 +473,8 @@ impl<'a> Input<'a> {
 mod tests {
     use super::*;
 
+    const SALT: u64 = 0x1234_5678_9abc_def0;
+
     fn header() -> Header {
         Header {
             identity: Identity {
@@ -440,6 +483,7 @@ mod tests {
                 device: 7,
                 inode: 9,
             },
+            salt: SALT,
         }
     }
 
@@ -449,6 +493,16 @@ mod tests {
             previous: Some(Fingerprint::of(b"old")),
             written: Fingerprint::of(b"new"),
             source: Source::Inline(b"new".to_vec()),
+        };
+        let patch = Step::Put {
+            path: "artifacts/a/_manifest.json".into(),
+            previous: Some(Fingerprint::of(b"[1]")),
+            written: Fingerprint::of(b"[1,2]"),
+            source: Source::Patch {
+                at: 2,
+                removed: 1,
+                insert: b",2]".to_vec(),
+            },
         };
         let staged = Step::Put {
             path: "artifacts/a/x.bin".into(),
@@ -470,11 +524,13 @@ mod tests {
             Entry::Call(Call {
                 lock: LockName::Run("a".into()),
                 generation: 3,
-                steps: vec![put],
+                after: 2,
+                steps: vec![put, patch],
             }),
             Entry::Call(Call {
                 lock: LockName::Other("manifests".into()),
                 generation: u64::MAX,
+                after: 0,
                 steps: vec![staged, remove],
             }),
             Entry::Done(2),
@@ -485,7 +541,7 @@ mod tests {
     fn segment() -> Vec<u8> {
         let mut segment = begin(&header());
         for (index, entry) in entries().iter().enumerate() {
-            append(&mut segment, index as u64 + 1, entry);
+            append(&mut segment, SALT, index as u64 + 1, entry);
         }
         segment
     }
@@ -494,7 +550,7 @@ mod tests {
     fn what_was_appended_is_read_back() {
         let read = read(&segment()).expect("a whole segment");
         assert_eq!(read.header, header());
-        assert_eq!(read.torn, 0);
+        assert_eq!(read.end, segment().len() as u64);
         let numbers: Vec<u64> = read.entries.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [1, 2, 3, 4]);
         let found: Vec<Entry> = read.entries.into_iter().map(|(_, entry)| entry).collect();
@@ -507,7 +563,7 @@ mod tests {
         let mut ends = vec![begin(&header()).len()];
         let mut grown = begin(&header());
         for (index, entry) in entries().iter().enumerate() {
-            append(&mut grown, index as u64 + 1, entry);
+            append(&mut grown, SALT, index as u64 + 1, entry);
             ends.push(grown.len());
         }
         for cut in 0..=whole.len() {
@@ -547,11 +603,26 @@ mod tests {
     }
 
     #[test]
+    fn space_allocated_ahead_and_frames_of_an_earlier_use_end_a_segment() {
+        let mut allocated = segment();
+        allocated.resize(64 * 1024, 0);
+        let read_back = read(&allocated).expect("a whole segment");
+        assert_eq!(read_back.entries.len(), 4);
+        assert_eq!(read_back.end, segment().len() as u64);
+        // The same space with another salt: no old frame is an entry.
+        let mut header = header();
+        header.salt = 1;
+        let fresh = begin(&header);
+        allocated[..fresh.len()].copy_from_slice(&fresh);
+        assert_eq!(read(&allocated).expect("a whole segment").entries, []);
+    }
+
+    #[test]
     fn lengths_that_lie_are_refused_without_being_believed() {
         let mut segment = begin(&header());
         let mut payload = vec![0, 0];
         number(&mut payload, u64::MAX);
-        frame(&mut segment, 1, &payload);
+        frame(&mut segment, SALT, 1, &payload);
         assert_eq!(read(&segment).expect("a header").entries.len(), 0);
         let mut segment = begin(&header());
         segment.extend_from_slice(&u32::MAX.to_le_bytes());

@@ -513,6 +513,44 @@ pub fn staging(token: u64) -> StorePath {
     within(Top::Index, STAGING, &format!("{token:016x}"))
 }
 
+/// Reads a path as a journal names a file of the format; nothing for one that no entry may name: outside
+/// the format's directories, not safe, or too deep.
+///
+/// ```
+/// use metalab_store_guest::layout::parse;
+///
+/// assert_eq!(parse("artifacts/r/model.bin").unwrap().to_string(), "artifacts/r/model.bin");
+/// for other in ["runs", "runs/", "runs/../_meta.json", "/etc/passwd", ".index/x", ".locks/r.lock", "a/b"] {
+///     assert!(parse(other).is_none(), "{other}");
+/// }
+/// ```
+pub fn parse(text: &str) -> Option<StorePath> {
+    const DEPTH: usize = 16;
+    let (top, rest) = text.split_once('/')?;
+    let top = Top::ALL_CREATED
+        .into_iter()
+        .find(|known| known.name() == top && *known != Top::Locks)?;
+    let mut path = directory(top);
+    for (depth, component) in rest.split('/').enumerate() {
+        if depth == DEPTH {
+            return None;
+        }
+        path = path.child(component).ok()?;
+    }
+    Some(path)
+}
+
+/// Reads the path of a file in the staging directory.
+pub fn parse_staging(text: &str) -> Option<StorePath> {
+    let name = text.strip_prefix(&format!("{}/", staging_directory()))?;
+    staging_token_of(name).map(staging)
+}
+
+/// Returns the number of the writer that a file in the staging directory belongs to.
+pub fn staging_owner(token: u64) -> u64 {
+    token >> 32
+}
+
 /// Returns the number of the journal segment that a file under `.index/` is.
 ///
 /// ```

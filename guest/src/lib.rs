@@ -9,9 +9,11 @@
 // The component's bindings are generated and need it; everything else does not.
 #![cfg_attr(not(target_family = "wasm"), forbid(unsafe_code))]
 
+mod artifact_manifest;
 pub mod artifacts;
 pub mod codec;
 mod collection;
+mod commit;
 #[cfg(target_family = "wasm")]
 mod component;
 pub mod config;
@@ -30,8 +32,10 @@ pub mod names;
 pub mod native;
 pub mod ports;
 mod records;
+mod recovery;
 pub mod run_list;
 mod scope;
+mod segment;
 pub mod store;
 pub mod time;
 mod tree;

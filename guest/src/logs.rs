@@ -74,10 +74,8 @@ impl Scope {
     pub(crate) fn put_log(&self, run: &RunId, name: &LogName, content: &str) -> Result<()> {
         let path = logs_naming::place(run, name)?;
         self.prepare_write()?;
-        let lock = self.lock_run(run)?;
-        let published = self.publish(&path, content.as_bytes());
-        drop(lock);
-        published.map(drop)
+        let held = self.lock_run(run)?;
+        self.publish(&held, path, content.as_bytes()).map(drop)
     }
 
     /// Appends to a log and returns its new size.
@@ -90,7 +88,7 @@ impl Scope {
     ) -> Result<u64> {
         let place = logs_naming::place(run, name)?;
         self.prepare_write()?;
-        let lock = self.lock_run(run)?;
+        let held = self.lock_run(run)?;
         // An old log goes on where it is.
         let path = self.find_log(run, name)?.unwrap_or(place);
         let file = self.tree.open_to_append(&path)?;
@@ -110,7 +108,7 @@ impl Scope {
             .stat()
             .map_err(|reason| failed("look at", reason))?
             .size;
-        drop(lock);
+        drop(held);
         Ok(size)
     }
 

@@ -1,17 +1,17 @@
 //! Experiment manifests: `experiments/{experiment}_{timestamp}.json`.
 
 use crate::codec;
+use crate::commit::Change;
 use crate::error::{Error, Result};
 use crate::json::{Object, Value};
 use crate::layout::{self, Top};
 use crate::model::{Manifest, ManifestHeader};
 use crate::names::{ExperimentId, ManifestStamp};
-use crate::ports::LockTarget;
 use crate::scope::Scope;
 use crate::time;
 
 /// The lock that orders writers of manifests: a name must be chosen and taken in one step.
-const LOCK: &str = "manifests";
+pub(crate) const LOCK: &str = "manifests";
 
 /// How many manifests may have an equal timestamp.
 const MAX_COUNTER: u32 = 999_999;
@@ -42,15 +42,14 @@ impl Scope {
             Some(stamp) => stamp.clone(),
             None => self.default_stamp()?,
         };
-        let lock = self.lock(LockTarget::Segment(LOCK), "the list of manifests")?;
+        let held = self.lock_named(LOCK, "the list of manifests")?;
         let text = codec::print(&Value::Object(body));
         for counter in first..=MAX_COUNTER {
             let path = layout::experiment_manifest(experiment, &stamp, counter)?;
             if self.tree.stat(&path)?.is_some() {
                 continue;
             }
-            self.publish(&path, text.as_bytes())?;
-            drop(lock);
+            self.commit(&held, vec![Change::put(path, None, text.as_bytes())])?;
             return Ok(ManifestHeader {
                 experiment_id: experiment.as_str().to_owned(),
                 timestamp: stamp.as_str().to_owned(),

@@ -1,19 +1,31 @@
 //! Run records: `runs/{run-id}.json`.
 
 use crate::codec;
+use crate::commit::{Call, Change, Held};
 use crate::error::{Error, Result};
+use crate::journal::Fingerprint;
 use crate::json::{Object, Value};
 use crate::layout;
 use crate::model::{Expectation, RunRecord};
 use crate::names::{ExperimentId, RunId};
 use crate::scope::{Scope, revision};
+use std::collections::BTreeSet;
 
 /// How the version key of a record of this format stands in its file.
 const CURRENT_VERSION: &[u8] = b"\"_schema_version\": \"0.1\"";
 
+/// The most runs that a batch locks at a time.
+const BATCH: usize = 128;
+
+/// A record that is ready to be written.
+pub(crate) struct PreparedRecord {
+    pub(crate) run: RunId,
+    text: String,
+}
+
 impl Scope {
-    /// Stores a run record.
-    pub(crate) fn put_record(&self, record: Object<'_>, expect: &Expectation) -> Result<String> {
+    /// Checks and completes a record, and prints it.
+    pub(crate) fn prepare_record(&self, record: Object<'_>) -> Result<PreparedRecord> {
         let scope = self.experiment.as_ref().map(|id| id.as_str());
         let (run_id, record) = codec::complete_record(record, scope)?;
         let run = RunId::parse(&run_id)?;
@@ -31,22 +43,106 @@ impl Scope {
                 codec::MAX_DOCUMENT
             )));
         }
+        Ok(PreparedRecord { run, text })
+    }
+
+    /// Stores a run record.
+    pub(crate) fn put_record(
+        &self,
+        record: &PreparedRecord,
+        expect: &Expectation,
+    ) -> Result<String> {
         self.prepare_write()?;
-        let lock = self.lock_run(&run)?;
-        let path = layout::run_record(&run);
+        let held = self.lock_run(&record.run)?;
+        let change = self.record_change(&held, record, expect)?;
+        let revision = change.revision();
+        self.commit(&held, vec![change])?;
+        Ok(revision)
+    }
+
+    /// Looks at the record that is there, and makes the change that replaces it.
+    fn record_change<'r>(
+        &self,
+        held: &Held,
+        record: &'r PreparedRecord,
+        expect: &Expectation,
+    ) -> Result<Change<'r>> {
+        let run_id = record.run.as_str();
+        let path = layout::run_record(&record.run);
         let current = self.tree.read(&path, codec::MAX_DOCUMENT)?;
         if *expect != Expectation::Anything {
-            if lock.is_none() {
+            if held.lock.is_none() {
                 return Err(Error::LocksUnavailable(format!(
                     "run {run_id:?}: the file system has no working locks, so a record cannot be compared and replaced; put it without an expectation"
                 )));
             }
-            check_expectation(&run_id, expect, current.as_deref())?;
+            check_expectation(run_id, expect, current.as_deref())?;
         }
         if let Some(current) = &current {
             refuse_newer(&self.tree.path(&path), current)?;
         }
-        self.publish(&path, text.as_bytes())
+        let previous = current.as_deref().map(Fingerprint::of);
+        Ok(Change::put(path, previous, record.text.as_bytes()))
+    }
+
+    /// Stores many records; the outcomes are in their order. Each group of runs is synced once.
+    pub(crate) fn put_records(
+        &self,
+        records: Vec<Result<PreparedRecord>>,
+    ) -> Result<Vec<Result<String>>> {
+        self.prepare_write()?;
+        let mut outcomes: Vec<Result<String>> = Vec::with_capacity(records.len());
+        let mut group: Vec<(usize, PreparedRecord)> = Vec::new();
+        let mut runs = BTreeSet::new();
+        for record in records {
+            let index = outcomes.len();
+            match record {
+                Err(error) => outcomes.push(Err(error)),
+                Ok(record) => {
+                    // A run that comes again is written again: the last one stays.
+                    if group.len() == BATCH || runs.contains(&record.run) {
+                        self.put_group(&mut group, &mut outcomes);
+                        runs.clear();
+                    }
+                    runs.insert(record.run.clone());
+                    group.push((index, record));
+                    outcomes.push(Ok(String::new()));
+                }
+            }
+        }
+        self.put_group(&mut group, &mut outcomes);
+        Ok(outcomes)
+    }
+
+    /// Stores records of different runs with one sync. The locks are taken in the order of the runs' names,
+    /// so that two batches never wait for each other.
+    fn put_group(&self, group: &mut Vec<(usize, PreparedRecord)>, outcomes: &mut [Result<String>]) {
+        group.sort_by(|a, b| a.1.run.cmp(&b.1.run));
+        let mut locked = Vec::with_capacity(group.len());
+        for (index, record) in group.iter() {
+            match self.lock_run(&record.run) {
+                Ok(held) => locked.push((*index, held, record)),
+                Err(error) => outcomes[*index] = Err(error),
+            }
+        }
+        let mut calls = Vec::with_capacity(locked.len());
+        let mut revisions = Vec::with_capacity(locked.len());
+        for (index, held, record) in &locked {
+            match self.record_change(held, record, &Expectation::Anything) {
+                Ok(change) => {
+                    revisions.push((*index, change.revision()));
+                    calls.push(Call {
+                        held,
+                        changes: vec![change],
+                    });
+                }
+                Err(error) => outcomes[*index] = Err(error),
+            }
+        }
+        for ((index, revision), outcome) in revisions.into_iter().zip(self.commit_all(calls)) {
+            outcomes[index] = outcome.map(|()| revision);
+        }
+        group.clear();
     }
 
     /// Returns the content of a record's file.

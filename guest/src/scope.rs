@@ -1,15 +1,20 @@
 //! One store directory: what all its parts share. Locks, publishing, creation of the layout, `_meta.json`.
 
+use crate::artifact_manifest::KnownManifest;
 use crate::codec;
+use crate::commit::{Change, Held, Journal};
 use crate::error::{Error, Result};
+use crate::journal::LockName;
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Durability, StoreOptions};
 use crate::names::{ExperimentId, RunId};
 use crate::ports::{Lock, LockError, LockMode, LockTarget, Ports};
-use crate::tree::Tree;
+use crate::segment::low_half;
+use crate::tree::{Overlay, Tree};
 use sha2::{Digest, Sha256};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// One store directory: an experiment's, or a collection's root.
@@ -26,6 +31,12 @@ pub(crate) struct Scope {
     prepared: Rc<Cell<bool>>,
     /// Whether something was appended and not synced.
     pub(crate) unsynced: Rc<Cell<bool>>,
+    /// What this store promised and has not made durable in place yet.
+    pub(crate) journal: Rc<Journal>,
+    /// The artifact manifest that was written last.
+    pub(crate) manifest: Rc<RefCell<Option<KnownManifest>>>,
+    /// What is read in place of lost files in the directories below, as far as they were looked at.
+    overlays: Rc<RefCell<BTreeMap<String, Option<Rc<Overlay>>>>>,
 }
 
 impl Scope {
@@ -43,11 +54,32 @@ impl Scope {
             experiment,
             prepared: Rc::new(Cell::new(false)),
             unsynced: Rc::new(Cell::new(false)),
+            journal: Rc::default(),
+            manifest: Rc::default(),
+            overlays: Rc::default(),
         }
     }
 
     /// Makes the scope of an experiment's directory below a collection's root: to read.
-    pub(crate) fn child(&self, directory: &str, experiment: ExperimentId) -> Self {
+    ///
+    /// What a crash of the machine kept from its files is looked at once: such a crash ends this store too.
+    pub(crate) fn child(&self, directory: &str, experiment: ExperimentId) -> Result<Self> {
+        let mut child = self.directory_below(directory, experiment);
+        let known = self.overlays.borrow().get(directory).cloned();
+        let overlay = match known {
+            Some(overlay) => overlay,
+            None => {
+                let overlay = child.overlay()?.map(Rc::new);
+                let mut overlays = self.overlays.borrow_mut();
+                overlays.insert(directory.to_owned(), overlay.clone());
+                overlay
+            }
+        };
+        child.tree.set_overlay(overlay);
+        Ok(child)
+    }
+
+    fn directory_below(&self, directory: &str, experiment: ExperimentId) -> Self {
         let mut options = StoreOptions::clone(&self.options);
         options.access = Access::ReadOnly;
         Self {
@@ -58,6 +90,9 @@ impl Scope {
             outside: format!("{}/{directory}", self.outside),
             prepared: Rc::new(Cell::new(false)),
             unsynced: Rc::new(Cell::new(false)),
+            journal: Rc::default(),
+            manifest: Rc::default(),
+            overlays: Rc::default(),
         }
     }
 
@@ -97,10 +132,9 @@ impl Scope {
             if let Some(experiment) = &self.experiment {
                 meta.insert("experiment_id", Value::String(experiment.as_str().into()));
             }
-            self.publish(
-                &layout::meta(),
-                codec::print(&Value::Object(meta)).as_bytes(),
-            )?;
+            // Without a lock, and before anything is promised about this directory.
+            let text = codec::print(&Value::Object(meta)).into_bytes();
+            self.make(&Change::put(layout::meta(), None, text))?;
         } else if created && self.options.durability == Durability::Full {
             self.tree.sync_directory(&layout::directory(Top::Root))?;
         }
@@ -125,16 +159,29 @@ impl Scope {
         }
     }
 
-    /// Locks a run, or returns none where the file system has no working locks.
-    pub(crate) fn lock_run(&self, run: &RunId) -> Result<Option<Box<dyn Lock>>> {
-        self.lock(
+    /// Locks a run; without a lock where the file system has no working ones.
+    pub(crate) fn lock_run(&self, run: &RunId) -> Result<Held> {
+        let lock = self.lock(
             LockTarget::Run(run.as_str()),
             &format!("run {:?}", run.as_str()),
-        )
+        )?;
+        Ok(Held {
+            name: LockName::Run(run.as_str().to_owned()),
+            lock,
+        })
+    }
+
+    /// Locks something else of the store by a name of the store's own.
+    pub(crate) fn lock_named(&self, name: &str, what: &str) -> Result<Held> {
+        let lock = self.lock(LockTarget::Segment(name), what)?;
+        Ok(Held {
+            name: LockName::Other(name.to_owned()),
+            lock,
+        })
     }
 
     /// Takes a lock, or returns none where the file system has no working locks.
-    pub(crate) fn lock(&self, target: LockTarget<'_>, what: &str) -> Result<Option<Box<dyn Lock>>> {
+    fn lock(&self, target: LockTarget<'_>, what: &str) -> Result<Option<Box<dyn Lock>>> {
         let timeout = self.options.lock_timeout_ms;
         let mut taken = self
             .ports
@@ -165,52 +212,17 @@ impl Scope {
     }
 
     /// Puts a file in place of an earlier one, whole or not at all, and returns its revision.
-    ///
-    /// With full durability, content and name survive a power cut when this returns.
-    pub(crate) fn publish(&self, path: &StorePath, content: &[u8]) -> Result<String> {
-        let stage = self.stage(path);
-        let written = self
-            .write_stage(&stage, content)
-            .and_then(|()| self.publish_staged(&stage, path));
-        if written.is_err() {
-            // The error of the write is what counts; a stage file left behind is swept later.
-            drop(self.tree.remove(&stage));
-        }
-        written?;
-        Ok(revision(content))
+    pub(crate) fn publish(&self, held: &Held, path: StorePath, content: &[u8]) -> Result<String> {
+        let previous = self.fingerprint(&path)?;
+        let change = Change::put(path, previous, content);
+        let revision = change.revision();
+        self.commit(held, vec![change])?;
+        Ok(revision)
     }
 
     /// Names a stage file beside a file.
     pub(crate) fn stage(&self, path: &StorePath) -> StorePath {
-        let token = self.ports.random.next();
-        path.stage(u32::try_from(token & u64::from(u32::MAX)).unwrap_or_default())
-    }
-
-    fn write_stage(&self, stage: &StorePath, content: &[u8]) -> Result<()> {
-        let file = self.tree.create(stage)?;
-        file.write(0, content)
-            .map_err(|reason| Error::io(self.tree.path(stage), "write", reason))?;
-        self.sync_file(stage, file.as_ref())
-    }
-
-    /// Makes the content of an open file durable, if the store's durability asks for it.
-    pub(crate) fn sync_file(&self, path: &StorePath, file: &dyn crate::ports::File) -> Result<()> {
-        if self.options.durability == Durability::Relaxed {
-            return Ok(());
-        }
-        file.sync_data()
-            .map_err(|reason| Error::io(self.tree.path(path), "sync", reason))
-    }
-
-    /// Renames a finished stage file to its final name.
-    pub(crate) fn publish_staged(&self, stage: &StorePath, path: &StorePath) -> Result<()> {
-        self.tree.rename(stage, path)?;
-        if self.options.durability == Durability::Full
-            && let Some(parent) = path.parent()
-        {
-            self.tree.sync_directory(&parent)?;
-        }
-        Ok(())
+        path.stage(low_half(self.ports.random.next()))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::artifacts::{ArtifactReader, ArtifactWriter};
 use crate::codec;
 use crate::collection;
 use crate::error::{Error, Result};
-use crate::json::{Object, Value};
+use crate::json::Object;
 use crate::layout;
 use crate::model::{
     Access, ArtifactDescriptor, ArtifactReference, Damage, Durability, Expectation, LogChunk,
@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::names::{ExperimentId, LogName, ManifestStamp, ResultName, RunId};
 use crate::ports::{Kind, Ports};
+use crate::records::PreparedRecord;
 use crate::run_list::{Found, RunList};
 use crate::scope::{Scope, revision};
 use std::rc::Rc;
@@ -35,7 +36,7 @@ impl Store {
             .filter(|id| !id.is_empty())
             .map(ExperimentId::parse)
             .transpose()?;
-        let scope = Scope::new(ports, Rc::new(options), experiment);
+        let mut scope = Scope::new(ports, Rc::new(options), experiment);
         if let Some(experiment) = &scope.experiment {
             // A damaged `_meta.json` says nothing, and must not hide the runs.
             let declared = match scope.declared_experiment() {
@@ -55,8 +56,17 @@ impl Store {
                     ),
                 });
             }
-            if scope.options.access == Access::ReadWrite {
-                scope.prepare_write()?;
+        }
+        match scope.options.access {
+            Access::ReadOnly => {
+                let overlay = scope.overlay()?;
+                scope.tree.set_overlay(overlay.map(Rc::new));
+            }
+            Access::ReadWrite => {
+                scope.recover()?;
+                if scope.experiment.is_some() {
+                    scope.prepare_write()?;
+                }
             }
         }
         Ok(Self {
@@ -64,21 +74,15 @@ impl Store {
         })
     }
 
-    /// Ends the store's work: makes durable what was appended to logs without a sync.
+    /// Ends the store's work: makes durable what was appended to logs without a sync, and what the journal
+    /// still promises, and removes the journal.
     ///
     /// # Errors
     /// `io` if something could not be made durable.
     pub fn close(&self) -> Result<()> {
-        if !self.scope.unsynced.get() || self.scope.options.durability == Durability::Relaxed {
-            return Ok(());
-        }
-        self.scope.ports.roots.sync().map_err(|reason| Error::Io {
-            file: self.scope.outside.clone(),
-            operation: "sync",
-            code: "io",
-            outcome_unknown: true,
-            message: format!("what was appended to logs could not be made durable: {reason}"),
-        })?;
+        let appended =
+            self.scope.unsynced.get() && self.scope.options.durability == Durability::Full;
+        self.scope.checkpoint(appended)?;
         self.scope.unsynced.set(false);
         Ok(())
     }
@@ -169,13 +173,10 @@ impl Store {
 
     // --- run records ---------------------------------------------------------------------------------
 
-    fn put_object(&self, record: Object<'_>, expect: &Expectation) -> Result<String> {
-        if let Some(Value::String(id)) = record.get("run_id")
-            && let Some(id) = id.as_str().filter(|id| !id.is_empty())
-        {
-            self.writer(&RunId::parse(id)?)?;
-        }
-        self.scope.put_record(record, expect)
+    fn prepare_record(&self, record: Object<'_>) -> Result<PreparedRecord> {
+        let record = self.scope.prepare_record(record)?;
+        self.writer(&record.run)?;
+        Ok(record)
     }
 
     /// Stores a run record.
@@ -183,7 +184,8 @@ impl Store {
     /// # Errors
     /// `invalid-name`, `invalid-argument`, `conflict`, `locked`, `read-only`, `io`.
     pub fn put_run_record(&self, record: &RunRecord, expect: &Expectation) -> Result<String> {
-        self.put_object(codec::run_record_to(record)?, expect)
+        let record = self.prepare_record(codec::run_record_to(record)?)?;
+        self.scope.put_record(&record, expect)
     }
 
     /// Stores a run record given as JSON text.
@@ -191,7 +193,8 @@ impl Store {
     /// # Errors
     /// As `put_run_record`.
     pub fn put_run_text(&self, record: &str, expect: &Expectation) -> Result<String> {
-        self.put_object(codec::parse_argument_object("the record", record)?, expect)
+        let record = self.prepare_record(codec::parse_argument_object("the record", record)?)?;
+        self.scope.put_record(&record, expect)
     }
 
     /// Stores many records; the outcomes are in their order.
@@ -199,11 +202,9 @@ impl Store {
     /// # Errors
     /// `read-only`.
     pub fn put_run_records(&self, records: &[RunRecord]) -> Result<Vec<Result<String>>> {
-        self.scope.prepare_write()?;
-        Ok(records
-            .iter()
-            .map(|record| self.put_run_record(record, &Expectation::Anything))
-            .collect())
+        let prepare = |record| self.prepare_record(codec::run_record_to(record)?);
+        self.scope
+            .put_records(records.iter().map(prepare).collect())
     }
 
     /// Stores many records given as lines of JSON text; empty lines are skipped.
@@ -211,11 +212,9 @@ impl Store {
     /// # Errors
     /// `read-only`.
     pub fn put_run_lines(&self, lines: &str) -> Result<Vec<Result<String>>> {
-        self.scope.prepare_write()?;
-        let records = lines.lines().filter(|line| !line.trim().is_empty());
-        Ok(records
-            .map(|record| self.put_run_text(record, &Expectation::Anything))
-            .collect())
+        let prepare = |line| self.prepare_record(codec::parse_argument_object("the record", line)?);
+        let lines = lines.lines().filter(|line| !line.trim().is_empty());
+        self.scope.put_records(lines.map(prepare).collect())
     }
 
     fn content(&self, run_id: &str) -> Result<Option<Found>> {
@@ -489,9 +488,10 @@ impl Store {
     /// Names a file in which the host may place an artifact's bytes.
     ///
     /// # Errors
-    /// `read-only`, `io`.
-    pub fn stage_artifact(&self) -> Result<String> {
-        self.scope.stage_artifact()
+    /// `invalid-name`, `invalid-argument`, `conflict`, `read-only`, `io`.
+    pub fn stage_artifact(&self, descriptor: ArtifactDescriptor) -> Result<String> {
+        self.artifact_writer_scope(&descriptor)?
+            .stage_artifact(descriptor)
     }
 
     /// Stores the artifact that the host placed in a staged file.

@@ -5,11 +5,112 @@
 
 use crate::error::{Error, Result};
 use crate::layout::{StorePath, Top};
-use crate::ports::{Directory, Entry, File, Kind, OpenMode, PortError, Stat};
+use crate::ports::{Directory, Entry, File, Kind, OpenMode, PortError, PortResult, Stat};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The most that is asked of the file port in one read: more than the host gives at once.
 const READ_SIZE: usize = 64 * 1024;
+
+/// What is read in place of files that a crash kept from the disk, in a store that is not written.
+pub(crate) struct Overlay {
+    files: BTreeMap<StorePath, Overlaid>,
+    /// The journal segments that it comes from. Once one of them is gone, somebody recovered the store, and
+    /// the files themselves are right.
+    segments: Vec<StorePath>,
+}
+
+/// What is read in place of one file.
+#[derive(Clone)]
+pub(crate) enum Overlaid {
+    /// This content.
+    Content(Rc<[u8]>),
+    /// This other file.
+    Moved(StorePath),
+    /// Nothing: the file is deleted.
+    Removed,
+}
+
+impl Overlay {
+    /// Makes an overlay from what replaces each file, and the segments that say so.
+    pub(crate) fn new(files: BTreeMap<StorePath, Overlaid>, segments: Vec<StorePath>) -> Self {
+        Self { files, segments }
+    }
+
+    /// Changes the entries of a directory to those that there would be.
+    fn change_list(&self, directory: &StorePath, entries: &mut Vec<Entry>) {
+        for (path, overlaid) in &self.files {
+            // The entry of the directory that the file is, or is in.
+            let mut entry = path.clone();
+            let mut kind = Kind::File;
+            let found = loop {
+                match entry.parent() {
+                    Some(parent) if parent == *directory => break true,
+                    Some(parent) => {
+                        entry = parent;
+                        kind = Kind::Directory;
+                    }
+                    None => break false,
+                }
+            };
+            if !found {
+                continue;
+            }
+            let name = entry.file_name();
+            let listed = entries.iter().any(|entry| entry.name == name);
+            match overlaid {
+                Overlaid::Removed if kind == Kind::File => {
+                    entries.retain(|entry| entry.name != name);
+                }
+                Overlaid::Content(_) | Overlaid::Moved(_) if !listed => entries.push(Entry {
+                    name: name.to_owned(),
+                    kind,
+                }),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A content that is only in memory.
+struct MemoryFile(Rc<[u8]>);
+
+impl File for MemoryFile {
+    fn read(&self, offset: u64, length: usize) -> PortResult<Vec<u8>> {
+        let from = usize::try_from(offset).map_or(self.0.len(), |from| from.min(self.0.len()));
+        let to = from.saturating_add(length).min(self.0.len());
+        Ok(self.0[from..to].to_vec())
+    }
+
+    fn write(&self, _offset: u64, _content: &[u8]) -> PortResult<()> {
+        Err(PortError::ReadOnly)
+    }
+
+    fn append(&self, _content: &[u8]) -> PortResult<()> {
+        Err(PortError::ReadOnly)
+    }
+
+    fn set_size(&self, _size: u64) -> PortResult<()> {
+        Err(PortError::ReadOnly)
+    }
+
+    fn stat(&self) -> PortResult<Stat> {
+        Ok(stat_of(&self.0))
+    }
+
+    fn sync_data(&self) -> PortResult<()> {
+        Err(PortError::ReadOnly)
+    }
+}
+
+fn stat_of(content: &[u8]) -> Stat {
+    Stat {
+        kind: Kind::File,
+        size: content.len() as u64,
+        modified: 0,
+        changed: 0,
+    }
+}
 
 /// The files of one store directory: the granted directory, or one experiment's below it.
 #[derive(Clone)]
@@ -17,6 +118,7 @@ pub(crate) struct Tree {
     root: Rc<dyn Directory>,
     /// What stands before each path: empty, or the experiment's directory and a slash.
     prefix: String,
+    overlay: Option<Rc<Overlay>>,
 }
 
 impl Tree {
@@ -25,6 +127,7 @@ impl Tree {
         Self {
             root,
             prefix: String::new(),
+            overlay: None,
         }
     }
 
@@ -33,7 +136,40 @@ impl Tree {
         Self {
             root: Rc::clone(&self.root),
             prefix: format!("{}{name}/", self.prefix),
+            overlay: None,
         }
+    }
+
+    /// Says whether this is the granted directory itself.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
+    /// Reads through an overlay from now on.
+    pub(crate) fn set_overlay(&mut self, overlay: Option<Rc<Overlay>>) {
+        self.overlay = overlay;
+    }
+
+    /// Returns the overlay, unless somebody recovered the store since.
+    fn overlay(&self) -> Result<Option<&Overlay>> {
+        let Some(overlay) = self.overlay.as_deref() else {
+            return Ok(None);
+        };
+        for segment in &overlay.segments {
+            if self.stat_below(segment)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(overlay))
+    }
+
+    fn overlaid(&self, path: &StorePath) -> Result<Option<Overlaid>> {
+        if self.overlay.is_none() {
+            return Ok(None);
+        }
+        Ok(self
+            .overlay()?
+            .and_then(|overlay| overlay.files.get(path).cloned()))
     }
 
     /// Returns the path of a file relative to the granted directory.
@@ -46,6 +182,16 @@ impl Tree {
 
     /// Returns what is known about a file, or none if nothing of this name exists.
     pub(crate) fn stat(&self, path: &StorePath) -> Result<Option<Stat>> {
+        match self.overlaid(path)? {
+            None => self.stat_below(path),
+            Some(Overlaid::Content(content)) => Ok(Some(stat_of(&content))),
+            Some(Overlaid::Moved(other)) => self.stat_below(&other),
+            Some(Overlaid::Removed) => Ok(None),
+        }
+    }
+
+    /// Looks at a file itself, below any overlay.
+    fn stat_below(&self, path: &StorePath) -> Result<Option<Stat>> {
         let path = self.path(path);
         absent(self.root.stat(&path)).map_err(|reason| Error::io(path, "look at", reason))
     }
@@ -57,7 +203,17 @@ impl Tree {
 
     /// Opens a regular file to read, or returns none if there is nothing of this name.
     pub(crate) fn open(&self, path: &StorePath) -> Result<Option<(Box<dyn File>, Stat)>> {
-        let Some(stat) = self.stat(path)? else {
+        let moved = match self.overlaid(path)? {
+            None => None,
+            Some(Overlaid::Content(content)) => {
+                let stat = stat_of(&content);
+                return Ok(Some((Box::new(MemoryFile(content)), stat)));
+            }
+            Some(Overlaid::Moved(other)) => Some(other),
+            Some(Overlaid::Removed) => return Ok(None),
+        };
+        let path = moved.as_ref().unwrap_or(path);
+        let Some(stat) = self.stat_below(path)? else {
             return Ok(None);
         };
         let path = self.path(path);
@@ -115,10 +271,16 @@ impl Tree {
     /// Lists a directory; one that does not exist has no entries.
     pub(crate) fn list(&self, path: &StorePath) -> Result<Vec<Entry>> {
         let name = self.path(path);
-        match absent(self.root.list(&name)) {
-            Ok(listing) => Ok(listing.map(|listing| listing.entries).unwrap_or_default()),
-            Err(reason) => Err(Error::io(name, "list", reason)),
+        let mut entries = match absent(self.root.list(&name)) {
+            Ok(listing) => listing.map(|listing| listing.entries).unwrap_or_default(),
+            Err(reason) => return Err(Error::io(name, "list", reason)),
+        };
+        if self.overlay.is_some()
+            && let Some(overlay) = self.overlay()?
+        {
+            overlay.change_list(path, &mut entries);
         }
+        Ok(entries)
     }
 
     /// Creates a directory and those above it, and says whether it was missing.

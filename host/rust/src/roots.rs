@@ -312,6 +312,10 @@ fn tokens() -> (String, String) {
         let Ok(text) = std::fs::read_to_string(path) else {
             return String::new();
         };
+        // In containers the file is often there, and empty: that is no machine's id.
+        if text.trim().is_empty() {
+            return String::new();
+        }
         // The machine's id is not to be shown to others as it is.
         let digest = Sha256::digest(text.trim().as_bytes());
         digest[..16]

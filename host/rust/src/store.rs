@@ -381,7 +381,7 @@ impl Store {
         descriptor: &ArtifactDescriptor,
     ) -> Result<ArtifactDescriptor> {
         let source = open_source(source)?;
-        let staged = call!(self.call_stage_artifact())?;
+        let staged = call!(self.call_stage_artifact(descriptor))?;
         let grant = self.0.pool.grant();
         // The component refuses to stage in a read-only store; the host's own handle could write there.
         if grant.access() == Access::ReadOnly {

@@ -1,0 +1,625 @@
+//! How a call's changes become durable and visible: promised in the journal with one sync, then done.
+//!
+//! A call is a list of changes under one lock. Its entry is appended to this store's own segment and synced;
+//! only then are the files staged, renamed and removed, without syncs of their own: a power cut before they
+//! reach the disk is put right from the journal (`recovery`). A checkpoint syncs the file system once and
+//! removes the segment.
+//!
+//! Order under one lock is a *generation*: a number greater than all before, mostly the time in
+//! microseconds. The lock's file names the last one whose entry was synced. An entry names that one too
+//! (`after`), so that recovery sees a gap where a call is not in any segment any more: then a checkpoint
+//! made it durable, and everything before it.
+//!
+//! Without a journal (relaxed durability, no working locks) the same changes are made one by one, synced
+//! each if the durability asks for it.
+
+use crate::error::{Error, Result};
+use crate::journal::{self, Entry, Fingerprint, LockName, Source, Step};
+use crate::layout::{self, StorePath};
+use crate::model::Durability;
+use crate::ports::{Lock, LockError};
+use crate::scope::Scope;
+use crate::segment::{AppendError, Writer};
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// The most bytes of a long list that are journalled whole, so that later additions can refer to it.
+pub(crate) const INLINE_BASE: usize = 1024 * 1024;
+
+/// What this store has promised and not yet made durable in place.
+#[derive(Default)]
+pub(crate) struct Journal {
+    writer: RefCell<Option<Writer>>,
+    /// Counts the segments begun, so that others can tell whether one was retired meanwhile.
+    epoch: Cell<u64>,
+}
+
+/// Something locked, or not where the file system has no working locks.
+pub(crate) struct Held {
+    pub(crate) name: LockName,
+    pub(crate) lock: Option<Box<dyn Lock>>,
+}
+
+/// One change of a file.
+pub(crate) enum Change<'a> {
+    /// The file gets a new content.
+    Put {
+        path: StorePath,
+        /// What it replaces; none: there is no such file.
+        previous: Option<Fingerprint>,
+        written: Fingerprint,
+        content: Content<'a>,
+    },
+    /// The file goes.
+    Remove {
+        path: StorePath,
+        previous: Fingerprint,
+    },
+}
+
+/// The new content of a file.
+pub(crate) enum Content<'a> {
+    /// Its bytes.
+    Bytes(Cow<'a, [u8]>),
+    /// Its bytes, and how they come from the previous ones: a piece there was replaced.
+    Patched {
+        whole: Cow<'a, [u8]>,
+        at: u64,
+        removed: u64,
+        insert: Vec<u8>,
+    },
+    /// Its bytes, journalled whole even if they are many: later patches refer to them.
+    Base(Cow<'a, [u8]>),
+    /// A finished stage file, durable already.
+    Staged(StorePath),
+}
+
+impl Content<'_> {
+    /// Returns the bytes, unless they are in a stage file.
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) | Self::Base(bytes) | Self::Patched { whole: bytes, .. } => {
+                Some(bytes)
+            }
+            Self::Staged(_) => None,
+        }
+    }
+
+    /// Says whether it is too long for the journal.
+    fn is_long(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.len() > journal::INLINE,
+            Self::Base(bytes) => bytes.len() > INLINE_BASE,
+            Self::Patched { whole, insert, .. } => {
+                insert.len() > journal::INLINE || whole.len() > INLINE_BASE
+            }
+            Self::Staged(_) => false,
+        }
+    }
+}
+
+impl<'a> Change<'a> {
+    /// Makes the change that gives a file a new content.
+    pub(crate) fn put(
+        path: StorePath,
+        previous: Option<Fingerprint>,
+        content: impl Into<Cow<'a, [u8]>>,
+    ) -> Self {
+        let content = content.into();
+        Self::Put {
+            path,
+            previous,
+            written: Fingerprint::of(&content),
+            content: Content::Bytes(content),
+        }
+    }
+
+    /// Returns the revision of the new content; empty for a removal.
+    pub(crate) fn revision(&self) -> String {
+        match self {
+            Self::Put { written, .. } => written.revision(),
+            Self::Remove { .. } => String::new(),
+        }
+    }
+
+    fn step(&self) -> Step {
+        match self {
+            Self::Put {
+                path,
+                previous,
+                written,
+                content,
+            } => Step::Put {
+                path: path.to_string(),
+                previous: *previous,
+                written: *written,
+                source: match content {
+                    Content::Bytes(bytes) | Content::Base(bytes) => Source::Inline(bytes.to_vec()),
+                    Content::Patched {
+                        at,
+                        removed,
+                        insert,
+                        ..
+                    } => Source::Patch {
+                        at: *at,
+                        removed: *removed,
+                        insert: insert.clone(),
+                    },
+                    Content::Staged(stage) => Source::Staged(stage.to_string()),
+                },
+            },
+            Self::Remove { path, previous } => Step::Remove {
+                path: path.to_string(),
+                previous: *previous,
+            },
+        }
+    }
+
+    /// Says whether it only adds a file.
+    fn adds(&self) -> bool {
+        matches!(self, Self::Put { previous: None, .. })
+    }
+}
+
+/// The changes of one call.
+pub(crate) struct Call<'a> {
+    pub(crate) held: &'a Held,
+    pub(crate) changes: Vec<Change<'a>>,
+}
+
+impl Scope {
+    /// Makes the changes of one call: all of them or none, durable when this returns.
+    ///
+    /// An error whose outcome is unknown keeps the stage files that it was given: a recovery may need them.
+    pub(crate) fn commit(&self, held: &Held, changes: Vec<Change<'_>>) -> Result<()> {
+        let outcomes = self.commit_all(vec![Call { held, changes }]);
+        outcomes.into_iter().next().unwrap_or(Ok(()))
+    }
+
+    /// Makes the changes of several calls with one sync; the outcomes are in their order.
+    pub(crate) fn commit_all(&self, mut calls: Vec<Call<'_>>) -> Vec<Result<()>> {
+        let journalled = self.options.durability == Durability::Full
+            && calls.iter().all(|call| call.held.lock.is_some());
+        if journalled {
+            let mut writer = self.journal.writer.borrow_mut();
+            match self.ready(&mut writer) {
+                Ok(true) => return self.commit_journalled(&mut writer, &mut calls),
+                Ok(false) => {}
+                Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
+            }
+        }
+        let make = |call: &Call<'_>| call.changes.iter().try_for_each(|change| self.make(change));
+        calls.iter().map(make).collect()
+    }
+
+    /// Makes sure that there is a segment to write; false where there can be none.
+    fn ready(&self, slot: &mut Option<Writer>) -> Result<bool> {
+        if let Some(writer) = slot {
+            if writer.segment_is_there(&self.tree)? {
+                return Ok(true);
+            }
+            if writer.has_segment() {
+                // Somebody removed the journal. What it promised is made durable before it is forgotten,
+                // and whoever removed it removed the lock's file too.
+                self.sync_all()?;
+                *slot = None;
+            }
+        }
+        if slot.is_none() {
+            *slot = Writer::register(&self.tree, &self.ports)?;
+        }
+        let Some(writer) = slot else {
+            return Ok(false);
+        };
+        writer.begin(&self.tree, &self.ports)?;
+        self.journal.epoch.set(self.journal.epoch.get() + 1);
+        Ok(true)
+    }
+
+    /// Returns a number that is another one for each segment; none while there is no segment.
+    pub(crate) fn segment_epoch(&self) -> Option<u64> {
+        let writer = self.journal.writer.borrow();
+        writer
+            .as_ref()
+            .is_some_and(Writer::has_segment)
+            .then(|| self.journal.epoch.get())
+    }
+
+    /// Makes everything written so far durable, if the journal or the caller needs it, and gives the
+    /// journal up.
+    pub(crate) fn checkpoint(&self, needed: bool) -> Result<()> {
+        let mut slot = self.journal.writer.borrow_mut();
+        let writer = slot.take();
+        if needed || writer.as_ref().is_some_and(Writer::has_segment) {
+            // If it fails, the segment is left to the next one who opens the store.
+            self.sync_all()?;
+        }
+        let Some(mut writer) = writer else {
+            return Ok(());
+        };
+        writer.retire(&self.tree)?;
+        if Rc::strong_count(&self.journal) > 1 {
+            // An artifact is still being written: its stage file is known by this writer's number.
+            *slot = Some(writer);
+            return Ok(());
+        }
+        writer.resign(&self.tree)?;
+        self.tree
+            .sync_directory(&layout::directory(layout::Top::Index))
+    }
+
+    /// Makes durable whatever was written to the file system of the store.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        self.ports.roots.sync().map_err(|reason| Error::Io {
+            file: self.outside.clone(),
+            operation: "sync",
+            code: "io",
+            outcome_unknown: true,
+            message: format!(
+                "what was written to {} could not be made durable: {reason}",
+                self.outside
+            ),
+        })
+    }
+
+    fn commit_journalled(
+        &self,
+        slot: &mut Option<Writer>,
+        calls: &mut [Call<'_>],
+    ) -> Vec<Result<()>> {
+        let now = self.ports.clock.now();
+        let mut outcomes: Vec<Result<()>> = Vec::with_capacity(calls.len());
+        let mut entries = Vec::with_capacity(calls.len());
+        let mut moves = Vec::with_capacity(calls.len());
+        let token = slot.as_ref().map(Writer::token);
+        for call in calls.iter_mut() {
+            let prepared = self
+                .prepare(call, token)
+                .and_then(|()| stored_generation(call));
+            outcomes.push(prepared.map(|stored| {
+                let generation = (stored + 1).max(now / 1_000);
+                entries.push(Entry::Call(journal::Call {
+                    lock: call.held.name.clone(),
+                    generation,
+                    after: stored,
+                    steps: call.changes.iter().map(Change::step).collect(),
+                }));
+                moves.push((generation, stored));
+            }));
+        }
+        if entries.is_empty() {
+            return outcomes;
+        }
+        let promised = match slot {
+            Some(writer) => writer.promise(&self.tree, &entries),
+            None => return outcomes,
+        };
+        let first = match promised {
+            Ok(first) => first,
+            Err(reason) => {
+                let error = match reason {
+                    AppendError::Clean(error) => error,
+                    AppendError::Unknown(error) => {
+                        *slot = None;
+                        unknown(error)
+                    }
+                };
+                let fail = |outcome: Result<()>| outcome.and(Err(error.clone()));
+                return outcomes.into_iter().map(fail).collect();
+            }
+        };
+        let mut promised = moves.into_iter().zip(first..);
+        for (call, outcome) in calls.iter().zip(&mut outcomes) {
+            if outcome.is_err() {
+                continue;
+            }
+            if let Some(((generation, stored), frame)) = promised.next() {
+                *outcome = self.carry_out(slot, call, generation, stored, frame);
+            }
+        }
+        // If the sync fails, or the segment cannot be removed, it is left to the next one who opens the
+        // store: the calls were made either way.
+        if let Some(writer) = slot
+            && writer.is_due(now)
+            && self
+                .sync_all()
+                .and_then(|()| writer.retire(&self.tree))
+                .is_err()
+        {
+            *slot = None;
+        }
+        outcomes
+    }
+
+    /// Puts contents that are too long for the journal into stage files, and makes those durable.
+    fn prepare(&self, call: &mut Call<'_>, token: Option<u32>) -> Result<()> {
+        for change in &mut call.changes {
+            let Change::Put { content, .. } = change else {
+                continue;
+            };
+            if !content.is_long() {
+                continue;
+            }
+            let Some(bytes) = content.bytes() else {
+                continue;
+            };
+            let stage = self.staging(token)?;
+            let written = self
+                .write_stage(&stage, bytes, true)
+                .and_then(|()| self.tree.sync_directory(&layout::staging_directory()));
+            if written.is_err() {
+                // The error of the write is what counts; a stage file left behind is swept later.
+                drop(self.tree.remove(&stage));
+            }
+            written?;
+            *content = Content::Staged(stage);
+        }
+        Ok(())
+    }
+
+    /// Names a new file in the staging directory.
+    pub(crate) fn new_staging(&self) -> Result<StorePath> {
+        let mut writer = self.journal.writer.borrow_mut();
+        if writer.is_none() && self.options.durability == Durability::Full {
+            *writer = Writer::register(&self.tree, &self.ports)?;
+        }
+        self.staging(writer.as_ref().map(Writer::token))
+    }
+
+    /// Names a file in the staging directory so that its writer can be told.
+    fn staging(&self, token: Option<u32>) -> Result<StorePath> {
+        self.tree.ensure_directory(&layout::staging_directory())?;
+        let random = self.ports.random.next();
+        Ok(layout::staging(match token {
+            Some(token) => (u64::from(token) << 32) | (random >> 32),
+            None => random,
+        }))
+    }
+
+    /// Does what was promised. If the first step fails, the promise is taken back.
+    fn carry_out(
+        &self,
+        slot: &mut Option<Writer>,
+        call: &Call<'_>,
+        generation: u64,
+        stored: u64,
+        frame: u64,
+    ) -> Result<()> {
+        let Some(writer) = slot else {
+            // The segment failed under an earlier call of this batch.
+            return Err(unknown(busy()));
+        };
+        let token = writer.token();
+        let mut staged = Vec::new();
+        let mut begun = false;
+        let mut done = self.name_generation(call, generation, stored);
+        if done.is_ok() {
+            done = self.stage_all(call, token, &mut staged);
+        }
+        if done.is_ok() {
+            let mut stages = staged.iter();
+            for change in &call.changes {
+                let made = match change {
+                    Change::Put { path, content, .. } => {
+                        let stage = match content {
+                            Content::Staged(stage) => Some(stage),
+                            _ => stages.next(),
+                        };
+                        stage.map_or(Ok(()), |stage| self.rename_into_place(stage, path))
+                    }
+                    Change::Remove { path, .. } => self.tree.remove(path).map(drop),
+                };
+                if made.is_err() {
+                    done = made;
+                    break;
+                }
+                begun = true;
+            }
+        }
+        let several = call.changes.len() > 1;
+        let Err(error) = done else {
+            if several && writer.append(&self.tree, &[Entry::Done(frame)]).is_err() {
+                // Everything is done and promised; only this segment takes no more.
+                *slot = None;
+            }
+            return Ok(());
+        };
+        if begun {
+            // The rest is done by the next one who opens the store.
+            *slot = None;
+            return Err(unknown(error));
+        }
+        let cancelled = writer.promise(&self.tree, &[Entry::Cancelled(frame)]);
+        for stage in &staged {
+            drop(self.tree.remove(stage));
+        }
+        match cancelled {
+            Ok(_) => Err(error),
+            Err(_) => {
+                *slot = None;
+                Err(unknown(error))
+            }
+        }
+    }
+
+    /// Notes the generation in the lock's file: its entry is durable. Who only adds files to a run that was
+    /// never changed need not: nothing can be mistaken for an earlier state of them.
+    fn name_generation(&self, call: &Call<'_>, generation: u64, stored: u64) -> Result<()> {
+        if stored == 0 && call.changes.iter().all(Change::adds) {
+            return Ok(());
+        }
+        let Some(lock) = &call.held.lock else {
+            return Ok(());
+        };
+        lock.set_content(generation.to_string().as_bytes())
+            .map_err(|reason| lock_content_failed(call.held, &reason))
+    }
+
+    fn stage_all(&self, call: &Call<'_>, token: u32, staged: &mut Vec<StorePath>) -> Result<()> {
+        for change in &call.changes {
+            let Change::Put { path, content, .. } = change else {
+                continue;
+            };
+            let Some(bytes) = content.bytes() else {
+                continue;
+            };
+            let stage = path.stage(token);
+            staged.push(stage.clone());
+            let mut written = self.write_stage(&stage, bytes, false);
+            if matches!(&written, Err(Error::Io { code: "exist", .. })) {
+                // Nobody else uses this token: it is left over from a call of ours that failed.
+                self.tree.remove(&stage)?;
+                written = self.write_stage(&stage, bytes, false);
+            }
+            written?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_stage(&self, stage: &StorePath, content: &[u8], sync: bool) -> Result<()> {
+        let file = self.tree.create(stage)?;
+        file.write(0, content)
+            .map_err(|reason| Error::io(self.tree.path(stage), "write", reason))?;
+        if sync {
+            file.sync_data()
+                .map_err(|reason| Error::io(self.tree.path(stage), "sync", reason))?;
+        }
+        Ok(())
+    }
+
+    /// Renames a stage file to its final name; the directory of an artifact may be missing.
+    pub(crate) fn rename_into_place(&self, stage: &StorePath, path: &StorePath) -> Result<()> {
+        let renamed = self.tree.rename(stage, path);
+        if matches!(
+            &renamed,
+            Err(Error::Io {
+                code: "no-entry",
+                ..
+            })
+        ) && let Some(parent) = path.parent()
+            && self.tree.ensure_directory(&parent)?
+        {
+            return self.tree.rename(stage, path);
+        }
+        renamed
+    }
+
+    /// Makes a change at once: synced step by step with full durability, not at all with relaxed.
+    pub(crate) fn make(&self, change: &Change<'_>) -> Result<()> {
+        let sync = self.options.durability == Durability::Full;
+        let path = match change {
+            Change::Remove { path, .. } => {
+                self.tree.remove(path)?;
+                path
+            }
+            Change::Put { path, content, .. } => {
+                match (content, content.bytes()) {
+                    (Content::Staged(stage), _) => self.rename_into_place(stage, path)?,
+                    (_, bytes) => {
+                        let bytes = bytes.unwrap_or_default();
+                        let stage = self.stage(path);
+                        let made = self
+                            .write_stage(&stage, bytes, sync)
+                            .and_then(|()| self.tree.rename(&stage, path));
+                        if made.is_err() {
+                            // The error of the write is what counts; a stage file left behind is harmless.
+                            drop(self.tree.remove(&stage));
+                        }
+                        made?;
+                    }
+                }
+                path
+            }
+        };
+        match path.parent() {
+            Some(parent) if sync => self.tree.sync_directory(&parent),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns what a file is now; none if there is nothing of this name.
+    pub(crate) fn fingerprint(&self, path: &StorePath) -> Result<Option<Fingerprint>> {
+        let Some(stat) = self.tree.stat(path)? else {
+            return Ok(None);
+        };
+        if stat.size > journal::INLINE as u64 {
+            return Ok(Some(Fingerprint {
+                size: stat.size,
+                hash: None,
+            }));
+        }
+        let content = self.tree.read(path, journal::INLINE as u64 * 2)?;
+        Ok(content.as_deref().map(Fingerprint::of))
+    }
+}
+
+/// Reads the generation that a call's lock file names; 0 for none, and for anything that is no number.
+fn stored_generation(call: &Call<'_>) -> Result<u64> {
+    let Some(lock) = &call.held.lock else {
+        return Ok(0);
+    };
+    let content = lock
+        .content()
+        .map_err(|reason| lock_content_failed(call.held, &reason))?;
+    Ok(generation_of(&content))
+}
+
+/// Reads a generation from the content of a lock's file.
+pub(crate) fn generation_of(content: &[u8]) -> u64 {
+    std::str::from_utf8(content)
+        .ok()
+        .and_then(|text| text.trim_end().parse().ok())
+        .unwrap_or_default()
+}
+
+fn lock_content_failed(held: &Held, reason: &LockError) -> Error {
+    let (LockName::Run(name) | LockName::Other(name)) = &held.name;
+    Error::Io {
+        file: ".locks".into(),
+        operation: "read or write the lock file of",
+        code: "io",
+        outcome_unknown: false,
+        message: format!("the lock file of {name:?} cannot be read or written: {reason:?}"),
+    }
+}
+
+/// Turns an error into one that says: it may have happened, or will when the store is opened again.
+fn unknown(error: Error) -> Error {
+    match error {
+        Error::Io {
+            file,
+            operation,
+            code,
+            message,
+            ..
+        } => Error::Io {
+            file,
+            operation,
+            code,
+            outcome_unknown: true,
+            message: format!(
+                "{message}; whether the call takes effect shows when the store is opened again"
+            ),
+        },
+        other => Error::Io {
+            file: String::new(),
+            operation: "finish",
+            code: "io",
+            outcome_unknown: true,
+            message: format!(
+                "{other}; whether the call takes effect shows when the store is opened again"
+            ),
+        },
+    }
+}
+
+fn busy() -> Error {
+    Error::Io {
+        file: ".index".into(),
+        operation: "use the journal in",
+        code: "io",
+        outcome_unknown: false,
+        message: "the journal cannot be used: an earlier write to it failed".into(),
+    }
+}

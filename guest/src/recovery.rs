@@ -1,0 +1,729 @@
+//! What is done about the promises of writers that are gone, when a store is opened.
+//!
+//! ## Who wins
+//! A writer is gone when its lock can be taken. What it promised is looked at only on its own machine and
+//! directory; elsewhere (a copied store, another node of a cluster) nothing happens by itself.
+//!
+//! * **The machine went down since** (another boot): what reached the disk is unknown. The entries of all
+//!   segments are put in the order of their generations. Below a *gap* they are done: a lock's file, or a
+//!   later entry's `after`, names a generation that is in no segment any more, so a checkpoint made it, and
+//!   everything before it, durable. Of what is left, the last entry of each file counts. If the file is what
+//!   the entry wrote, fine. If it is what one of the entries replaced or wrote, is missing where one of
+//!   them found it missing, or holds less than what was written (cut short, or zeros), then the file never
+//!   reached the disk, and is written again. Anything else is a change by another program, which wins.
+//! * **The machine is still up** (a kill): everything that was done is there. Only the last call of the
+//!   writer may be half done; if it is, and nothing came after it, it is finished.
+//!
+//! Then everything is synced, and the segments and stage files of the dead writers are removed.
+//!
+//! A store that is opened to read looks at the same promises, and reads what a recovery would write
+//! ([`Overlay`]).
+
+use crate::commit::generation_of;
+use crate::error::{Error, Result};
+use crate::journal::{self, Call, Entry, Fingerprint, LockName, Segment, Source, Step};
+use crate::layout::{self, StorePath, Top};
+use crate::ports::{Identity, Kind, Lock, LockError, LockMode, LockTarget};
+use crate::scope::Scope;
+use crate::segment::{lock_file, lock_name, low_half};
+use crate::tree::{Overlaid, Overlay, Tree};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The largest segment that is read, in bytes.
+const MAX_SEGMENT: u64 = 256 * 1024 * 1024;
+
+/// The largest file that is compared by its content, in bytes; beyond, the size decides.
+const MAX_COMPARED: u64 = 64 * 1024 * 1024;
+
+/// What a segment is to the one who opens the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its writer lives, or it is of another machine or directory: it tells the order, and is left alone.
+    Foreign,
+    /// Its writer was killed.
+    Killed,
+    /// The machine went down since.
+    Lost,
+}
+
+/// A segment that was found.
+struct Found {
+    id: u64,
+    segment: Segment,
+    standing: Standing,
+    /// Held until the segment is removed.
+    lock: Option<Box<dyn Lock>>,
+}
+
+/// One call of a segment.
+struct Promise<'f> {
+    call: &'f Call,
+    standing: Standing,
+    cancelled: bool,
+}
+
+/// What is to be done about a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is as it should be, or somebody else changed it.
+    Keep,
+    /// It gets this content.
+    Write(Vec<u8>),
+    /// It is this stage file.
+    Rename(StorePath),
+    /// It goes.
+    Remove,
+}
+
+/// A file as it is.
+enum Current {
+    Absent,
+    File {
+        size: u64,
+        /// The content and its hash; none for a large file.
+        content: Option<(Vec<u8>, Fingerprint)>,
+    },
+    /// No file: left alone.
+    Other,
+}
+
+impl Current {
+    fn of(tree: &Tree, path: &StorePath) -> Result<Self> {
+        let Some(stat) = tree.stat(path)? else {
+            return Ok(Self::Absent);
+        };
+        if stat.kind != Kind::File {
+            return Ok(Self::Other);
+        }
+        if stat.size > MAX_COMPARED {
+            return Ok(Self::File {
+                size: stat.size,
+                content: None,
+            });
+        }
+        Ok(match tree.read(path, MAX_COMPARED)? {
+            None => Self::Absent,
+            Some(content) => Self::File {
+                size: content.len() as u64,
+                content: Some((content.clone(), Fingerprint::of(&content))),
+            },
+        })
+    }
+
+    fn is(&self, wanted: &Fingerprint) -> bool {
+        match self {
+            Self::Absent | Self::Other => false,
+            Self::File { size, content } => {
+                *size == wanted.size
+                    && match (content, wanted.hash) {
+                        (Some((_, found)), Some(_)) => found == wanted,
+                        // Known by its size alone.
+                        _ => true,
+                    }
+            }
+        }
+    }
+
+    fn was(&self, previous: Option<&Fingerprint>) -> bool {
+        match previous {
+            None => matches!(self, Self::Absent),
+            Some(previous) => self.is(previous),
+        }
+    }
+
+    /// Says whether this is what was written with less in it: cut short, or zeros where the text should be.
+    fn is_less_than(&self, written: &[u8]) -> bool {
+        let Self::File {
+            content: Some((content, _)),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        let same = content
+            .iter()
+            .zip(written)
+            .take_while(|(found, wanted)| found == wanted)
+            .count();
+        match content.get(same) {
+            None => same < written.len(),
+            Some(byte) => *byte == 0 && same < written.len(),
+        }
+    }
+}
+
+/// Judges a file by the steps that concern it, the last one deciding. They are in order, none cancelled,
+/// none known to be durable.
+fn judge(tree: &Tree, path: &StorePath, steps: &[&Step]) -> Result<Verdict> {
+    let Some((last, earlier)) = steps.split_last() else {
+        return Ok(Verdict::Keep);
+    };
+    let current = Current::of(tree, path)?;
+    let seen_before = steps.iter().any(|step| match step {
+        Step::Put { previous, .. } => current.was(previous.as_ref()),
+        Step::Remove { previous, .. } => current.is(previous),
+    }) || earlier.iter().any(|step| match step {
+        Step::Put { written, .. } => current.is(written),
+        Step::Remove { .. } => matches!(current, Current::Absent),
+    });
+    let less = |content: &[u8]| current.is_less_than(content);
+    let half_written = steps.iter().any(|step| match step {
+        Step::Put {
+            source: Source::Inline(content),
+            ..
+        } => less(content),
+        _ => false,
+    });
+    match last {
+        Step::Remove { .. } => Ok(match current {
+            Current::File { .. } if seen_before || half_written => Verdict::Remove,
+            _ => Verdict::Keep,
+        }),
+        Step::Put {
+            written, source, ..
+        } => {
+            if let Source::Staged(stage) = source {
+                // Its content was durable before the entry was; only the name may be lost.
+                let Some(stage) = layout::parse_staging(stage) else {
+                    return Ok(Verdict::Keep);
+                };
+                let whole = tree
+                    .stat(&stage)?
+                    .is_some_and(|stat| stat.kind == Kind::File && stat.size == written.size);
+                return Ok(if whole && seen_before {
+                    Verdict::Rename(stage)
+                } else {
+                    Verdict::Keep
+                });
+            }
+            if current.is(written) {
+                return Ok(Verdict::Keep);
+            }
+            let Some(content) = final_content(&current, steps, written) else {
+                return Ok(Verdict::Keep);
+            };
+            Ok(if seen_before || half_written || less(&content) {
+                Verdict::Write(content)
+            } else {
+                Verdict::Keep
+            })
+        }
+    }
+}
+
+/// Makes the content that the last step wrote, from contents in the journal and patches of them.
+fn final_content(current: &Current, steps: &[&Step], written: &Fingerprint) -> Option<Vec<u8>> {
+    let mut content: Option<Vec<u8>> = None;
+    for step in steps {
+        let Step::Put {
+            previous, source, ..
+        } = step
+        else {
+            content = None;
+            continue;
+        };
+        content = match source {
+            Source::Inline(bytes) => Some(bytes.clone()),
+            Source::Staged(_) => None,
+            Source::Patch {
+                at,
+                removed,
+                insert,
+            } => {
+                let base = content.or_else(|| match current {
+                    Current::File {
+                        content: Some((bytes, found)),
+                        ..
+                    } if Some(found) == previous.as_ref() => Some(bytes.clone()),
+                    _ => None,
+                });
+                base.and_then(|base| patched(&base, *at, *removed, insert))
+            }
+        };
+    }
+    content.filter(|content| Fingerprint::of(content) == *written)
+}
+
+fn patched(base: &[u8], at: u64, removed: u64, insert: &[u8]) -> Option<Vec<u8>> {
+    let at = usize::try_from(at).ok()?;
+    let end = at.checked_add(usize::try_from(removed).ok()?)?;
+    let (head, tail) = (base.get(..at)?, base.get(end..)?);
+    Some([head, insert, tail].concat())
+}
+
+/// Puts the promises in order, by what they locked.
+fn in_order(found: &[Found]) -> BTreeMap<&LockName, Vec<Promise<'_>>> {
+    let mut all: BTreeMap<&LockName, Vec<Promise<'_>>> = BTreeMap::new();
+    for found in found {
+        let cancelled: BTreeSet<u64> = found
+            .segment
+            .entries
+            .iter()
+            .filter_map(|(_, entry)| match entry {
+                Entry::Cancelled(frame) => Some(*frame),
+                _ => None,
+            })
+            .collect();
+        for (frame, entry) in &found.segment.entries {
+            if let Entry::Call(call) = entry {
+                all.entry(&call.lock).or_default().push(Promise {
+                    call,
+                    standing: found.standing,
+                    cancelled: cancelled.contains(frame),
+                });
+            }
+        }
+    }
+    for promises in all.values_mut() {
+        promises.sort_by_key(|promise| promise.call.generation);
+    }
+    all
+}
+
+/// Returns the highest generation up to which everything under a lock is durable: see the module's text.
+fn durable_up_to(promises: &[Promise<'_>], stored: u64) -> u64 {
+    let present = |generation: u64| {
+        promises
+            .iter()
+            .any(|promise| promise.call.generation == generation)
+    };
+    promises
+        .iter()
+        .map(|promise| promise.call.after)
+        .chain([stored])
+        .filter(|generation| !present(*generation))
+        .max()
+        .unwrap_or_default()
+}
+
+/// Collects what concerns each file under one lock and may be lost; only files whose last word is a writer's
+/// of this machine that went down.
+fn lost_steps<'f>(promises: &[Promise<'f>], stored: u64) -> Vec<(StorePath, Vec<&'f Step>)> {
+    let durable = durable_up_to(promises, stored);
+    let mut files: BTreeMap<&str, (Standing, Vec<&'f Step>)> = BTreeMap::new();
+    for promise in promises {
+        if promise.cancelled || promise.call.generation <= durable {
+            continue;
+        }
+        for step in &promise.call.steps {
+            let (standing, steps) = files
+                .entry(step.path())
+                .or_insert((Standing::Foreign, Vec::new()));
+            *standing = promise.standing;
+            steps.push(step);
+        }
+    }
+    files
+        .into_iter()
+        .filter(|(_, (standing, _))| *standing == Standing::Lost)
+        // A path that is not one of the format's was not written by this store.
+        .filter_map(|(path, (_, steps))| Some((layout::parse(path)?, steps)))
+        .collect()
+}
+
+/// Says what a segment is, by where it was written. Its writer is known to be gone.
+fn standing(here: &Identity, there: &Identity) -> Standing {
+    let booted_since = here.boot.is_empty() || here.boot != there.boot;
+    // Numbers of devices change between boots, so the machine and the inode decide if the machine is known.
+    let same_place = here.inode == there.inode
+        && here.machine == there.machine
+        && (!here.machine.is_empty() || here.device == there.device || !booted_since);
+    match (same_place, booted_since) {
+        (false, _) => Standing::Foreign,
+        (true, true) => Standing::Lost,
+        (true, false) => Standing::Killed,
+    }
+}
+
+/// Returns the number of every segment in the journal.
+fn segment_ids(tree: &Tree) -> Result<Vec<u64>> {
+    let entries = tree.list(&layout::directory(Top::Index))?;
+    Ok(entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::File)
+        .filter_map(|entry| layout::segment_of(&entry.name))
+        .collect())
+}
+
+/// Reads a segment; none if it is no segment that this version knows, or vanished.
+fn read_segment(
+    tree: &Tree,
+    id: u64,
+) -> Result<Option<std::result::Result<Segment, journal::NotASegment>>> {
+    let content = tree.read(&layout::journal_segment(id), MAX_SEGMENT)?;
+    Ok(content.as_deref().map(journal::read))
+}
+
+impl Scope {
+    /// Does what dead writers left to do, and removes what they left behind.
+    pub(crate) fn recover(&self) -> Result<()> {
+        let ids = segment_ids(&self.tree)?;
+        let staged = self.staged_tokens()?;
+        if ids.is_empty() && staged.is_empty() {
+            return Ok(());
+        }
+        let timeout = self.options.lock_timeout_ms;
+        // One recovers at a time, and whoever opens the store meanwhile waits for the end of it.
+        let maintenance =
+            self.ports
+                .roots
+                .acquire(LockTarget::Maintenance, LockMode::Exclusive, timeout);
+        let _maintenance = match maintenance {
+            Ok(lock) => lock,
+            // Without locks nobody can be known to be dead.
+            Err(LockError::Unavailable(_)) => return Ok(()),
+            Err(LockError::TimedOut) => {
+                return Err(Error::Locked(format!(
+                    "{} is being recovered by another program since {timeout} ms; try again, or raise the lock timeout",
+                    self.outside
+                )));
+            }
+            Err(reason) => return Err(maintenance_failed(&reason)),
+        };
+        let mut found = Vec::new();
+        for id in segment_ids(&self.tree)? {
+            found.extend(self.look_at(id)?);
+        }
+        self.replay_lost(&found)?;
+        for dead in &found {
+            if dead.standing == Standing::Killed {
+                self.finish(dead, &found)?;
+            }
+        }
+        let dead = |found: &Found| found.standing != Standing::Foreign;
+        if found.iter().any(dead) {
+            self.sync_all()?;
+        }
+        let mut removed = false;
+        for found in found.into_iter().filter(dead) {
+            removed = true;
+            self.sweep(&found)?;
+            self.tree.remove(&layout::journal_segment(found.id))?;
+            self.tree.remove(&lock_file(found.id)?)?;
+            drop(found.lock);
+        }
+        self.sweep_staging(&staged)?;
+        if removed {
+            self.tree.sync_directory(&layout::directory(Top::Index))?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a segment: reads it, and finds out whether its writer is gone.
+    fn look_at(&self, id: u64) -> Result<Option<Found>> {
+        let lock = self.dead_writer(id)?;
+        let segment = match read_segment(&self.tree, id)? {
+            Some(Ok(segment)) => segment,
+            Some(Err(journal::NotASegment::Unfinished)) => {
+                if let Some(lock) = lock {
+                    // Nothing was ever promised in it.
+                    self.tree.remove(&layout::journal_segment(id))?;
+                    self.tree.remove(&lock_file(id)?)?;
+                    drop(lock);
+                }
+                return Ok(None);
+            }
+            // Of a newer version, or no segment at all: left alone.
+            Some(Err(journal::NotASegment::Unknown)) => return Ok(None),
+            None => {
+                if let Some(lock) = lock {
+                    self.tree.remove(&lock_file(id)?)?;
+                    drop(lock);
+                }
+                return Ok(None);
+            }
+        };
+        let here = self.ports.roots.identity();
+        let standing = match &lock {
+            Some(_) => standing(&here, &segment.header.identity),
+            None => Standing::Foreign,
+        };
+        Ok(Some(Found {
+            id,
+            segment,
+            standing,
+            lock: lock.filter(|_| standing != Standing::Foreign),
+        }))
+    }
+
+    /// Takes the lock of a writer that is gone; none if it lives.
+    fn dead_writer(&self, id: u64) -> Result<Option<Box<dyn Lock>>> {
+        let name = lock_name(id);
+        let target = LockTarget::Segment(&name);
+        match self.ports.roots.acquire(target, LockMode::Exclusive, 0) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::TimedOut | LockError::Unavailable(_)) => Ok(None),
+            Err(reason) => Err(maintenance_failed(&reason)),
+        }
+    }
+
+    /// Writes again what was promised and lost when the machine went down.
+    fn replay_lost(&self, found: &[Found]) -> Result<()> {
+        for (name, promises) in in_order(found) {
+            if !promises
+                .iter()
+                .any(|promise| promise.standing == Standing::Lost)
+            {
+                continue;
+            }
+            let Some(lock) = self.lock_again(name)? else {
+                continue;
+            };
+            let stored = lock.content().map(|content| generation_of(&content));
+            let stored = stored.map_err(|reason| maintenance_failed(&reason))?;
+            for (path, steps) in lost_steps(&promises, stored) {
+                let verdict = judge(&self.tree, &path, &steps)?;
+                self.carry_out_verdict(&path, verdict)?;
+                if matches!(steps.last(), Some(Step::Remove { .. })) {
+                    self.remove_empty_directory(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the lock that a call was made under.
+    fn lock_again(&self, name: &LockName) -> Result<Option<Box<dyn Lock>>> {
+        let held = match name {
+            LockName::Run(run) => match crate::names::RunId::parse(run) {
+                Ok(run) => self.lock_run(&run)?,
+                // No writer of ours locks a run that cannot be named.
+                Err(_) => return Ok(None),
+            },
+            LockName::Other(name) if name == crate::manifests::LOCK => {
+                self.lock_named(name, "the list of manifests")?
+            }
+            LockName::Other(_) => return Ok(None),
+        };
+        Ok(held.lock)
+    }
+
+    fn carry_out_verdict(&self, path: &StorePath, verdict: Verdict) -> Result<()> {
+        match verdict {
+            Verdict::Keep => Ok(()),
+            Verdict::Remove => self.tree.remove(path).map(drop),
+            Verdict::Rename(stage) => self.rename_into_place(&stage, path),
+            Verdict::Write(content) => {
+                let stage = self.stage(path);
+                let written = self
+                    .write_stage(&stage, &content, false)
+                    .and_then(|()| self.tree.rename(&stage, path));
+                if written.is_err() {
+                    // The error of the write is what counts.
+                    drop(self.tree.remove(&stage));
+                }
+                written
+            }
+        }
+    }
+
+    /// Removes a directory of a deleted run, once nothing is in it.
+    fn remove_empty_directory(&self, path: &StorePath) -> Result<()> {
+        match path.parent() {
+            Some(parent) if !parent.rest().is_empty() => {
+                self.tree.remove_directory(&parent).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Finishes the calls of a killed writer that are half done and that nothing came after.
+    fn finish(&self, dead: &Found, all: &[Found]) -> Result<()> {
+        let entries = &dead.segment.entries;
+        let settled: BTreeSet<u64> = entries
+            .iter()
+            .filter_map(|(_, entry)| match entry {
+                Entry::Done(frame) | Entry::Cancelled(frame) => Some(*frame),
+                Entry::Call(_) => None,
+            })
+            .collect();
+        for (frame, entry) in entries {
+            // One step is done or not; a call of one that is not was never acknowledged.
+            if let Entry::Call(call) = entry
+                && call.steps.len() > 1
+                && !settled.contains(frame)
+            {
+                self.finish_call(call, all)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_call(&self, call: &Call, all: &[Found]) -> Result<()> {
+        let Some(lock) = self.lock_again(&call.lock)? else {
+            return Ok(());
+        };
+        let stored = lock.content().map(|content| generation_of(&content));
+        let later = stored.map_err(|reason| maintenance_failed(&reason))? > call.generation
+            || all.iter().any(|other| {
+                other.segment.entries.iter().any(|(_, entry)| match entry {
+                    Entry::Call(other) => {
+                        other.lock == call.lock && other.generation > call.generation
+                    }
+                    _ => false,
+                })
+            });
+        if later {
+            return Ok(());
+        }
+        let mut done = false;
+        let mut left = Vec::new();
+        for step in &call.steps {
+            let Some(path) = layout::parse(step.path()) else {
+                return Ok(());
+            };
+            let current = Current::of(&self.tree, &path)?;
+            match step {
+                Step::Put { written, .. } if current.is(written) => done = true,
+                Step::Remove { .. } if matches!(current, Current::Absent) => done = true,
+                _ => left.push((path, step)),
+            }
+        }
+        if !done {
+            return Ok(());
+        }
+        for (path, step) in left {
+            let verdict = judge(&self.tree, &path, &[step])?;
+            self.carry_out_verdict(&path, verdict)?;
+            if matches!(step, Step::Remove { .. }) {
+                self.remove_empty_directory(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the stage files of a dead writer beside the files that it wrote.
+    fn sweep(&self, dead: &Found) -> Result<()> {
+        let token = low_half(dead.id);
+        for (_, entry) in &dead.segment.entries {
+            let Entry::Call(call) = entry else { continue };
+            for step in &call.steps {
+                if let Step::Put { path, .. } = step
+                    && let Some(path) = layout::parse(path)
+                {
+                    self.tree.remove(&path.stage(token))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists what is in the staging directory.
+    fn staged_tokens(&self) -> Result<Vec<u64>> {
+        let entries = self.tree.list(&layout::staging_directory())?;
+        Ok(entries
+            .iter()
+            .filter(|entry| entry.kind == Kind::File)
+            .filter_map(|entry| layout::staging_token_of(&entry.name))
+            .collect())
+    }
+
+    /// Removes the files of dead writers in the staging directory; those of segments that are left alone
+    /// stay.
+    fn sweep_staging(&self, tokens: &[u64]) -> Result<()> {
+        let owners: BTreeSet<u64> = tokens
+            .iter()
+            .map(|token| layout::staging_owner(*token))
+            .collect();
+        for owner in owners {
+            if self.tree.stat(&layout::journal_segment(owner))?.is_some() {
+                continue;
+            }
+            let Some(lock) = self.dead_writer(owner)? else {
+                continue;
+            };
+            for token in tokens {
+                if layout::staging_owner(*token) == owner {
+                    self.tree.remove(&layout::staging(*token))?;
+                }
+            }
+            self.tree.remove(&lock_file(owner)?)?;
+            drop(lock);
+        }
+        Ok(())
+    }
+
+    /// Returns what a recovery would do, for a store that is only read; none if nothing.
+    pub(crate) fn overlay(&self) -> Result<Option<Overlay>> {
+        let ids = segment_ids(&self.tree)?;
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        let here = self.ports.roots.identity();
+        let mut found = Vec::new();
+        let mut lost = Vec::new();
+        for id in ids {
+            let Some(Ok(segment)) = read_segment(&self.tree, id)? else {
+                continue;
+            };
+            let mut here = here.clone();
+            if !self.tree.is_whole() {
+                // What is known is the granted directory's number, not that of one below it.
+                here.inode = segment.header.identity.inode;
+            }
+            // Without a lock, only another boot tells that the writer is gone.
+            let standing = match standing(&here, &segment.header.identity) {
+                Standing::Lost => Standing::Lost,
+                Standing::Killed | Standing::Foreign => Standing::Foreign,
+            };
+            if standing == Standing::Lost {
+                lost.push(layout::journal_segment(id));
+            }
+            found.push(Found {
+                id,
+                segment,
+                standing,
+                lock: None,
+            });
+        }
+        if lost.is_empty() {
+            return Ok(None);
+        }
+        let mut files = BTreeMap::new();
+        for (name, promises) in in_order(&found) {
+            let stored = self.stored_generation(name)?;
+            for (path, steps) in lost_steps(&promises, stored) {
+                let overlaid = match judge(&self.tree, &path, &steps)? {
+                    Verdict::Keep => continue,
+                    Verdict::Write(content) => Overlaid::Content(content.into()),
+                    Verdict::Rename(stage) => Overlaid::Moved(stage),
+                    Verdict::Remove => Overlaid::Removed,
+                };
+                files.insert(path, overlaid);
+            }
+        }
+        Ok((!files.is_empty()).then(|| Overlay::new(files, lost)))
+    }
+
+    /// Reads the generation in a lock's file without taking the lock.
+    fn stored_generation(&self, name: &LockName) -> Result<u64> {
+        let path = match name {
+            LockName::Run(run) => match crate::names::RunId::parse(run) {
+                Ok(run) => layout::lock(&run),
+                Err(_) => return Ok(0),
+            },
+            LockName::Other(name) => match layout::index(&format!("{name}.lock")) {
+                Ok(path) => path,
+                Err(_) => return Ok(0),
+            },
+        };
+        let content = self.tree.read(&path, 4096)?;
+        Ok(content.map_or(0, |content| generation_of(&content)))
+    }
+}
+
+fn maintenance_failed(reason: &LockError) -> Error {
+    if *reason == LockError::ReadOnly {
+        return Error::ReadOnly(
+            "the journal cannot be recovered: the file system is read-only; open the store read-only"
+                .into(),
+        );
+    }
+    Error::Io {
+        file: ".index".into(),
+        operation: "lock",
+        code: "io",
+        outcome_unknown: false,
+        message: format!("the journal in .index cannot be locked for a recovery: {reason:?}"),
+    }
+}
