@@ -23,6 +23,7 @@ pub mod error;
 pub mod journal;
 pub mod json;
 pub mod layout;
+mod log_files;
 mod logs;
 pub mod logs_naming;
 mod manifests;

@@ -171,6 +171,14 @@ pub trait Directory {
     fn remove_directory(&self, path: &str) -> PortResult<()>;
     /// Makes the names in this directory durable.
     fn sync(&self) -> PortResult<()>;
+    /// Sets when a directory last changed, in nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// Also where it cannot be done at all, as by default.
+    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        let _: (&str, u64) = (path, time);
+        Err(PortError::Unsupported)
+    }
 }
 
 /// An open regular file. Dropping it closes it.

@@ -357,6 +357,11 @@ impl Tree {
         }
     }
 
+    /// Sets when a directory last changed, in nanoseconds since 1970, and says whether that was possible.
+    pub(crate) fn set_modified(&self, path: &StorePath, time: u64) -> bool {
+        self.root.set_modified(&self.path(path), time).is_ok()
+    }
+
     /// Makes the names in a directory durable.
     pub(crate) fn sync_directory(&self, path: &StorePath) -> Result<()> {
         let name = self.path(path);

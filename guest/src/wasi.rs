@@ -11,7 +11,8 @@ use std::rc::Rc;
 use wasip2::clocks::wall_clock;
 use wasip2::filesystem::preopens;
 use wasip2::filesystem::types::{
-    Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, OpenFlags, PathFlags,
+    Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, NewTimestamp,
+    OpenFlags, PathFlags,
 };
 
 /// Returns the ports of the granted directory, or none if the host granted none.
@@ -156,6 +157,16 @@ impl Directory for WasiDirectory {
 
     fn remove_directory(&self, path: &str) -> PortResult<()> {
         self.0.remove_directory_at(path).map_err(reason)
+    }
+
+    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        let modified = NewTimestamp::Timestamp(wall_clock::Datetime {
+            seconds: time / 1_000_000_000,
+            nanoseconds: u32::try_from(time % 1_000_000_000).unwrap_or_default(),
+        });
+        self.0
+            .set_times_at(PathFlags::empty(), path, NewTimestamp::NoChange, modified)
+            .map_err(reason)
     }
 
     fn sync(&self) -> PortResult<()> {
