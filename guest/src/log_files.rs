@@ -1,7 +1,7 @@
 //! The names in `logs/`, remembered as long as nobody else changes the directory.
 //!
 //! A flat log does not say where its run's id ends, so finding a run's logs means looking at all names. In a
-//! store of 100,000 runs that is far too much for every call. So the names are kept sorted in memory, together
+//! store of 100,000 runs that is far too much for every call. So the names are kept in memory, together
 //! with a *stamp*, the directory's modification time. If it is so young that a later change might get the same
 //! one, since file systems have coarse clocks, the store sets it itself, to the nanosecond, before it lists; it
 //! does so too after each change of its own. Whatever another program creates or removes later gives the
@@ -18,7 +18,8 @@ use crate::model::Access;
 use crate::names::RunId;
 use crate::ports::Kind;
 use crate::scope::Scope;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// The most names that are remembered.
 const NAMES: usize = 1_000_000;
@@ -40,12 +41,18 @@ struct Stamp {
     changed: u64,
 }
 
+/// Names by a text in them. The hash has no secret: a name that another program chooses can only slow down the
+/// store that it is in.
+type Names = HashMap<String, Vec<String>, BuildHasherDefault<DefaultHasher>>;
+
 /// The files directly in `logs/`.
 #[derive(Default)]
 pub(crate) struct LogFiles {
-    names: BTreeSet<String>,
-    /// The 8 characters between two `_` in a name that may be a label file's, and the name.
-    labels: BTreeSet<(String, String)>,
+    /// Names by each text before a `_`: a run's id, if the file is a flat log.
+    flat: Names,
+    /// Names by each text of 8 characters that may begin a run's id, if the file is a label file.
+    labels: Names,
+    count: usize,
     stamp: Option<Stamp>,
     /// When the directory was listed, and how long that took, in nanoseconds.
     listed: u64,
@@ -54,36 +61,55 @@ pub(crate) struct LogFiles {
     changed: bool,
 }
 
-impl LogFiles {
-    fn insert(&mut self, name: String) {
-        for piece in label_pieces(&name) {
-            self.labels.insert((piece.to_owned(), name.clone()));
+/// Returns the texts in a file's name that may be the id of its run.
+fn run_ids(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('_').map(|(at, _)| &name[..at])
+}
+
+fn add<'n>(names: &mut Names, keys: impl Iterator<Item = &'n str>, name: &str) {
+    for key in keys {
+        let found = match names.get_mut(key) {
+            Some(found) => found,
+            None => names.entry(key.to_owned()).or_default(),
+        };
+        if !found.iter().any(|found| found == name) {
+            found.push(name.to_owned());
         }
-        self.names.insert(name);
+    }
+}
+
+fn remove<'n>(names: &mut Names, keys: impl Iterator<Item = &'n str>, name: &str) {
+    for key in keys {
+        if let Some(found) = names.get_mut(key) {
+            found.retain(|found| found != name);
+            if found.is_empty() {
+                names.remove(key);
+            }
+        }
+    }
+}
+
+impl LogFiles {
+    fn insert(&mut self, name: &str) {
+        add(&mut self.flat, run_ids(name), name);
+        add(&mut self.labels, label_pieces(name), name);
+        self.count += 1;
     }
 
     fn remove(&mut self, name: &str) {
-        for piece in label_pieces(name) {
-            self.labels.remove(&(piece.to_owned(), name.to_owned()));
-        }
-        self.names.remove(name);
+        remove(&mut self.flat, run_ids(name), name);
+        remove(&mut self.labels, label_pieces(name), name);
+        self.count = self.count.saturating_sub(1);
     }
 
     /// Returns the names that may be of a run's logs, sorted.
     fn of(&self, run: &RunId) -> Vec<String> {
-        // `_` is followed by the backquote.
-        let (first, end) = (format!("{run}_"), format!("{run}`"));
-        let mut found: BTreeSet<&String> = self.names.range(first..end).collect();
-        if let Some(prefix8) = run.prefix8() {
-            let from = (prefix8.to_owned(), String::new());
-            let labels = self.labels.range(from..);
-            found.extend(
-                labels
-                    .take_while(|(piece, _)| piece == prefix8)
-                    .map(|(_, name)| name),
-            );
-        }
-        found.into_iter().cloned().collect()
+        let labels = run.prefix8().and_then(|prefix8| self.labels.get(prefix8));
+        let flat = self.flat.get(run.as_str());
+        let mut found: Vec<String> = flat.into_iter().chain(labels).flatten().cloned().collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }
 
@@ -144,10 +170,10 @@ impl Scope {
         let mut files = LogFiles::default();
         for entry in self.tree.list(&layout::directory(Top::Logs))? {
             if entry.kind == Kind::File {
-                files.insert(entry.name);
+                files.insert(&entry.name);
             }
         }
-        files.stamp = stamp.filter(|_| files.names.len() <= NAMES);
+        files.stamp = stamp.filter(|_| files.count <= NAMES);
         files.listed = now;
         files.took = self.ports.clock.now().saturating_sub(now);
         Ok(files)
@@ -172,7 +198,7 @@ impl Scope {
             let mut files = self.log_files.borrow_mut();
             for change in changes {
                 match change {
-                    LogChange::Added(name) => files.insert((*name).to_owned()),
+                    LogChange::Added(name) => files.insert(name),
                     LogChange::Removed(name) => files.remove(name),
                 }
             }

@@ -87,6 +87,7 @@ fn stat(metadata: &Metadata) -> Stat {
     Stat {
         kind: kind(metadata.file_type()),
         size: metadata.len(),
+        links: metadata.nlink(),
         modified: nanoseconds(metadata.modified().map(cap_std::time::SystemTime::into_std)),
         changed: u64::try_from(changed).unwrap_or_default(),
     }
@@ -236,6 +237,7 @@ impl File for NativeFile {
         Ok(Stat {
             kind: Kind::File,
             size: metadata.len(),
+            links: metadata.nlink(),
             modified: nanoseconds(metadata.modified()),
             changed: u64::try_from(changed).unwrap_or_default(),
         })

@@ -111,6 +111,8 @@ pub struct Stat {
     pub kind: Kind,
     /// The size in bytes.
     pub size: u64,
+    /// How many names it has; 0 for an open file that was removed.
+    pub links: u64,
     /// When the content last changed, in nanoseconds since 1970; 0 if unknown.
     pub modified: u64,
     /// When the file last changed in any way, in nanoseconds since 1970; 0 if unknown.

@@ -7,6 +7,7 @@ use crate::ports::{
     Clock, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode, LockTarget,
     OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
 };
+use std::cell::RefCell;
 use std::rc::Rc;
 use wasip2::clocks::wall_clock;
 use wasip2::filesystem::preopens;
@@ -63,6 +64,7 @@ fn stat(stat: &DescriptorStat) -> Stat {
     Stat {
         kind: kind(stat.type_),
         size: stat.size,
+        links: stat.link_count,
         modified: nanoseconds(stat.data_modification_timestamp),
         changed: nanoseconds(stat.status_change_timestamp),
     }
@@ -243,7 +245,11 @@ impl File for WasiFile {
 struct HostRoots;
 
 /// A lock that the host holds.
-struct HostLock(roots::Lock);
+struct HostLock {
+    lock: roots::Lock,
+    /// The content of its file.
+    content: RefCell<Vec<u8>>,
+}
 
 fn lock_error(error: roots::LockError) -> LockError {
     match error {
@@ -274,7 +280,10 @@ impl Roots for HostRoots {
         };
         let taken = roots::acquire(&target, mode, timeout_ms);
         taken
-            .map(|lock| Box::new(HostLock(lock)) as Box<dyn Lock>)
+            .map(|(lock, content)| {
+                let content = RefCell::new(content);
+                Box::new(HostLock { lock, content }) as Box<dyn Lock>
+            })
             .map_err(lock_error)
     }
 
@@ -299,11 +308,14 @@ impl Roots for HostRoots {
 
 impl Lock for HostLock {
     fn content(&self) -> Result<Vec<u8>, LockError> {
-        self.0.content().map_err(lock_error)
+        Ok(self.content.borrow().clone())
     }
 
     fn set_content(&self, content: &[u8]) -> Result<(), LockError> {
-        self.0.set_content(content).map_err(lock_error)
+        // Whatever part of it was written if this fails, the next holder reads it again.
+        self.lock.set_content(content).map_err(lock_error)?;
+        self.content.replace(content.to_vec());
+        Ok(())
     }
 }
 
