@@ -32,6 +32,7 @@ pub mod names;
 #[cfg(not(target_family = "wasm"))]
 pub mod native;
 pub mod ports;
+pub mod query;
 mod records;
 mod recovery;
 pub mod run_list;
