@@ -7,6 +7,7 @@
     reason = "generated bindings: an expectation would depend on the generator's version"
 )]
 
+use crate::query::QueryText;
 use crate::{artifacts, config as settings, error, model, run_list, store as logic, wasi};
 use std::cell::RefCell;
 
@@ -509,6 +510,18 @@ impl store::GuestStore for Store {
         Ok(store::RunList::new(RunList(RefCell::new(list))))
     }
 
+    fn query_runs(&self, query: store::RunQuery) -> Answer<store::RunList> {
+        let query = QueryText {
+            filter: &query.filter,
+            sort: &query.sort,
+            columns: &query.columns,
+            limit: query.limit,
+            cursor: query.cursor.as_deref(),
+        };
+        let list = self.0.query_runs(&query)?;
+        Ok(store::RunList::new(RunList(RefCell::new(list))))
+    }
+
     fn run_exists(&self, run_id: String) -> Answer<bool> {
         Ok(self.0.run_exists(&run_id)?)
     }
@@ -679,6 +692,22 @@ impl store::GuestRunList for RunList {
 
     fn next_lines(&self, max_bytes: u32) -> Answer<String> {
         Ok(self.0.borrow_mut().next_lines(max_bytes)?)
+    }
+
+    fn next_rows(&self, limit: u32) -> Vec<Vec<Option<String>>> {
+        self.0.borrow_mut().next_rows(limit)
+    }
+
+    fn columns(&self) -> Vec<String> {
+        self.0.borrow().columns().to_vec()
+    }
+
+    fn total(&self) -> u64 {
+        self.0.borrow().total()
+    }
+
+    fn cursor(&self) -> Option<String> {
+        self.0.borrow().cursor()
     }
 
     fn damaged(&self) -> Vec<store::Damage> {

@@ -1,12 +1,13 @@
 //! Lists of run records, handed out a page at a time.
 
+use crate::codec;
 use crate::error::{Error, Result};
-use crate::json;
+use crate::json::{self, Value};
+use crate::layout;
 use crate::model::{Damage, RunRecord};
 use crate::names::RunId;
+use crate::query::{Column, Field, Pager, Query, RecordRow};
 use crate::scope::Scope;
-use crate::time::Timestamp;
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -24,96 +25,97 @@ pub struct RunList {
     scopes: Vec<Rc<Scope>>,
     entries: VecDeque<Listed>,
     damaged: Vec<Damage>,
+    columns: Vec<String>,
+    total: u64,
+    cursor: Option<String>,
 }
 
-/// One record of a list: where it is, what it is sorted by, and its content if that is kept.
+/// One record of a list: where it is, and what is kept of it.
 struct Listed {
     scope: usize,
     run: RunId,
-    key: Key,
+    /// The content of its file; read again if it is not kept.
     content: Option<Vec<u8>>,
+    /// The columns that the query asks for, each as JSON text.
+    row: Option<Vec<Option<String>>>,
 }
 
 /// A run's record as it was found: the scope that holds it, its id, the content of its file.
 pub(crate) type Found = (Rc<Scope>, RunId, Vec<u8>);
 
-/// What records are sorted by: newest start first, those without one last, then experiment, then run.
-struct Key {
-    started: Option<i64>,
-    experiment: String,
-    run: String,
-}
-
-impl Key {
-    fn of(record: &RunRecord) -> Self {
-        let started = record
-            .started_at
-            .as_deref()
-            .and_then(|text| Timestamp::parse(text).ok());
-        Self {
-            started: started.map(|time| time.micros_utc),
-            experiment: record.experiment_id.clone(),
-            run: record.run_id.clone(),
-        }
-    }
-
-    fn compare(&self, other: &Self) -> Ordering {
-        // `None` is less than every `Some`: reversed, the newest comes first and a missing time last.
-        let by_time = other.started.cmp(&self.started);
-        by_time
-            .then_with(|| self.experiment.cmp(&other.experiment))
-            .then_with(|| self.run.cmp(&other.run))
-    }
-}
-
 impl RunList {
-    /// Makes the list of the records in some scopes, of one experiment or of all.
+    /// Makes the list of the records in some scopes that a query asks for, of one experiment or of all.
     pub(crate) fn open(
         scopes: Vec<Rc<Scope>>,
         experiment: Option<&str>,
+        query: &Query,
         damaged: Vec<Damage>,
     ) -> Result<Self> {
         let mut list = Self {
             scopes,
             entries: VecDeque::new(),
             damaged,
+            columns: column_names(query),
+            total: 0,
+            cursor: None,
         };
-        let mut entries = Vec::new();
+        let with_derived = needs_derived(query);
+        let mut pager = Pager::new(query);
         let mut kept = 0;
         for (index, scope) in list.scopes.iter().enumerate() {
             for run in scope.recorded_runs()? {
-                let loaded = scope.record_content(&run).and_then(|content| {
+                // None: it vanished since the directory was listed, so it is deleted, and not in the list.
+                let offered = scope.record_content(&run).and_then(|content| {
                     let Some(content) = content else {
-                        return Ok(None);
+                        return Ok(());
                     };
-                    let record = scope.load_record(&run, &content)?;
-                    Ok(Some((content, record)))
-                });
-                match loaded {
-                    // It vanished since the directory was listed: deleted, so not in the list.
-                    Ok(None) => {}
-                    Ok(Some((content, record))) => {
-                        if experiment.is_some_and(|wanted| wanted != record.experiment_id) {
-                            continue;
-                        }
-                        let keep = kept + content.len() <= KEPT_BYTES;
+                    let file = scope.tree.path(&layout::run_record(&run));
+                    let record = codec::parse_object(&file, &content)?;
+                    // What cannot be loaded is damaged, whatever a query sees of it.
+                    let loaded = codec::run_record(&file, record.clone())?;
+                    if experiment.is_some_and(|wanted| wanted != loaded.experiment_id) {
+                        return Ok(());
+                    }
+                    let derived = match with_derived {
+                        true => scope.derived_content(&run)?,
+                        false => None,
+                    };
+                    let derived_file = scope.tree.path(&layout::derived(&run));
+                    let derived = derived
+                        .as_deref()
+                        .map(|content| codec::parse_object(&derived_file, content))
+                        .transpose()?;
+                    let row = RecordRow::new(&record, derived.as_ref());
+                    pager.offer(&row, || {
+                        let columns = query.columns.as_ref();
+                        let shown = columns.map(|columns| {
+                            let values = columns.values(&row).into_iter();
+                            values
+                                .map(|value| value.as_ref().map(codec::print_line))
+                                .collect()
+                        });
+                        let keep = shown.is_none() && kept + content.len() <= KEPT_BYTES;
                         if keep {
                             kept += content.len();
                         }
-                        let content = keep.then_some(content);
-                        entries.push(Listed {
+                        Listed {
                             scope: index,
-                            key: Key::of(&record),
-                            run,
-                            content,
-                        });
-                    }
-                    Err(error) => list.damaged.push(damage(error)?),
+                            run: run.clone(),
+                            content: keep.then(|| content.clone()),
+                            row: shown,
+                        }
+                    });
+                    Ok(())
+                });
+                if let Err(error) = offered {
+                    list.damaged.push(damage(error)?);
                 }
             }
         }
-        entries.sort_by(|a, b| a.key.compare(&b.key));
-        list.entries = entries.into();
+        let page = pager.finish();
+        list.entries = page.rows.into();
+        list.total = page.total;
+        list.cursor = page.next;
         list.damaged.sort();
         Ok(list)
     }
@@ -128,6 +130,24 @@ impl RunList {
     #[must_use]
     pub fn damaged(&self) -> Vec<Damage> {
         self.damaged.clone()
+    }
+
+    /// Returns the names of the query's columns; none if it named none.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// Returns how many runs the query's filter matches, those that it leaves out for other reasons included.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Returns the cursor of the runs after these, if there are any.
+    #[must_use]
+    pub fn cursor(&self) -> Option<String> {
+        self.cursor.clone()
     }
 
     /// Takes the next record that is still there: its scope, its run and its content.
@@ -176,6 +196,14 @@ impl RunList {
         Ok(records)
     }
 
+    /// Returns the columns of the next runs, at most `limit`, each as JSON text. None left is the end, and there
+    /// is none if the query named no columns.
+    pub fn next_rows(&mut self, limit: u32) -> Vec<Vec<Option<String>>> {
+        let count = limit.clamp(1, MAX_PAGE) as usize;
+        let rows = self.entries.drain(..count.min(self.entries.len()));
+        rows.filter_map(|listed| listed.row).collect()
+    }
+
     /// Returns the next records as lines of JSON text. An empty text is the end.
     ///
     /// # Errors
@@ -185,23 +213,29 @@ impl RunList {
         let mut lines = String::new();
         loop {
             let before = lines.len();
+            if let Some(listed) = self.entries.front()
+                && let Some(row) = &listed.row
+            {
+                push_row(&mut lines, &self.columns, row);
+                if before > 0 && lines.len() > limit {
+                    lines.truncate(before);
+                    return Ok(lines);
+                }
+                self.entries.pop_front();
+                continue;
+            }
             let Some((scope, run, content)) = self.take()? else {
                 return Ok(lines);
             };
             if let Err(error) = json::minify(&content, &mut lines) {
                 lines.truncate(before);
-                let file = scope.tree.path(&crate::layout::run_record(&run));
+                let file = scope.tree.path(&layout::run_record(&run));
                 self.add_damage(Error::corrupt(file, Some(error.offset), error.reason))?;
                 continue;
             }
             lines.push('\n');
             if lines.len() > limit && before > 0 {
                 lines.truncate(before);
-                let key = Key {
-                    started: None,
-                    experiment: String::new(),
-                    run: String::new(),
-                };
                 let scope = self
                     .scopes
                     .iter()
@@ -210,13 +244,50 @@ impl RunList {
                 self.entries.push_front(Listed {
                     scope,
                     run,
-                    key,
                     content: Some(content),
+                    row: None,
                 });
                 return Ok(lines);
             }
         }
     }
+}
+
+/// Appends a row as an object of the columns that the run has.
+fn push_row(lines: &mut String, columns: &[String], row: &[Option<String>]) {
+    let there = columns
+        .iter()
+        .zip(row)
+        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    lines.push('{');
+    for (index, (name, value)) in there.enumerate() {
+        if index > 0 {
+            lines.push_str(", ");
+        }
+        lines.push_str(&codec::print_line(&Value::String(name.as_str().into())));
+        lines.push_str(": ");
+        lines.push_str(value);
+    }
+    lines.push_str("}\n");
+}
+
+fn column_names(query: &Query) -> Vec<String> {
+    let columns = query.columns.iter().flat_map(|columns| &columns.0);
+    columns.map(Column::to_string).collect()
+}
+
+/// Tells whether a query needs the derived metrics of runs.
+fn needs_derived(query: &Query) -> bool {
+    let mut needed = false;
+    query.for_each_field(|field| needed |= matches!(field, Field::Derived(_)));
+    let columns = query.columns.as_ref();
+    needed
+        || columns.is_some_and(|columns| {
+            columns
+                .0
+                .iter()
+                .any(|column| matches!(column, Column::Derived | Column::Field(Field::Derived(_))))
+        })
 }
 
 /// Turns the error of one file into an entry of the list of damaged ones; other errors stay errors.

@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::names::{ExperimentId, LogName, ManifestStamp, ResultName, RunId};
 use crate::ports::{Kind, Ports};
+use crate::query::{Query, QueryText};
 use crate::records::PreparedRecord;
 use crate::run_list::{Found, RunList};
 use crate::scope::{Scope, revision};
@@ -265,8 +266,20 @@ impl Store {
     /// # Errors
     /// `io`. A file that cannot be read is reported by the list and hides no other.
     pub fn list_run_records(&self, experiment_id: Option<&str>) -> Result<RunList> {
+        let query = Query::parse(&QueryText::default(), 0)?;
         let (scopes, damaged) = self.scopes()?;
-        RunList::open(scopes, experiment_id, damaged)
+        RunList::open(scopes, experiment_id, &query, damaged)
+    }
+
+    /// Lists the runs that a query asks for.
+    ///
+    /// # Errors
+    /// `invalid-query`, `io`. A file that cannot be read is reported by the list and hides no other.
+    pub fn query_runs(&self, query: &QueryText<'_>) -> Result<RunList> {
+        let now = self.scope.ports.clock.now() / 1_000;
+        let query = Query::parse(query, i64::try_from(now).unwrap_or(i64::MAX))?;
+        let (scopes, damaged) = self.scopes()?;
+        RunList::open(scopes, None, &query, damaged)
     }
 
     /// Says whether there is a file for the run's record.

@@ -136,6 +136,34 @@ fn lists_for_people_are_aligned_and_name_what_is_damaged() -> TestResult {
         &["runs", "--limit", "3"],
         &["-e", "curve_fit:1.0", "runs"],
         &["-e", "damaged:1", "runs"],
+        &[
+            "runs",
+            "--where",
+            r#"status = "success" and metrics.loss < 0.5"#,
+            "--columns",
+            "run_id, params.lr, metrics.loss, tags",
+            "--sort",
+            "metrics.loss desc",
+            "-n",
+            "4"
+        ],
+        &[
+            "-e",
+            "curve_fit:1.0",
+            "runs",
+            "--where",
+            r#"started_at > 2026-03-01T09:02:00Z or not tags exists"#,
+            "--count"
+        ],
+        &[
+            "-e",
+            "special:2",
+            "runs",
+            "--csv",
+            "--columns",
+            r#"run_id, duration_ms, metrics."nan", metrics.one, tags"#
+        ],
+        &["-e", "nobody", "runs", "--where", "duration_ms > 3 ms"],
         &["artifacts", "ab715c67c9710b4f"],
         &["artifacts", "run_1"],
         &["logs", "ab715c67c9710b4f"],
@@ -165,6 +193,15 @@ fn json_for_programs_is_stable() -> TestResult {
         &["experiments", "--json"],
         &["runs", "--json"],
         &["runs", "--json-lines", "-n", "1"],
+        &[
+            "-e",
+            "curve_fit:1.0",
+            "runs",
+            "--json",
+            "--columns",
+            "run_id, derived, metrics.loss"
+        ],
+        &["-e", "curve_fit:1.0", "runs", "--json", "--count"],
         &["logs", "ab715c67c9710b4f", "--json"],
         &["logs", "ab715c67c9710b4f", "run", "--json"],
         &["artifacts", "ab715c67c9710b4f", "--json"],

@@ -99,28 +99,66 @@ impl Seek for ArtifactReader {
 ///
 /// It lives in the store: after [`Store::close`](crate::Store::close) its calls are [`Error::Closed`].
 pub struct ArtifactWriter {
-    pub(crate) resource: Resource,
+    resource: Resource,
+    /// What was appended and does not fill a call yet: many writers write little at a time.
+    pending: Vec<u8>,
 }
 
 impl ArtifactWriter {
-    /// Appends bytes, however many.
+    pub(crate) fn new(resource: Resource) -> Self {
+        Self {
+            resource,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Appends bytes, however many. Less than 256 KiB may wait for more, and so may their error.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn append(&mut self, content: &[u8]) -> Result<()> {
-        content.chunks(CHUNK).try_for_each(|chunk| {
-            self.resource.call(|instance, resource| {
-                let guest = instance.bindings.metalab_store_store().artifact_writer();
-                guest.call_write(&mut instance.store, resource, chunk)
-            })
+    pub fn append(&mut self, mut content: &[u8]) -> Result<()> {
+        if !self.pending.is_empty() {
+            let (taken, rest) = content.split_at(content.len().min(CHUNK - self.pending.len()));
+            self.pending.extend_from_slice(taken);
+            content = rest;
+            if self.pending.len() < CHUNK {
+                return Ok(());
+            }
+            self.send_pending()?;
+        }
+        let (whole, rest) = content.split_at(content.len() - content.len() % CHUNK);
+        for chunk in whole.chunks(CHUNK) {
+            self.send(chunk)?;
+        }
+        self.pending.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn send(&self, chunk: &[u8]) -> Result<()> {
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().artifact_writer();
+            guest.call_write(&mut instance.store, resource, chunk)
         })
+    }
+
+    fn send_pending(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        self.send(&pending)?;
+        // Its space serves again.
+        self.pending = pending;
+        self.pending.clear();
+        Ok(())
     }
 
     /// Stores the artifact and returns its descriptor.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if size or hash are not those given, [`Error::Io`].
-    pub fn finish(self) -> Result<ArtifactDescriptor> {
+    pub fn finish(mut self) -> Result<ArtifactDescriptor> {
+        self.send_pending()?;
         self.resource.call(|instance, resource| {
             let guest = instance.bindings.metalab_store_store().artifact_writer();
             guest.call_finish(&mut instance.store, resource)
@@ -130,13 +168,12 @@ impl ArtifactWriter {
 
 impl Write for ArtifactWriter {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
-        let taken = content.len().min(CHUNK);
-        self.append(&content[..taken]).map_err(io::Error::other)?;
-        Ok(taken)
+        self.append(content).map_err(io::Error::other)?;
+        Ok(content.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.send_pending().map_err(io::Error::other)
     }
 }
 

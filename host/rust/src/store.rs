@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::pool::{Pool, Resource};
 use crate::types::{
     Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, LogChunk, Manifest,
-    ManifestHeader, Metric, RunRecord, StructuredResult, VersionedRun,
+    ManifestHeader, Metric, RunQuery, RunRecord, StructuredResult, VersionedRun,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -199,6 +199,20 @@ impl Store {
             guest
                 .store()
                 .call_list_run_records(&mut instance.store, store, experiment_id)
+        })?;
+        Ok(RunList { resource })
+    }
+
+    /// Lists the runs that a query asks for, a page at a time. `docs/query-language.md` is about queries.
+    ///
+    /// # Errors
+    /// [`Error::InvalidQuery`] with the place and what was expected there; [`Error::Io`].
+    pub fn query_runs(&self, query: &RunQuery) -> Result<RunList> {
+        let resource = self.0.pool.open_resource(|instance, store| {
+            let guest = instance.bindings.metalab_store_store();
+            guest
+                .store()
+                .call_query_runs(&mut instance.store, store, query)
         })?;
         Ok(RunList { resource })
     }
@@ -408,7 +422,7 @@ impl Store {
                 .store()
                 .call_create_artifact(&mut instance.store, store, descriptor)
         })?;
-        Ok(ArtifactWriter { resource })
+        Ok(ArtifactWriter::new(resource))
     }
 
     /// Returns the bytes of an artifact.
@@ -519,6 +533,55 @@ impl RunList {
         self.resource.call(|instance, resource| {
             let guest = instance.bindings.metalab_store_store().run_list();
             Ok(Ok(guest.call_damaged(&mut instance.store, resource)?))
+        })
+    }
+
+    /// Returns the columns of the next runs: at most `limit`, or 4,096. Each value is JSON text, or none if the run
+    /// does not have it. An empty page is the end.
+    ///
+    /// # Errors
+    /// [`Error::Trap`].
+    pub fn next_rows(&mut self, limit: u32) -> Result<Vec<Vec<Option<String>>>> {
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().run_list();
+            Ok(Ok(guest.call_next_rows(
+                &mut instance.store,
+                resource,
+                limit,
+            )?))
+        })
+    }
+
+    /// Returns the names of the query's columns, in its order; none if it named none.
+    ///
+    /// # Errors
+    /// [`Error::Trap`].
+    pub fn columns(&mut self) -> Result<Vec<String>> {
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().run_list();
+            Ok(Ok(guest.call_columns(&mut instance.store, resource)?))
+        })
+    }
+
+    /// Returns how many runs the query's filter matches, those before its cursor and beyond its limit too.
+    ///
+    /// # Errors
+    /// [`Error::Trap`].
+    pub fn total(&mut self) -> Result<u64> {
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().run_list();
+            Ok(Ok(guest.call_total(&mut instance.store, resource)?))
+        })
+    }
+
+    /// Returns the cursor of the runs after these, if the query had a limit and there are more.
+    ///
+    /// # Errors
+    /// [`Error::Trap`].
+    pub fn cursor(&mut self) -> Result<Option<String>> {
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().run_list();
+            Ok(Ok(guest.call_cursor(&mut instance.store, resource)?))
         })
     }
 

@@ -6,7 +6,7 @@
 use crate::bindings::exports::metalab::store as exports;
 
 pub use exports::config::{Access, Durability, ExperimentList, Locator};
-pub use exports::store::{ArtifactReference, Expectation};
+pub use exports::store::{ArtifactReference, Expectation, RunQuery};
 pub use exports::types::{
     ArtifactDescriptor, Conflict, Corrupt, Damage, DatabaseError, InvalidName, InvalidQuery,
     IoError, LogChunk, Manifest, ManifestHeader, Metric, MetricValue, Missing, NameKind,
@@ -51,6 +51,19 @@ impl RunRecord {
             artifacts: Vec::new(),
             schema_version: String::new(),
             unknown: "{}".to_owned(),
+        }
+    }
+}
+
+impl Default for RunQuery {
+    /// All runs, the newest start first, whole.
+    fn default() -> Self {
+        Self {
+            filter: String::new(),
+            sort: String::new(),
+            columns: String::new(),
+            limit: None,
+            cursor: None,
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use super::{Context, Outcome, table, text};
 use comfy_table::{Cell, Table};
-use metalab_store::types::{Metric, MetricValue, RunRecord};
+use metalab_store::RunList;
+use metalab_store::types::{Metric, MetricValue, RunQuery, RunRecord};
+use serde_json::json;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 
 /// How many bytes of lines are asked for at once.
 const PAGE_BYTES: u32 = 4 << 20;
@@ -15,90 +17,230 @@ const PAGE: u32 = 1024;
 /// How many columns of metrics a table has at most.
 const METRICS: usize = 4;
 
+/// The columns that CSV has if none are asked for.
+const CSV_COLUMNS: &str = "run_id, experiment_id, status, started_at, finished_at, duration_ms";
+
 #[derive(clap::Args)]
 pub(super) struct Runs {
+    /// Show only runs of which this is true, as in `status = "failed" and metrics.loss < 0.5`
+    #[arg(
+        long = "where",
+        value_name = "FILTER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    filter: String,
+    /// Sort by these keys, as in `metrics.loss, started_at desc`; by default the newest come first
+    #[arg(
+        long,
+        value_name = "KEYS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    sort: String,
+    /// Show these columns, as in `run_id, params.lr, metrics.loss`
+    #[arg(
+        long,
+        value_name = "COLUMNS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    columns: String,
     /// Show at most so many runs
     #[arg(short = 'n', long, value_name = "N")]
-    limit: Option<u64>,
-    /// Print JSON lines: each run's record on a line of its own, as `put` reads it
+    limit: Option<u32>,
+    /// Go on after the runs that came with this cursor, of the same filter and sort keys
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// Print only how many runs there are
+    #[arg(long, conflicts_with_all = ["columns", "sort", "limit", "cursor", "json_lines", "csv"])]
+    count: bool,
+    /// Print JSON lines: each run on a line of its own; whole records are as `put` reads them
     #[arg(long)]
     json_lines: bool,
+    /// Print CSV
+    #[arg(long, conflicts_with = "json_lines")]
+    csv: bool,
 }
 
 impl Runs {
     pub(super) fn run(&self, context: &mut Context) -> Outcome {
-        if context.json || self.json_lines {
-            self.print_json(context)
-        } else {
-            self.print_table(context)
-        }
-    }
-
-    /// Prints the records as their files hold them: no number passes through another representation.
-    fn print_json(&self, context: &mut Context) -> Outcome {
         let store = context.reader()?;
-        let mut list = store.list_runs(None)?;
-        let mut left = self.limit.unwrap_or(u64::MAX);
-        let mut first = true;
-        if !self.json_lines {
-            write!(context.out, "{{\"runs\": [")?;
-        }
-        'pages: loop {
-            let page = list.next_lines(PAGE_BYTES)?;
-            if page.is_empty() {
-                break;
-            }
-            for line in page.lines() {
-                if left == 0 {
-                    break 'pages;
-                }
-                left -= 1;
-                if self.json_lines {
-                    writeln!(context.out, "{line}")?;
-                } else {
-                    write!(context.out, "{}\n{line}", if first { "" } else { "," })?;
-                }
-                first = false;
-            }
-        }
-        let damaged = list.damaged()?;
-        if self.json_lines {
-            context.out.flush()?;
-            context.warn_of_damage(&damaged);
+        let columns = if self.csv && self.columns.is_empty() {
+            CSV_COLUMNS
         } else {
-            let damaged = serde_json::to_string(&damaged).map_err(std::io::Error::from)?;
-            writeln!(context.out, "\n], \"damaged\": {damaged}}}")?;
+            &self.columns
+        };
+        let mut list = store.query_runs(&RunQuery {
+            filter: self.filter.clone(),
+            sort: self.sort.clone(),
+            columns: columns.to_owned(),
+            // Counting needs none of them.
+            limit: if self.count { Some(0) } else { self.limit },
+            cursor: self.cursor.clone(),
+        })?;
+        if self.count {
+            return print_count(context, &mut list);
         }
-        Ok(())
-    }
-
-    fn print_table(&self, context: &mut Context) -> Outcome {
-        let store = context.reader()?;
-        let mut list = store.list_runs(None)?;
-        let limit = self.limit.unwrap_or(u64::MAX);
-        let mut records: Vec<RunRecord> = Vec::new();
-        while (records.len() as u64) < limit {
-            let wanted = limit - records.len() as u64;
-            let page = list.next(u32::try_from(wanted).unwrap_or(PAGE).min(PAGE))?;
-            if page.is_empty() {
-                break;
-            }
-            records.extend(page);
-        }
-        let damaged = list.damaged()?;
-        let left = list.remaining()?;
-        if !records.is_empty() {
-            write!(context.out, "{}", format_runs(&records))?;
-        } else if left == 0 {
-            writeln!(context.out, "No runs found")?;
-        }
-        if left > 0 {
-            writeln!(context.out, "and {left} more")?;
+        if self.csv {
+            print_csv(context, &mut list)?;
+        } else if self.json_lines {
+            print_lines(context, &mut list)?;
+        } else if context.json {
+            return print_json(context, &mut list);
+        } else if self.columns.is_empty() {
+            print_table(context, &mut list)?;
+        } else {
+            print_columns(context, &mut list)?;
         }
         context.out.flush()?;
-        context.warn_of_damage(&damaged);
+        context.warn_of_damage(&list.damaged()?);
+        if list.cursor()?.is_some() {
+            let left = match (&self.cursor, self.limit) {
+                (None, Some(shown)) => list.total()?.saturating_sub(shown.into()).to_string(),
+                _ => "some".to_owned(),
+            };
+            let message = format!("{left} more; with --json there is a cursor to go on from");
+            context.remark("note", &message);
+        }
         Ok(())
     }
+}
+
+fn print_count(context: &mut Context, list: &mut RunList) -> Outcome {
+    let (runs, damaged) = (list.total()?, list.damaged()?);
+    if context.json {
+        return context.print_json(&json!({"runs": runs, "damaged": damaged}));
+    }
+    writeln!(context.out, "{runs}")?;
+    context.out.flush()?;
+    context.warn_of_damage(&damaged);
+    Ok(())
+}
+
+/// Prints the records as their files hold them: no number passes through another representation.
+fn print_lines(context: &mut Context, list: &mut RunList) -> Outcome {
+    loop {
+        let page = list.next_lines(PAGE_BYTES)?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        context.out.write_all(page.as_bytes())?;
+    }
+}
+
+/// Prints the records as their files hold them, in one JSON document.
+fn print_json(context: &mut Context, list: &mut RunList) -> Outcome {
+    let mut first = true;
+    write!(context.out, "{{\"runs\": [")?;
+    loop {
+        let page = list.next_lines(PAGE_BYTES)?;
+        if page.is_empty() {
+            break;
+        }
+        for line in page.lines() {
+            write!(context.out, "{}\n{line}", if first { "" } else { "," })?;
+            first = false;
+        }
+    }
+    let rest = json!({
+        "total": list.total()?,
+        "cursor": list.cursor()?,
+        "damaged": list.damaged()?,
+    });
+    let rest = rest.to_string();
+    // The document was opened above.
+    writeln!(context.out, "\n], {}", rest.trim_start_matches('{'))?;
+    Ok(())
+}
+
+fn print_csv(context: &mut Context, list: &mut RunList) -> Outcome {
+    let broken = |error: csv::Error| io::Error::other(error);
+    let mut writer = csv::Writer::from_writer(&mut context.out);
+    writer.write_record(list.columns()?).map_err(broken)?;
+    loop {
+        let rows = list.next_rows(PAGE)?;
+        if rows.is_empty() {
+            writer.flush()?;
+            return Ok(());
+        }
+        for row in rows {
+            writer.write_record(row.iter().map(plain)).map_err(broken)?;
+        }
+    }
+}
+
+/// Prints a table of the columns that were asked for.
+fn print_columns(context: &mut Context, list: &mut RunList) -> Outcome {
+    let columns = list.columns()?;
+    let mut rows = Vec::new();
+    loop {
+        let page = list.next_rows(PAGE)?;
+        if page.is_empty() {
+            break;
+        }
+        rows.extend(page);
+    }
+    if rows.is_empty() {
+        writeln!(context.out, "No runs found")?;
+        return Ok(());
+    }
+    let is_number = |value: &String| !value.starts_with(['"', '[', '{', 't', 'f', 'n']);
+    let numeric: Vec<bool> = (0..columns.len())
+        .map(|index| {
+            let values = rows.iter().filter_map(|row| row.get(index)?.as_ref());
+            values.clone().count() > 0 && values.clone().all(is_number)
+        })
+        .collect();
+    let cell = |(numeric, content): (&bool, String)| {
+        if *numeric {
+            table::number(&content)
+        } else {
+            table::text(&content)
+        }
+    };
+    let heading = numeric.iter().zip(columns).map(cell).collect();
+    let rows = rows
+        .iter()
+        .map(|row| {
+            numeric
+                .iter()
+                .zip(row.iter().map(plain))
+                .map(cell)
+                .collect()
+        })
+        .collect();
+    write!(
+        context.out,
+        "{}",
+        table::lines(table::table(heading, rows), 0)
+    )?;
+    Ok(())
+}
+
+/// Returns a value as tables show it: a text without its quotes, anything else as it is, nothing for none.
+fn plain(value: &Option<String>) -> String {
+    let Some(value) = value else {
+        return String::new();
+    };
+    serde_json::from_str::<String>(value).unwrap_or_else(|_| value.clone())
+}
+
+fn print_table(context: &mut Context, list: &mut RunList) -> Outcome {
+    let mut records: Vec<RunRecord> = Vec::new();
+    loop {
+        let page = list.next(PAGE)?;
+        if page.is_empty() {
+            break;
+        }
+        records.extend(page);
+    }
+    if records.is_empty() {
+        writeln!(context.out, "No runs found")?;
+    } else {
+        write!(context.out, "{}", format_runs(&records))?;
+    }
+    Ok(())
 }
 
 /// Makes the table of some runs, with as many metrics as fit the terminal.
