@@ -9,7 +9,7 @@ use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Durability, StoreOptions};
 use crate::names::{ExperimentId, RunId};
-use crate::ports::{Lock, LockError, LockMode, LockTarget, Ports};
+use crate::ports::{Kind, Lock, LockError, LockMode, LockTarget, Ports};
 use crate::segment::low_half;
 use crate::tree::{Overlay, Tree};
 use sha2::{Digest, Sha256};
@@ -132,11 +132,41 @@ impl Scope {
             if let Some(experiment) = &self.experiment {
                 meta.insert("experiment_id", Value::String(experiment.as_str().into()));
             }
-            // Without a lock, and before anything is promised about this directory.
-            let text = codec::print(&Value::Object(meta)).into_bytes();
-            self.make(&Change::put(layout::meta(), None, text))?;
+            // One creates it at a time, so that a stage file beside it is one that a dead writer left.
+            // Without the lock it is created all the same.
+            let timeout = self.options.lock_timeout_ms;
+            let target = LockTarget::Maintenance;
+            let creating = self
+                .ports
+                .roots
+                .acquire(target, LockMode::Exclusive, timeout)
+                .ok();
+            if creating.is_some() {
+                self.sweep_meta_stages()?;
+            }
+            if self.tree.stat(&layout::meta())?.is_none() {
+                // Before anything is promised about this directory.
+                let text = codec::print(&Value::Object(meta)).into_bytes();
+                self.make(&Change::put(layout::meta(), None, text))?;
+            }
         } else if created && self.options.durability == Durability::Full {
             self.tree.sync_directory(&layout::directory(Top::Root))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what writers left that were killed while they created `_meta.json`.
+    fn sweep_meta_stages(&self) -> Result<()> {
+        let root = layout::directory(Top::Root);
+        let meta = layout::meta().stage(0);
+        let (mark, _) = meta.file_name().split_at(meta.file_name().len() - 8);
+        for entry in self.tree.list(&root)? {
+            if entry.kind == Kind::File
+                && entry.name.starts_with(mark)
+                && layout::is_stage_name(&entry.name)
+            {
+                self.tree.remove(&root.child(&entry.name)?)?;
+            }
         }
         Ok(())
     }
