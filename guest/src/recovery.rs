@@ -345,6 +345,17 @@ fn segment_ids(tree: &Tree) -> Result<Vec<u64>> {
         .collect())
 }
 
+/// Returns the number of every writer that has a segment or the file of a lock.
+fn writer_ids(tree: &Tree) -> Result<BTreeSet<u64>> {
+    let entries = tree.list(&layout::directory(Top::Index))?;
+    let id = |name: &str| layout::segment_of(name).or_else(|| layout::segment_lock_of(name));
+    Ok(entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::File)
+        .filter_map(|entry| id(&entry.name))
+        .collect())
+}
+
 /// Reads a segment; none if it is no segment that this version knows, or vanished.
 fn read_segment(
     tree: &Tree,
@@ -357,9 +368,9 @@ fn read_segment(
 impl Scope {
     /// Does what dead writers left to do, and removes what they left behind.
     pub(crate) fn recover(&self) -> Result<()> {
-        let ids = segment_ids(&self.tree)?;
+        let writers = writer_ids(&self.tree)?;
         let staged = self.staged_tokens()?;
-        if ids.is_empty() && staged.is_empty() {
+        if writers.is_empty() && staged.is_empty() {
             return Ok(());
         }
         let timeout = self.options.lock_timeout_ms;
@@ -403,6 +414,7 @@ impl Scope {
             drop(found.lock);
         }
         self.sweep_staging(&staged)?;
+        self.sweep_locks(&writers)?;
         if removed {
             self.tree.sync_directory(&layout::directory(Top::Index))?;
         }
@@ -639,6 +651,20 @@ impl Scope {
             }
             self.tree.remove(&lock_file(owner)?)?;
             drop(lock);
+        }
+        Ok(())
+    }
+
+    /// Removes the lock files of writers that died before they began a segment.
+    fn sweep_locks(&self, writers: &BTreeSet<u64>) -> Result<()> {
+        for id in writers {
+            if self.tree.stat(&layout::journal_segment(*id))?.is_none()
+                && self.tree.stat(&lock_file(*id)?)?.is_some()
+                && let Some(lock) = self.dead_writer(*id)?
+            {
+                self.tree.remove(&lock_file(*id)?)?;
+                drop(lock);
+            }
         }
         Ok(())
     }
