@@ -58,6 +58,8 @@ struct Found {
 /// One call of a segment.
 struct Promise<'f> {
     call: &'f Call,
+    /// The number of the writer.
+    writer: u64,
     standing: Standing,
     cancelled: bool,
 }
@@ -268,6 +270,7 @@ fn in_order(found: &[Found]) -> BTreeMap<&LockName, Vec<Promise<'_>>> {
             if let Entry::Call(call) = entry {
                 all.entry(&call.lock).or_default().push(Promise {
                     call,
+                    writer: found.id,
                     standing: found.standing,
                     cancelled: cancelled.contains(frame),
                 });
@@ -296,28 +299,43 @@ fn durable_up_to(promises: &[Promise<'_>], stored: u64) -> u64 {
         .unwrap_or_default()
 }
 
+/// What may be lost of a file.
+struct Lost<'f> {
+    path: StorePath,
+    /// What was promised of it, in order.
+    steps: Vec<&'f Step>,
+    /// The number of the writer that had the last word.
+    writer: u64,
+}
+
 /// Collects what concerns each file under one lock and may be lost; only files whose last word is a writer's
 /// of this machine that went down.
-fn lost_steps<'f>(promises: &[Promise<'f>], stored: u64) -> Vec<(StorePath, Vec<&'f Step>)> {
+fn lost_steps<'f>(promises: &[Promise<'f>], stored: u64) -> Vec<Lost<'f>> {
     let durable = durable_up_to(promises, stored);
-    let mut files: BTreeMap<&str, (Standing, Vec<&'f Step>)> = BTreeMap::new();
+    let mut files: BTreeMap<&str, (&Promise<'f>, Vec<&'f Step>)> = BTreeMap::new();
     for promise in promises {
         if promise.cancelled || promise.call.generation <= durable {
             continue;
         }
         for step in &promise.call.steps {
-            let (standing, steps) = files
+            let (last, steps) = files
                 .entry(step.path())
-                .or_insert((Standing::Foreign, Vec::new()));
-            *standing = promise.standing;
+                .or_insert_with(|| (promise, Vec::new()));
+            *last = promise;
             steps.push(step);
         }
     }
     files
         .into_iter()
-        .filter(|(_, (standing, _))| *standing == Standing::Lost)
-        // A path that is not one of the format's was not written by this store.
-        .filter_map(|(path, (_, steps))| Some((layout::parse(path)?, steps)))
+        .filter(|(_, (last, _))| last.standing == Standing::Lost)
+        .filter_map(|(path, (last, steps))| {
+            Some(Lost {
+                // A path that is not one of the format's was not written by this store.
+                path: layout::parse(path)?,
+                steps,
+                writer: last.writer,
+            })
+        })
         .collect()
 }
 
@@ -483,11 +501,11 @@ impl Scope {
             };
             let stored = lock.content().map(|content| generation_of(&content));
             let stored = stored.map_err(|reason| maintenance_failed(&reason))?;
-            for (path, steps) in lost_steps(&promises, stored) {
-                let verdict = judge(&self.tree, &path, &steps)?;
-                self.carry_out_verdict(&path, verdict)?;
-                if matches!(steps.last(), Some(Step::Remove { .. })) {
-                    self.remove_empty_directory(&path)?;
+            for lost in lost_steps(&promises, stored) {
+                let verdict = judge(&self.tree, &lost.path, &lost.steps)?;
+                self.carry_out_verdict(lost.writer, &lost.path, verdict)?;
+                if matches!(lost.steps.last(), Some(Step::Remove { .. })) {
+                    self.remove_empty_directory(&lost.path)?;
                 }
             }
         }
@@ -510,13 +528,16 @@ impl Scope {
         Ok(held.lock)
     }
 
-    fn carry_out_verdict(&self, path: &StorePath, verdict: Verdict) -> Result<()> {
+    /// Does what is to be done about a file. A stage file is named as the dead writer would have named it,
+    /// so that it is swept with the others if this recovery does not come to its end.
+    fn carry_out_verdict(&self, writer: u64, path: &StorePath, verdict: Verdict) -> Result<()> {
         match verdict {
             Verdict::Keep => Ok(()),
             Verdict::Remove => self.tree.remove(path).map(drop),
             Verdict::Rename(stage) => self.rename_into_place(&stage, path),
             Verdict::Write(content) => {
-                let stage = self.stage(path);
+                let stage = path.stage(low_half(writer));
+                self.tree.remove(&stage)?;
                 let written = self
                     .write_stage(&stage, &content, false)
                     .and_then(|()| self.tree.rename(&stage, path));
@@ -555,13 +576,13 @@ impl Scope {
                 && call.steps.len() > 1
                 && !settled.contains(frame)
             {
-                self.finish_call(call, all)?;
+                self.finish_call(dead.id, call, all)?;
             }
         }
         Ok(())
     }
 
-    fn finish_call(&self, call: &Call, all: &[Found]) -> Result<()> {
+    fn finish_call(&self, writer: u64, call: &Call, all: &[Found]) -> Result<()> {
         let Some(lock) = self.lock_again(&call.lock)? else {
             return Ok(());
         };
@@ -596,7 +617,7 @@ impl Scope {
         }
         for (path, step) in left {
             let verdict = judge(&self.tree, &path, &[step])?;
-            self.carry_out_verdict(&path, verdict)?;
+            self.carry_out_verdict(writer, &path, verdict)?;
             if matches!(step, Step::Remove { .. }) {
                 self.remove_empty_directory(&path)?;
             }
@@ -708,7 +729,7 @@ impl Scope {
         let mut files = BTreeMap::new();
         for (name, promises) in in_order(&found) {
             let stored = self.stored_generation(name)?;
-            for (path, steps) in lost_steps(&promises, stored) {
+            for Lost { path, steps, .. } in lost_steps(&promises, stored) {
                 let overlaid = match judge(&self.tree, &path, &steps)? {
                     Verdict::Keep => continue,
                     Verdict::Write(content) => Overlaid::Content(content.into()),
