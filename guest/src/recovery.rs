@@ -420,13 +420,16 @@ impl Scope {
             }
         }
         let dead = |found: &Found| found.standing != Standing::Foreign;
+        for found in found.iter().filter(|found| dead(found)) {
+            self.sweep(found)?;
+        }
+        // Stage files are gone for good before the segments that name them are.
         if found.iter().any(dead) {
             self.sync_all()?;
         }
         let mut removed = false;
         for found in found.into_iter().filter(dead) {
             removed = true;
-            self.sweep(&found)?;
             self.tree.remove(&layout::journal_segment(found.id))?;
             self.tree.remove(&lock_file(found.id)?)?;
             drop(found.lock);
