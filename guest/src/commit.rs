@@ -33,6 +33,8 @@ pub(crate) struct Journal {
     writer: RefCell<Option<Writer>>,
     /// Counts the segments begun, so that others can tell whether one was retired meanwhile.
     epoch: Cell<u64>,
+    /// Whether the name of the staging directory is known to be durable.
+    staging_named: Cell<bool>,
 }
 
 /// Something locked, or not where the file system has no working locks.
@@ -369,7 +371,17 @@ impl Scope {
 
     /// Names a file in the staging directory so that its writer can be told.
     fn staging(&self, token: Option<u32>) -> Result<StorePath> {
-        self.tree.ensure_directory(&layout::staging_directory())?;
+        let created = self.tree.ensure_directory(&layout::staging_directory())?;
+        if (created || !self.journal.staging_named.get())
+            && self.options.durability == Durability::Full
+        {
+            // Who created it may have been killed before its name was durable, and its files with it.
+            self.tree
+                .sync_directory(&layout::directory(layout::Top::Index))?;
+            self.tree
+                .sync_directory(&layout::directory(layout::Top::Root))?;
+            self.journal.staging_named.set(true);
+        }
         let random = self.ports.random.next();
         Ok(layout::staging(match token {
             Some(token) => (u64::from(token) << 32) | (random >> 32),

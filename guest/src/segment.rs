@@ -212,6 +212,8 @@ impl Segment {
             .map_err(|reason| Error::io(tree.path(&self.path), "sync", reason))?;
         if !self.named {
             tree.sync_directory(&layout::directory(Top::Index))?;
+            // Whoever created `.index` may have been killed before it made that name durable.
+            tree.sync_directory(&layout::directory(Top::Root))?;
             self.named = true;
         }
         Ok(())
