@@ -155,8 +155,8 @@ impl Current {
 }
 
 /// Judges a file by the steps that concern it, the last one deciding. They are in order, none cancelled,
-/// none known to be durable.
-fn judge(tree: &Tree, path: &StorePath, steps: &[&Step]) -> Result<Verdict> {
+/// none known to be durable; those before them that are durable only tell what later ones refer to.
+fn judge(tree: &Tree, path: &StorePath, durable: &[&Step], steps: &[&Step]) -> Result<Verdict> {
     let Some((last, earlier)) = steps.split_last() else {
         return Ok(Verdict::Keep);
     };
@@ -168,69 +168,66 @@ fn judge(tree: &Tree, path: &StorePath, steps: &[&Step]) -> Result<Verdict> {
         Step::Put { written, .. } => current.is(written),
         Step::Remove { .. } => matches!(current, Current::Absent),
     });
-    let less = |content: &[u8]| current.is_less_than(content);
-    let half_written = steps.iter().any(|step| match step {
-        Step::Put {
-            source: Source::Inline(content),
-            ..
-        } => less(content),
-        _ => false,
-    });
+    let (content, half_written) = contents(&current, durable, steps);
+    let lost = seen_before || half_written;
     match last {
         Step::Remove { .. } => Ok(match current {
-            Current::File { .. } if seen_before || half_written => Verdict::Remove,
+            Current::File { .. } if lost => Verdict::Remove,
             _ => Verdict::Keep,
         }),
         Step::Put {
-            written, source, ..
+            source: Source::Staged(stage),
+            written,
+            ..
         } => {
-            if let Source::Staged(stage) = source {
-                // Its content was durable before the entry was; only the name may be lost.
-                let Some(stage) = layout::parse_staging(stage) else {
-                    return Ok(Verdict::Keep);
-                };
-                let whole = tree
-                    .stat(&stage)?
-                    .is_some_and(|stat| stat.kind == Kind::File && stat.size == written.size);
-                return Ok(if whole && seen_before {
-                    Verdict::Rename(stage)
-                } else {
-                    Verdict::Keep
-                });
-            }
-            if current.is(written) {
-                return Ok(Verdict::Keep);
-            }
-            let Some(content) = final_content(&current, steps, written) else {
+            // Its content was durable before the entry was; only the name may be lost.
+            let Some(stage) = layout::parse_staging(stage) else {
                 return Ok(Verdict::Keep);
             };
-            Ok(if seen_before || half_written || less(&content) {
-                Verdict::Write(content)
+            let whole = tree
+                .stat(&stage)?
+                .is_some_and(|stat| stat.kind == Kind::File && stat.size == written.size);
+            Ok(if whole && lost {
+                Verdict::Rename(stage)
             } else {
                 Verdict::Keep
             })
         }
+        Step::Put { written, .. } => Ok(match content {
+            _ if current.is(written) => Verdict::Keep,
+            Some(content) if lost && Fingerprint::of(&content) == *written => {
+                Verdict::Write(content)
+            }
+            _ => Verdict::Keep,
+        }),
     }
 }
 
-/// Makes the content that the last step wrote, from contents in the journal and patches of them.
-fn final_content(current: &Current, steps: &[&Step], written: &Fingerprint) -> Option<Vec<u8>> {
+/// Makes the content that the last step wrote, from contents in the journal and patches of them; and says
+/// whether the file holds less of what any step wrote.
+fn contents(current: &Current, durable: &[&Step], steps: &[&Step]) -> (Option<Vec<u8>>, bool) {
     let mut content: Option<Vec<u8>> = None;
-    for step in steps {
-        let Step::Put {
-            previous, source, ..
-        } = step
-        else {
-            content = None;
-            continue;
-        };
-        content = match source {
-            Source::Inline(bytes) => Some(bytes.clone()),
-            Source::Staged(_) => None,
-            Source::Patch {
-                at,
-                removed,
-                insert,
+    let mut half_written = false;
+    for (index, step) in durable.iter().chain(steps).enumerate() {
+        content = match step {
+            Step::Remove { .. } => None,
+            Step::Put {
+                source: Source::Staged(_),
+                ..
+            } => None,
+            Step::Put {
+                source: Source::Inline(bytes),
+                ..
+            } => Some(bytes.clone()),
+            Step::Put {
+                source:
+                    Source::Patch {
+                        at,
+                        removed,
+                        insert,
+                    },
+                previous,
+                ..
             } => {
                 let base = content.or_else(|| match current {
                     Current::File {
@@ -242,8 +239,13 @@ fn final_content(current: &Current, steps: &[&Step], written: &Fingerprint) -> O
                 base.and_then(|base| patched(&base, *at, *removed, insert))
             }
         };
+        if index >= durable.len()
+            && let Some(content) = &content
+        {
+            half_written |= current.is_less_than(content);
+        }
     }
-    content.filter(|content| Fingerprint::of(content) == *written)
+    (content, half_written)
 }
 
 fn patched(base: &[u8], at: u64, removed: u64, insert: &[u8]) -> Option<Vec<u8>> {
@@ -302,7 +304,9 @@ fn durable_up_to(promises: &[Promise<'_>], stored: u64) -> u64 {
 /// What may be lost of a file.
 struct Lost<'f> {
     path: StorePath,
-    /// What was promised of it, in order.
+    /// What was promised of it and is durable, as far as it is still in a segment.
+    durable: Vec<&'f Step>,
+    /// What was promised of it since, in order.
     steps: Vec<&'f Step>,
     /// The number of the writer that had the last word.
     writer: u64,
@@ -311,32 +315,32 @@ struct Lost<'f> {
 /// Collects what concerns each file under one lock and may be lost; only files whose last word is a writer's
 /// of this machine that went down.
 fn lost_steps<'f>(promises: &[Promise<'f>], stored: u64) -> Vec<Lost<'f>> {
-    let durable = durable_up_to(promises, stored);
-    let mut files: BTreeMap<&str, (&Promise<'f>, Vec<&'f Step>)> = BTreeMap::new();
-    for promise in promises {
-        if promise.cancelled || promise.call.generation <= durable {
-            continue;
-        }
+    let durable_up_to = durable_up_to(promises, stored);
+    let mut files: BTreeMap<&str, Vec<(&Promise<'f>, &'f Step)>> = BTreeMap::new();
+    for promise in promises.iter().filter(|promise| !promise.cancelled) {
         for step in &promise.call.steps {
-            let (last, steps) = files
-                .entry(step.path())
-                .or_insert_with(|| (promise, Vec::new()));
-            *last = promise;
-            steps.push(step);
+            let steps = files.entry(step.path()).or_default();
+            steps.push((promise, step));
         }
     }
-    files
-        .into_iter()
-        .filter(|(_, (last, _))| last.standing == Standing::Lost)
-        .filter_map(|(path, (last, steps))| {
-            Some(Lost {
-                // A path that is not one of the format's was not written by this store.
-                path: layout::parse(path)?,
-                steps,
+    let mut lost = Vec::new();
+    for (path, steps) in files {
+        let durable = |(promise, _): &(&Promise<'_>, _)| promise.call.generation <= durable_up_to;
+        let (durable, steps): (Vec<_>, Vec<_>) = steps.into_iter().partition(durable);
+        if let Some((last, _)) = steps.last()
+            && last.standing == Standing::Lost
+            // A path that is not one of the format's was not written by this store.
+            && let Some(path) = layout::parse(path)
+        {
+            lost.push(Lost {
+                path,
                 writer: last.writer,
-            })
-        })
-        .collect()
+                durable: durable.into_iter().map(|(_, step)| step).collect(),
+                steps: steps.into_iter().map(|(_, step)| step).collect(),
+            });
+        }
+    }
+    lost
 }
 
 /// Says what a segment is, by where it was written. Its writer is known to be gone.
@@ -505,7 +509,7 @@ impl Scope {
             let stored = lock.content().map(|content| generation_of(&content));
             let stored = stored.map_err(|reason| maintenance_failed(&reason))?;
             for lost in lost_steps(&promises, stored) {
-                let verdict = judge(&self.tree, &lost.path, &lost.steps)?;
+                let verdict = judge(&self.tree, &lost.path, &lost.durable, &lost.steps)?;
                 self.carry_out_verdict(lost.writer, &lost.path, verdict)?;
                 if matches!(lost.steps.last(), Some(Step::Remove { .. })) {
                     self.remove_empty_directory(&lost.path)?;
@@ -619,7 +623,7 @@ impl Scope {
             return Ok(());
         }
         for (path, step) in left {
-            let verdict = judge(&self.tree, &path, &[step])?;
+            let verdict = judge(&self.tree, &path, &[], &[step])?;
             self.carry_out_verdict(writer, &path, verdict)?;
             if matches!(step, Step::Remove { .. }) {
                 self.remove_empty_directory(&path)?;
@@ -732,14 +736,15 @@ impl Scope {
         let mut files = BTreeMap::new();
         for (name, promises) in in_order(&found) {
             let stored = self.stored_generation(name)?;
-            for Lost { path, steps, .. } in lost_steps(&promises, stored) {
-                let overlaid = match judge(&self.tree, &path, &steps)? {
+            for lost in lost_steps(&promises, stored) {
+                let verdict = judge(&self.tree, &lost.path, &lost.durable, &lost.steps)?;
+                let overlaid = match verdict {
                     Verdict::Keep => continue,
                     Verdict::Write(content) => Overlaid::Content(content.into()),
                     Verdict::Rename(stage) => Overlaid::Moved(stage),
                     Verdict::Remove => Overlaid::Removed,
                 };
-                files.insert(path, overlaid);
+                files.insert(lost.path, overlaid);
             }
         }
         Ok((!files.is_empty()).then(|| Overlay::new(files, lost)))
