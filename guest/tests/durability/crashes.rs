@@ -2,8 +2,8 @@
 //! there, what was under way is there wholly or not at all, and nothing is left lying around.
 
 use crate::script::{
-    Allowed, Soft, World, canonical, check_model, dump, is_many_calls, leftovers, open, samples,
-    script, seed,
+    Allowed, Soft, World, appended_to, canonical, check_model, dump, is_many_calls, leftovers,
+    open, samples, script, seed,
 };
 use crate::sim::{Disk, Numbers, SimDisk, Tree};
 use metalab_store_guest::model::Access;
@@ -160,6 +160,7 @@ fn crash_everywhere(share: usize, shares: usize) {
     let mut before = Allowed {
         tree: Tree::new(),
         soft: Soft::new(),
+        under_way: false,
     };
     for operation in script(seed) {
         if !world.can(&operation) {
@@ -174,7 +175,15 @@ fn crash_everywhere(share: usize, shares: usize) {
         let after = Allowed {
             tree,
             soft: world.soft.clone(),
+            under_way: false,
         };
+        if let Some(file) = appended_to(&operation) {
+            // A line may be there in part while it is being written.
+            let durable = before.tree.get(&file).cloned();
+            before.soft.entry(file).or_insert(durable);
+            before.tree.clone_from(&after.tree);
+            before.under_way = true;
+        }
         world.disk.advance(700_000_000);
         let mut images = world.disk.take_images();
         images.push(world.disk.image());

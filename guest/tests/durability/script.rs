@@ -556,6 +556,8 @@ pub fn leftovers(tree: &Tree) -> Vec<String> {
 pub struct Allowed {
     pub tree: Tree,
     pub soft: Soft,
+    /// Whether one of them is just being appended to: it may be cut by a kill too.
+    pub under_way: bool,
 }
 
 impl Allowed {
@@ -567,7 +569,7 @@ impl Allowed {
             if wanted == is {
                 continue;
             }
-            let cut = self.soft.get(path).filter(|_| lost);
+            let cut = self.soft.get(path).filter(|_| lost || self.under_way);
             let reason = match (cut, wanted, is) {
                 (Some(None), _, None) => None,
                 (Some(durable), Some(wanted), Some(is)) => {
@@ -845,6 +847,14 @@ pub fn script(seed: u64) -> Vec<Operation> {
 /// Says whether each file may be as before or after the operation by itself, not all of them together.
 pub fn is_many_calls(operation: &Operation) -> bool {
     matches!(operation.action, Action::Batch { .. } | Action::Open)
+}
+
+/// Returns the log that an operation appends to.
+pub fn appended_to(operation: &Operation) -> Option<String> {
+    match &operation.action {
+        Action::Append { run, log, .. } => Some(log_file(RUNS[*run], log)),
+        _ => None,
+    }
 }
 
 /// Says whether an error leaves open whether the call takes effect.

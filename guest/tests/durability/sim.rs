@@ -5,10 +5,11 @@
 //!
 //! * a **kill** keeps everything that was written, and releases the locks;
 //! * a **power cut** keeps what was synced. Of the rest, anything may be there or not: each change of a
-//!   name (creating, renaming, removing) by itself, a rename as one piece; and of each file's writes all,
-//!   none, the first ones, or any of its sectors, with zeros where the size grew and the data did not
-//!   follow. So a name may be durable and its content not. A directory whose own name was never synced
-//!   goes with everything in it. What POSIX file systems keep in order beyond that is not relied on.
+//!   name (creating, renaming, removing) by itself; and of each file's writes all, none, the first ones,
+//!   or any of its sectors, with zeros where the size grew and the data did not follow. So a name may be
+//!   durable and its content not. A directory whose own name was never synced goes with everything in it.
+//!   A rename is one piece: the file is found by its old name or by its new one, so the directory it goes
+//!   to is durable with it. What POSIX file systems keep in order beyond that is not relied on.
 //!   A sector of 512 bytes is written whole or not at all.
 
 use metalab_store_guest::ports::{
@@ -287,6 +288,7 @@ impl Disk {
                 slots.extend(change.iter().map(slot));
             }
         }
+        self.with_directories(&mut chosen);
         let unsynced = std::mem::take(&mut self.unsynced);
         for (change, chosen) in unsynced.into_iter().zip(chosen) {
             if !chosen {
@@ -298,6 +300,23 @@ impl Disk {
                 if let Some(Node::Directory(node)) = node {
                     set(&mut node.synced, name, *number);
                 }
+            }
+        }
+    }
+
+    /// Chooses with each rename the changes that made the directory it goes to.
+    fn with_directories(&self, chosen: &mut [bool]) {
+        let mut needed = BTreeSet::new();
+        for (change, chosen) in self.unsynced.iter().zip(chosen).rev() {
+            *chosen |= change
+                .iter()
+                .any(|(.., number)| number.is_some_and(|number| needed.contains(&number)));
+            let made = change
+                .iter()
+                .any(|(.., number)| number.is_some_and(|number| needed.contains(&number)));
+            if *chosen && (change.len() > 1 || made) {
+                let into = change.iter().filter(|(.., number)| number.is_some());
+                needed.extend(into.map(|(directory, ..)| *directory));
             }
         }
     }
@@ -391,8 +410,10 @@ impl Disk {
                 names.insert(*number, directory.synced.clone());
             }
         }
-        for (index, change) in self.unsynced.iter().enumerate() {
-            if chosen(index) {
+        let mut kept_names: Vec<bool> = (0..self.unsynced.len()).map(chosen).collect();
+        self.with_directories(&mut kept_names);
+        for (change, kept) in self.unsynced.iter().zip(kept_names) {
+            if kept {
                 for (directory, name, number) in change.iter() {
                     if let Some(directory) = names.get_mut(directory) {
                         set(directory, name, *number);
