@@ -35,6 +35,8 @@ pub(crate) struct Journal {
     epoch: Cell<u64>,
     /// Whether the name of the staging directory is known to be durable.
     staging_named: Cell<bool>,
+    /// Whether the names in the store's own directory are known to be durable.
+    root_named: Cell<bool>,
 }
 
 /// Something locked, or not where the file system has no working locks.
@@ -544,10 +546,24 @@ impl Scope {
                 path
             }
         };
-        match path.parent() {
-            Some(parent) if sync => self.tree.sync_directory(&parent),
-            _ => Ok(()),
+        if sync { self.sync_names(path) } else { Ok(()) }
+    }
+
+    /// Makes the name of a file durable, and those of the directories that it is in.
+    pub(crate) fn sync_names(&self, path: &StorePath) -> Result<()> {
+        let mut next = path.parent();
+        while let Some(directory) = next {
+            next = directory.parent();
+            // Directories in the root are created once, and no store removes them.
+            if next.is_none() && self.journal.root_named.get() && path.top() != layout::Top::Root {
+                break;
+            }
+            self.tree.sync_directory(&directory)?;
+            if next.is_none() {
+                self.journal.root_named.set(true);
+            }
         }
+        Ok(())
     }
 
     /// Returns what a file is now; none if there is nothing of this name.

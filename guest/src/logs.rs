@@ -97,9 +97,7 @@ impl Scope {
             .map_err(|reason| failed("append to", reason))?;
         if sync {
             file.sync_data().map_err(|reason| failed("sync", reason))?;
-            if let Some(parent) = path.parent() {
-                self.tree.sync_directory(&parent)?;
-            }
+            self.sync_names(&path)?;
         }
         if !sync {
             self.unsynced.set(true);
