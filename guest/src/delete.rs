@@ -2,7 +2,7 @@
 
 use crate::commit::Change;
 use crate::error::Result;
-use crate::layout::{self, StorePath};
+use crate::layout::{self, StorePath, Top};
 use crate::names::RunId;
 use crate::ports::Kind;
 use crate::scope::Scope;
@@ -38,6 +38,9 @@ impl Scope {
                 // Links and the like are nothing that a journal could bring back, and are never followed.
                 self.tree.remove(&path)?;
                 continue;
+            }
+            if path.top() == Top::Logs {
+                self.sync_log(&path)?;
             }
             if let Some(previous) = self.fingerprint(&path)? {
                 changes.push(Change::Remove { path, previous });

@@ -4,7 +4,7 @@ use crate::codec;
 use crate::error::{Error, Result};
 use crate::layout::{self, StorePath, Top};
 use crate::logs_naming::{self, RunLookup};
-use crate::model::{Access, LogChunk};
+use crate::model::{Access, Durability, LogChunk};
 use crate::names::{LogName, RunId};
 use crate::ports::Kind;
 use crate::scope::Scope;
@@ -75,7 +75,27 @@ impl Scope {
         let path = logs_naming::place(run, name)?;
         self.prepare_write()?;
         let held = self.lock_run(run)?;
+        if self.sync_log(&path)? {
+            self.sync_names(&path)?;
+        }
         self.publish(&held, path, content.as_bytes()).map(drop)
+    }
+
+    /// Makes the content of a log durable that is to be replaced or removed, and says whether there is one.
+    ///
+    /// Lines are appended without a sync. Else a power cut could leave something that is neither what
+    /// the journal names as replaced nor what it names as written, and a recovery would take it for a change by
+    /// another program.
+    pub(crate) fn sync_log(&self, path: &StorePath) -> Result<bool> {
+        if self.options.durability == Durability::Relaxed {
+            return Ok(false);
+        }
+        let Some((file, _)) = self.tree.open(path)? else {
+            return Ok(false);
+        };
+        file.sync_data()
+            .map_err(|reason| Error::io(self.tree.path(path), "sync", reason))?;
+        Ok(true)
     }
 
     /// Appends to a log and returns its new size.
