@@ -279,16 +279,7 @@ impl Disk {
     /// Makes changes of names durable, with those before them that concern the same names.
     fn settle(&mut self, wanted: impl Fn(&NameChange) -> bool) {
         let mut chosen: Vec<bool> = self.unsynced.iter().map(wanted).collect();
-        let slot =
-            |(directory, name, _): &(Number, String, Option<Number>)| (*directory, name.clone());
-        let mut slots = BTreeSet::new();
-        for (change, chosen) in self.unsynced.iter().zip(&mut chosen).rev() {
-            *chosen |= change.iter().any(|change| slots.contains(&slot(change)));
-            if *chosen {
-                slots.extend(change.iter().map(slot));
-            }
-        }
-        self.with_directories(&mut chosen);
+        self.with_what_they_need(&mut chosen, true);
         let unsynced = std::mem::take(&mut self.unsynced);
         for (change, chosen) in unsynced.into_iter().zip(chosen) {
             if !chosen {
@@ -304,19 +295,26 @@ impl Disk {
         }
     }
 
-    /// Chooses with each rename the changes that made the directory it goes to.
-    fn with_directories(&self, chosen: &mut [bool]) {
-        let mut needed = BTreeSet::new();
+    /// Chooses with each rename the changes that made the directory it goes to; and, if names are to be
+    /// in order, with each change those before it that concern the same names.
+    fn with_what_they_need(&self, chosen: &mut [bool], in_order: bool) {
+        let mut directories = BTreeSet::new();
+        let mut names = BTreeSet::new();
         for (change, chosen) in self.unsynced.iter().zip(chosen).rev() {
-            *chosen |= change
-                .iter()
-                .any(|(.., number)| number.is_some_and(|number| needed.contains(&number)));
             let made = change
                 .iter()
-                .any(|(.., number)| number.is_some_and(|number| needed.contains(&number)));
-            if *chosen && (change.len() > 1 || made) {
+                .any(|(.., number)| number.is_some_and(|number| directories.contains(&number)));
+            let same = change
+                .iter()
+                .any(|(directory, name, _)| names.contains(&(*directory, name)));
+            *chosen |= made || in_order && same;
+            if !*chosen {
+                continue;
+            }
+            names.extend(change.iter().map(|(directory, name, _)| (*directory, name)));
+            if made || change.len() > 1 {
                 let into = change.iter().filter(|(.., number)| number.is_some());
-                needed.extend(into.map(|(directory, ..)| *directory));
+                directories.extend(into.map(|(directory, ..)| *directory));
             }
         }
     }
@@ -411,7 +409,7 @@ impl Disk {
             }
         }
         let mut kept_names: Vec<bool> = (0..self.unsynced.len()).map(chosen).collect();
-        self.with_directories(&mut kept_names);
+        self.with_what_they_need(&mut kept_names, false);
         for (change, kept) in self.unsynced.iter().zip(kept_names) {
             if kept {
                 for (directory, name, number) in change.iter() {
