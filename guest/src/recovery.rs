@@ -285,6 +285,13 @@ fn in_order(found: &[Found]) -> BTreeMap<&LockName, Vec<Promise<'_>>> {
     all
 }
 
+/// Says whether a call only adds files.
+fn adds(call: &Call) -> bool {
+    call.steps
+        .iter()
+        .all(|step| matches!(step, Step::Put { previous: None, .. }))
+}
+
 /// Returns the highest generation up to which everything under a lock is durable: see the module's text.
 fn durable_up_to(promises: &[Promise<'_>], stored: u64) -> u64 {
     let present = |generation: u64| {
@@ -514,6 +521,15 @@ impl Scope {
                 if matches!(lost.steps.last(), Some(Step::Remove { .. })) {
                     self.remove_empty_directory(&lost.path)?;
                 }
+            }
+            // The lock's file may have lost its generation. It is named again, so that these promises count
+            // as durable if another power cut brings back some of their segments and not the others.
+            let last = promises.last().map(|promise| promise.call.generation);
+            if let Some(last) = last.filter(|last| *last > stored)
+                && !promises.iter().all(|promise| adds(promise.call))
+            {
+                lock.set_content(last.to_string().as_bytes())
+                    .map_err(|reason| maintenance_failed(&reason))?;
             }
         }
         Ok(())
