@@ -445,11 +445,12 @@ impl Scope {
             self.tree.remove(&lock_file(found.id)?)?;
             drop(found.lock);
         }
-        self.sweep_staging(&staged)?;
-        self.sweep_locks(&writers)?;
         if removed {
+            // A segment that a power cut brings back must find the staged files that it names.
             self.tree.sync_directory(&layout::directory(Top::Index))?;
         }
+        self.sweep_staging(&staged)?;
+        self.sweep_locks(&writers)?;
         Ok(())
     }
 
