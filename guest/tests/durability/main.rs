@@ -7,5 +7,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crashes;
+mod faults;
 mod script;
 mod sim;
