@@ -37,6 +37,9 @@ pub(crate) struct Journal {
     staging_named: Cell<bool>,
     /// Whether the names in the store's own directory are known to be durable.
     root_named: Cell<bool>,
+    /// Calls that failed half-way, with the numbers of their writers: nothing else is done under their locks
+    /// before they are finished.
+    unfinished: RefCell<Vec<(u64, journal::Call)>>,
 }
 
 /// Something locked, or not where the file system has no working locks.
@@ -280,15 +283,10 @@ impl Scope {
         for call in calls.iter_mut() {
             let prepared = self
                 .prepare(call, token)
-                .and_then(|()| stored_generation(call));
+                .and_then(|()| held_generation(call.held));
             outcomes.push(prepared.map(|stored| {
                 let generation = (stored + 1).max(now / 1_000);
-                entries.push(Entry::Call(journal::Call {
-                    lock: call.held.name.clone(),
-                    generation,
-                    after: stored,
-                    steps: call.changes.iter().map(Change::step).collect(),
-                }));
+                entries.push(Entry::Call(entry(call, generation, stored)));
                 moves.push((generation, stored));
             }));
         }
@@ -440,8 +438,11 @@ impl Scope {
             return Ok(());
         };
         if begun {
-            // The rest is done by the next one who opens the store.
+            // The rest is done by whoever comes next: this store's next call under the lock, or the next one
+            // who opens the store.
             *slot = None;
+            let mut unfinished = self.journal.unfinished.borrow_mut();
+            unfinished.push((u64::from(token), entry(call, generation, stored)));
             return Err(unknown(error));
         }
         let cancelled = writer.promise(&self.tree, &[Entry::Cancelled(frame)]);
@@ -455,6 +456,31 @@ impl Scope {
                 Err(unknown(error))
             }
         }
+    }
+
+    /// Finishes what an earlier call of this store left half done under a lock that is held now.
+    pub(crate) fn finish_earlier(&self, held: &Held) -> Result<()> {
+        if self.journal.unfinished.borrow().is_empty() {
+            return Ok(());
+        }
+        let calls = self.journal.unfinished.take();
+        let mut finished = Ok(());
+        for (writer, call) in calls {
+            if call.lock == held.name && finished.is_ok() {
+                finished = held_generation(held).and_then(|stored| {
+                    if stored > call.generation {
+                        // Somebody else went on from there.
+                        return Ok(());
+                    }
+                    self.finish_steps(writer, &call)
+                });
+                if finished.is_ok() {
+                    continue;
+                }
+            }
+            self.journal.unfinished.borrow_mut().push((writer, call));
+        }
+        finished
     }
 
     /// Notes the generation in the lock's file: its entry is durable. Who only adds files to a run that was
@@ -583,14 +609,24 @@ impl Scope {
 }
 
 /// Reads the generation that a call's lock file names; 0 for none, and for anything that is no number.
-fn stored_generation(call: &Call<'_>) -> Result<u64> {
-    let Some(lock) = &call.held.lock else {
+fn held_generation(held: &Held) -> Result<u64> {
+    let Some(lock) = &held.lock else {
         return Ok(0);
     };
     let content = lock
         .content()
-        .map_err(|reason| lock_content_failed(call.held, &reason))?;
+        .map_err(|reason| lock_content_failed(held, &reason))?;
     Ok(generation_of(&content))
+}
+
+/// Makes the journal's entry of a call.
+fn entry(call: &Call<'_>, generation: u64, after: u64) -> journal::Call {
+    journal::Call {
+        lock: call.held.name.clone(),
+        generation,
+        after,
+        steps: call.changes.iter().map(Change::step).collect(),
+    }
 }
 
 /// Reads a generation from the content of a lock's file.

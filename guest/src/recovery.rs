@@ -62,6 +62,9 @@ struct Promise<'f> {
     writer: u64,
     standing: Standing,
     cancelled: bool,
+    /// Whether it was never carried out: a later call under its lock did not find its generation in the
+    /// lock's file, which is named before the first step.
+    void: bool,
 }
 
 /// What is to be done about a file.
@@ -275,12 +278,20 @@ fn in_order(found: &[Found]) -> BTreeMap<&LockName, Vec<Promise<'_>>> {
                     writer: found.id,
                     standing: found.standing,
                     cancelled: cancelled.contains(frame),
+                    void: false,
                 });
             }
         }
     }
     for promises in all.values_mut() {
         promises.sort_by_key(|promise| promise.call.generation);
+        let mut seen = u64::MAX;
+        for promise in promises.iter_mut().rev() {
+            let named = promise.call.after != 0 || !adds(promise.call);
+            // A call of one step may be replayed alone: its outcome was unknown.
+            promise.void = named && promise.call.steps.len() > 1 && seen < promise.call.generation;
+            seen = seen.min(promise.call.after);
+        }
     }
     all
 }
@@ -331,7 +342,11 @@ fn lost_steps<'f>(promises: &[Promise<'f>], stored: u64) -> Vec<Lost<'f>> {
         }
     }
     let mut lost = Vec::new();
-    for (path, steps) in files {
+    for (path, mut steps) in files {
+        // What was never carried out is not the last word. Before another one it may stay: it matches nothing.
+        while steps.last().is_some_and(|(promise, _)| promise.void) {
+            steps.pop();
+        }
         let durable = |(promise, _): &(&Promise<'_>, _)| promise.call.generation <= durable_up_to;
         let (durable, steps): (Vec<_>, Vec<_>) = steps.into_iter().partition(durable);
         if let Some((last, _)) = steps.last()
@@ -623,6 +638,11 @@ impl Scope {
         if later {
             return Ok(());
         }
+        self.finish_steps(writer, call)
+    }
+
+    /// Finishes a call of which something is done and that nothing came after. Its lock is held.
+    pub(crate) fn finish_steps(&self, writer: u64, call: &Call) -> Result<()> {
         let mut done = false;
         let mut left = Vec::new();
         for step in &call.steps {

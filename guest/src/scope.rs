@@ -195,10 +195,12 @@ impl Scope {
             LockTarget::Run(run.as_str()),
             &format!("run {:?}", run.as_str()),
         )?;
-        Ok(Held {
+        let held = Held {
             name: LockName::Run(run.as_str().to_owned()),
             lock,
-        })
+        };
+        self.finish_earlier(&held)?;
+        Ok(held)
     }
 
     /// Locks something else of the store by a name of the store's own.

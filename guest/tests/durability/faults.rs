@@ -2,8 +2,8 @@
 //! intact unless the error says that the outcome is unknown, and a store that goes on working.
 
 use crate::script::{
-    Allowed, Operation, Soft, World, appended_to, canonical, check_model, is_many_calls,
-    is_unknown, leftovers, open, samples, script, seed,
+    Action, Allowed, Operation, RUNS, Soft, World, appended_to, canonical, check_model, descriptor,
+    dump, is_many_calls, is_unknown, leftovers, open, samples, script, seed,
 };
 use crate::sim::{CallKind, Disk, Fault, Numbers, SimDisk, Tree};
 use metalab_store_guest::error::Error;
@@ -241,7 +241,29 @@ fn fail_once(
     let allowed = if mixed { vec![&old, after] } else { allowed };
     let context = &format!("{context}, after {outcome:?}");
     check_crashes(&world, &allowed, mixed, numbers.next(), context);
+    stays_whole(&mut world, operation, numbers.next(), context);
     goes_on(&mut world, operation, context);
+}
+
+/// A later call about the same run finds nothing half done, and leaves nothing half done behind.
+fn stays_whole(world: &mut World, operation: &Operation, seed: u64, context: &str) {
+    let Action::Artifact { run, .. } = operation.action else {
+        return;
+    };
+    let process = operation.process;
+    let store = world.stores[process].as_ref().unwrap();
+    let later = store.put_artifact(b"later", descriptor(RUNS[run], "later", "txt"));
+    later.unwrap_or_else(|error| panic!("{context}: a later artifact: {error}"));
+    dump(store).unwrap_or_else(|error| panic!("{context}, and a later artifact: {error}"));
+    let image = world.disk.image();
+    let mut states = image.after_power_cuts(4, seed);
+    states.push(image);
+    for state in states {
+        let store = open(&SimDisk::of(state, seed), Access::ReadWrite).unwrap();
+        let found = dump(&store);
+        let found = found.unwrap_or_else(|error| panic!("{context}, reopened: {error}"));
+        assert!(found.contains_key(&format!("artifact {} later", RUNS[run])));
+    }
 }
 
 /// The same store takes the call again, and others; so does the next one.
