@@ -33,6 +33,8 @@ pub(crate) struct Journal {
     writer: RefCell<Option<Writer>>,
     /// Counts the segments begun, so that others can tell whether one was retired meanwhile.
     epoch: Cell<u64>,
+    /// The last generation that this store gave out.
+    generation: Cell<u64>,
     /// Whether the name of the staging directory is known to be durable.
     staging_named: Cell<bool>,
     /// Whether the names in the store's own directory are known to be durable.
@@ -175,6 +177,19 @@ pub(crate) struct Call<'a> {
     pub(crate) changes: Vec<Change<'a>>,
 }
 
+impl Call<'_> {
+    /// Lets patches be written whole: the segment that holds what they refer to was removed by somebody.
+    fn refer_to_nothing(&mut self) {
+        for change in &mut self.changes {
+            if let Change::Put { content, .. } = change
+                && let Content::Patched { whole, .. } = content
+            {
+                *content = Content::Base(std::mem::take(whole));
+            }
+        }
+    }
+}
+
 impl Scope {
     /// Makes the changes of one call: all of them or none, durable when this returns.
     ///
@@ -280,12 +295,19 @@ impl Scope {
         let mut entries = Vec::with_capacity(calls.len());
         let mut moves = Vec::with_capacity(calls.len());
         let token = slot.as_ref().map(Writer::token);
+        let empty = slot.as_ref().is_none_or(Writer::is_empty);
         for call in calls.iter_mut() {
+            if empty {
+                call.refer_to_nothing();
+            }
             let prepared = self
                 .prepare(call, token)
                 .and_then(|()| held_generation(call.held));
             outcomes.push(prepared.map(|stored| {
-                let generation = (stored + 1).max(now / 1_000);
+                // The clock may have been set back.
+                let last = self.journal.generation.get();
+                let generation = (stored + 1).max(now / 1_000).max(last + 1);
+                self.journal.generation.set(generation);
                 entries.push(Entry::Call(entry(call, generation, stored)));
                 moves.push((generation, stored));
             }));

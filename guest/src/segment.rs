@@ -142,6 +142,13 @@ impl Writer {
         self.segment.is_some()
     }
 
+    /// Says whether nothing was appended to the segment yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segment
+            .as_ref()
+            .is_none_or(|segment| segment.next == 1)
+    }
+
     /// Says whether the segment is still there: `.index/` may have been deleted.
     pub(crate) fn segment_is_there(&self, tree: &Tree) -> Result<bool> {
         let Some(segment) = &self.segment else {
