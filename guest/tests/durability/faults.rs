@@ -28,6 +28,7 @@ struct Count {
 struct Place<'p> {
     disk: &'p Disk,
     model: &'p crate::script::Model,
+    soft: &'p Soft,
     /// Which processes have the store open.
     open: [bool; 2],
     history: &'p [Operation],
@@ -39,6 +40,7 @@ impl Place<'_> {
     fn world(&self) -> World {
         let mut world = World::new(SimDisk::of(self.disk.clone(), 1));
         world.model = self.model.clone();
+        world.soft = self.soft.clone();
         for process in [0, 1] {
             if self.open[process] {
                 world.stores[process] = Some(open(&world.disk, Access::ReadWrite).unwrap());
@@ -119,7 +121,8 @@ fn fail_everywhere(share: usize, shares: usize) {
             continue;
         }
         let open = [0, 1].map(|process| world.stores[process].is_some());
-        places.push((world.disk.image(), world.model.clone(), open));
+        let model = (world.model.clone(), world.soft.clone());
+        places.push((world.disk.image(), model, open));
         let before = canonical(world.disk.tree());
         world.call(&operation).unwrap();
         world.note(&operation, &before);
@@ -132,10 +135,11 @@ fn fail_everywhere(share: usize, shares: usize) {
         }
         count.operations += 1;
         let from = index.saturating_sub(HISTORY);
-        let (disk, model, open) = &places[from];
+        let (disk, (model, soft), open) = &places[from];
         let place = Place {
             disk,
             model,
+            soft,
             open: *open,
             history: &done[from..index],
             operation,
@@ -321,5 +325,4 @@ fn the_script_does_to_the_values_what_it_says() {
     let store = open(&world.disk, Access::ReadOnly).unwrap();
     check_model(&store, &world.model, "at the end");
     assert!(!world.model.is_empty());
-    let _: &Soft = &world.soft;
 }
