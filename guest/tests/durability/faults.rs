@@ -175,10 +175,10 @@ fn fail_at_every_call(place: &Place<'_>, seed: u64, numbers: &mut Numbers, count
     for call in first..world.disk.calls() {
         let kind = kinds[usize::try_from(call).unwrap()];
         let error = errors[numbers.below(errors.len())];
-        let mut faults = vec![Fault::FailAt(call, error)];
+        let mut faults = vec![Fault::Fail(call, error)];
         match kind {
-            CallKind::Write => faults.push(Fault::ShortWriteAt(call)),
-            CallKind::Sync => faults.push(Fault::FailAfterEffectAt(call, error)),
+            CallKind::Write => faults.push(Fault::ShortWrite(call)),
+            CallKind::Sync => faults.push(Fault::FailAfterEffect(call, error)),
             CallKind::Look | CallKind::Change => {}
         }
         for fault in faults {

@@ -11,3 +11,5 @@ mod crashes;
 mod faults;
 mod script;
 mod sim;
+mod sim_tests;
+mod who_wins;

@@ -297,8 +297,7 @@ impl World {
                 let outcomes = self.store(process).put_run_records(&records)?;
                 outcomes
                     .into_iter()
-                    .map(|outcome| outcome.map(drop))
-                    .collect()
+                    .try_for_each(|outcome| outcome.map(drop))
             }
             Action::Derived { run } => {
                 let text = format!("{{\"tag\": \"<{tag}>\", \"x\": 1.25}}");

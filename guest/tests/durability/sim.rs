@@ -472,13 +472,13 @@ fn set(names: &mut BTreeMap<String, Number>, name: &str, number: Option<Number>)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The call of this number and all after it fail: the process is gone.
-    CrashAt(u64),
+    Crash(u64),
     /// The call fails and does nothing.
-    FailAt(u64, PortError),
+    Fail(u64, PortError),
     /// The call does what it should, and fails.
-    FailAfterEffectAt(u64, PortError),
+    FailAfterEffect(u64, PortError),
     /// The call writes the first half, and fails; another call just fails.
-    ShortWriteAt(u64),
+    ShortWrite(u64),
 }
 
 /// What a port call does.
@@ -726,16 +726,16 @@ impl Process {
             return Err(PortError::ReadOnly);
         }
         let (result, happened) = match state.fault {
-            Some(Fault::CrashAt(at)) if at == number => {
+            Some(Fault::Crash(at)) if at == number => {
                 state.dead = state.processes;
                 state.locks.clear();
                 (Err(PortError::Device), false)
             }
-            Some(Fault::FailAt(at, reason)) if at == number => (Err(reason), false),
-            Some(Fault::FailAfterEffectAt(at, reason)) if at == number => {
+            Some(Fault::Fail(at, reason)) if at == number => (Err(reason), false),
+            Some(Fault::FailAfterEffect(at, reason)) if at == number => {
                 (call(&mut state.disk).and(Err(reason)), true)
             }
-            Some(Fault::ShortWriteAt(at)) if at == number => {
+            Some(Fault::ShortWrite(at)) if at == number => {
                 (half(&mut state.disk).and(Err(PortError::NoSpace)), true)
             }
             _ => {
