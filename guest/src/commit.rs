@@ -8,7 +8,8 @@
 //! Order under one lock is a *generation*: a number greater than all before, mostly the time in
 //! microseconds. The lock's file names the last one whose entry was synced. An entry names that one too
 //! (`after`), so that recovery sees a gap where a call is not in any segment any more: then a checkpoint
-//! made it durable, and everything before it.
+//! made it durable, and everything before it. While a call of several steps is under way, the lock's file
+//! names its writer too: if the writer is killed, whoever takes the lock next finishes the call.
 //!
 //! Without a journal (relaxed durability, no working locks) the same changes are made one by one, synced
 //! each if the durability asks for it.
@@ -39,15 +40,16 @@ pub(crate) struct Journal {
     staging_named: Cell<bool>,
     /// Whether the names in the store's own directory are known to be durable.
     root_named: Cell<bool>,
-    /// Calls that failed half-way, with the numbers of their writers: nothing else is done under their locks
-    /// before they are finished.
-    unfinished: RefCell<Vec<(u64, journal::Call)>>,
 }
 
 /// Something locked, or not where the file system has no working locks.
 pub(crate) struct Held {
     pub(crate) name: LockName,
     pub(crate) lock: Option<Box<dyn Lock>>,
+    /// The generation that the lock's file names; 0 for none.
+    pub(crate) stored: Cell<u64>,
+    /// The writer whose call of several steps may be half done.
+    pub(crate) unsettled: Option<u64>,
 }
 
 /// One change of a file.
@@ -300,9 +302,7 @@ impl Scope {
             if empty {
                 call.refer_to_nothing();
             }
-            let prepared = self
-                .prepare(call, token)
-                .and_then(|()| held_generation(call.held));
+            let prepared = self.prepare(call, token).map(|()| call.held.stored.get());
             outcomes.push(prepared.map(|stored| {
                 // The clock may have been set back.
                 let last = self.journal.generation.get();
@@ -427,7 +427,9 @@ impl Scope {
         let token = writer.token();
         let mut staged = Vec::new();
         let mut begun = false;
-        let mut done = self.name_generation(call, generation, stored);
+        let several = call.changes.len() > 1;
+        let writer_noted = several.then_some(token);
+        let mut done = self.name_generation(call, generation, stored, writer_noted);
         if done.is_ok() {
             done = self.stage_all(call, token, &mut staged);
         }
@@ -451,8 +453,10 @@ impl Scope {
                 begun = true;
             }
         }
-        let several = call.changes.len() > 1;
         let Err(error) = done else {
+            if several {
+                settle(call, generation);
+            }
             if several && writer.append(&self.tree, &[Entry::Done(frame)]).is_err() {
                 // Everything is done and promised; only this segment takes no more.
                 *slot = None;
@@ -460,11 +464,8 @@ impl Scope {
             return Ok(());
         };
         if begun {
-            // The rest is done by whoever comes next: this store's next call under the lock, or the next one
-            // who opens the store.
+            // The rest is done by whoever takes the lock next, or opens the store.
             *slot = None;
-            let mut unfinished = self.journal.unfinished.borrow_mut();
-            unfinished.push((u64::from(token), entry(call, generation, stored)));
             return Err(unknown(error));
         }
         let cancelled = writer.promise(&self.tree, &[Entry::Cancelled(frame)]);
@@ -472,7 +473,12 @@ impl Scope {
             drop(self.tree.remove(stage));
         }
         match cancelled {
-            Ok(_) => Err(error),
+            Ok(_) => {
+                if several {
+                    settle(call, generation);
+                }
+                Err(error)
+            }
             Err(_) => {
                 *slot = None;
                 Err(unknown(error))
@@ -480,42 +486,32 @@ impl Scope {
         }
     }
 
-    /// Finishes what an earlier call of this store left half done under a lock that is held now.
-    pub(crate) fn finish_earlier(&self, held: &Held) -> Result<()> {
-        if self.journal.unfinished.borrow().is_empty() {
-            return Ok(());
-        }
-        let calls = self.journal.unfinished.take();
-        let mut finished = Ok(());
-        for (writer, call) in calls {
-            if call.lock == held.name && finished.is_ok() {
-                finished = held_generation(held).and_then(|stored| {
-                    if stored > call.generation {
-                        // Somebody else went on from there.
-                        return Ok(());
-                    }
-                    self.finish_steps(writer, &call)
-                });
-                if finished.is_ok() {
-                    continue;
-                }
-            }
-            self.journal.unfinished.borrow_mut().push((writer, call));
-        }
-        finished
-    }
-
-    /// Notes the generation in the lock's file: its entry is durable. Who only adds files to a run that was
-    /// never changed need not: nothing can be mistaken for an earlier state of them.
-    fn name_generation(&self, call: &Call<'_>, generation: u64, stored: u64) -> Result<()> {
-        if stored == 0 && call.changes.iter().all(Change::adds) {
+    /// Notes the generation in the lock's file: its entry is durable. Who only adds a file to a run that was
+    /// never changed need not: nothing can be mistaken for an earlier state of it.
+    ///
+    /// A call of several steps notes its writer too, until it is done: if it does not come to its end, whoever
+    /// takes the lock next finds the rest in the writer's segment.
+    fn name_generation(
+        &self,
+        call: &Call<'_>,
+        generation: u64,
+        stored: u64,
+        writer: Option<u32>,
+    ) -> Result<()> {
+        if writer.is_none() && stored == 0 && call.changes.iter().all(Change::adds) {
             return Ok(());
         }
         let Some(lock) = &call.held.lock else {
             return Ok(());
         };
-        lock.set_content(generation.to_string().as_bytes())
-            .map_err(|reason| lock_content_failed(call.held, &reason))
+        let text = match writer {
+            Some(writer) => format!("{generation} {writer:08x}"),
+            None => generation.to_string(),
+        };
+        lock.set_content(text.as_bytes())
+            .map_err(|reason| lock_content_failed(call.held, &reason))?;
+        call.held.stored.set(generation);
+        Ok(())
     }
 
     fn stage_all(&self, call: &Call<'_>, token: u32, staged: &mut Vec<StorePath>) -> Result<()> {
@@ -630,17 +626,6 @@ impl Scope {
     }
 }
 
-/// Reads the generation that a call's lock file names; 0 for none, and for anything that is no number.
-fn held_generation(held: &Held) -> Result<u64> {
-    let Some(lock) = &held.lock else {
-        return Ok(0);
-    };
-    let content = lock
-        .content()
-        .map_err(|reason| lock_content_failed(held, &reason))?;
-    Ok(generation_of(&content))
-}
-
 /// Makes the journal's entry of a call.
 fn entry(call: &Call<'_>, generation: u64, after: u64) -> journal::Call {
     journal::Call {
@@ -655,11 +640,25 @@ fn entry(call: &Call<'_>, generation: u64, after: u64) -> journal::Call {
 pub(crate) fn generation_of(content: &[u8]) -> u64 {
     std::str::from_utf8(content)
         .ok()
-        .and_then(|text| text.trim_end().parse().ok())
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
         .unwrap_or_default()
 }
 
-fn lock_content_failed(held: &Held, reason: &LockError) -> Error {
+/// Reads the number of the writer whose call of several steps may be half done.
+pub(crate) fn unsettled_writer(content: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(content).ok()?;
+    u64::from_str_radix(text.split_whitespace().nth(1)?, 16).ok()
+}
+
+/// Notes in the lock's file that nothing of a call is left to do.
+fn settle(call: &Call<'_>, generation: u64) {
+    if let Some(lock) = &call.held.lock {
+        // Who reads the longer text finds in the journal that the call is done.
+        drop(lock.set_content(generation.to_string().as_bytes()));
+    }
+}
+
+pub(crate) fn lock_content_failed(held: &Held, reason: &LockError) -> Error {
     let (LockName::Run(name) | LockName::Other(name)) = &held.name;
     Error::Io {
         file: ".locks".into(),

@@ -19,7 +19,7 @@
 //! A store that is opened to read looks at the same promises, and reads what a recovery would write
 //! ([`Overlay`]).
 
-use crate::commit::generation_of;
+use crate::commit::{Held, generation_of, lock_content_failed};
 use crate::error::{Error, Result};
 use crate::journal::{self, Call, Entry, Fingerprint, LockName, Segment, Source, Step};
 use crate::layout::{self, StorePath, Top};
@@ -287,13 +287,24 @@ fn in_order(found: &[Found]) -> BTreeMap<&LockName, Vec<Promise<'_>>> {
         promises.sort_by_key(|promise| promise.call.generation);
         let mut seen = u64::MAX;
         for promise in promises.iter_mut().rev() {
-            let named = promise.call.after != 0 || !adds(promise.call);
             // A call of one step may be replayed alone: its outcome was unknown.
-            promise.void = named && promise.call.steps.len() > 1 && seen < promise.call.generation;
-            seen = seen.min(promise.call.after);
+            promise.void = promise.call.steps.len() > 1 && seen < promise.call.generation;
+            // Who adds one file names no generation: only the clock tells when that was.
+            if promise.call.after != 0 || promise.call.steps.len() > 1 || !adds(promise.call) {
+                seen = seen.min(promise.call.after);
+            }
         }
     }
     all
+}
+
+/// Collects the frames of the calls of which nothing is left to do.
+fn settled(segment: &Segment) -> BTreeSet<u64> {
+    let frames = segment.entries.iter().filter_map(|(_, entry)| match entry {
+        Entry::Done(frame) | Entry::Cancelled(frame) => Some(*frame),
+        Entry::Call(_) => None,
+    });
+    frames.collect()
 }
 
 /// Says whether a call only adds files.
@@ -555,16 +566,16 @@ impl Scope {
     fn lock_again(&self, name: &LockName) -> Result<Option<Box<dyn Lock>>> {
         let held = match name {
             LockName::Run(run) => match crate::names::RunId::parse(run) {
-                Ok(run) => self.lock_run(&run)?,
+                Ok(run) => self.lock_run_to_recover(&run)?,
                 // No writer of ours locks a run that cannot be named.
                 Err(_) => return Ok(None),
             },
             LockName::Other(name) if name == crate::manifests::LOCK => {
-                self.lock_named(name, "the list of manifests")?
+                self.lock_named(name, "the list of manifests")?.lock
             }
             LockName::Other(_) => return Ok(None),
         };
-        Ok(held.lock)
+        Ok(held)
     }
 
     /// Does what is to be done about a file. A stage file is named as the dead writer would have named it,
@@ -602,13 +613,7 @@ impl Scope {
     /// Finishes the calls of a killed writer that are half done and that nothing came after.
     fn finish(&self, dead: &Found, all: &[Found]) -> Result<()> {
         let entries = &dead.segment.entries;
-        let settled: BTreeSet<u64> = entries
-            .iter()
-            .filter_map(|(_, entry)| match entry {
-                Entry::Done(frame) | Entry::Cancelled(frame) => Some(*frame),
-                Entry::Call(_) => None,
-            })
-            .collect();
+        let settled = settled(&dead.segment);
         for (frame, entry) in entries {
             // One step is done or not; a call of one that is not was never acknowledged.
             if let Entry::Call(call) = entry
@@ -641,8 +646,33 @@ impl Scope {
         self.finish_steps(writer, call)
     }
 
+    /// Finishes the call that a writer left half done under a lock that is held now: it was killed, or an
+    /// error of the operating system ended it.
+    pub(crate) fn finish_half_done(&self, held: &Held) -> Result<()> {
+        let (Some(writer), Some(lock)) = (held.unsettled, &held.lock) else {
+            return Ok(());
+        };
+        let generation = held.stored.get();
+        if let Some(Ok(segment)) = read_segment(&self.tree, writer)?
+            && standing(&self.ports.roots.identity(), &segment.header.identity) == Standing::Killed
+        {
+            let settled = settled(&segment);
+            for (frame, entry) in &segment.entries {
+                if let Entry::Call(call) = entry
+                    && call.lock == held.name
+                    && call.generation == generation
+                    && !settled.contains(frame)
+                {
+                    self.finish_steps(writer, call)?;
+                }
+            }
+        }
+        lock.set_content(generation.to_string().as_bytes())
+            .map_err(|reason| lock_content_failed(held, &reason))
+    }
+
     /// Finishes a call of which something is done and that nothing came after. Its lock is held.
-    pub(crate) fn finish_steps(&self, writer: u64, call: &Call) -> Result<()> {
+    fn finish_steps(&self, writer: u64, call: &Call) -> Result<()> {
         let mut done = false;
         let mut left = Vec::new();
         for step in &call.steps {

@@ -2,7 +2,7 @@
 
 use crate::artifact_manifest::KnownManifest;
 use crate::codec;
-use crate::commit::{Change, Held, Journal};
+use crate::commit::{Change, Held, Journal, generation_of, lock_content_failed, unsettled_writer};
 use crate::error::{Error, Result};
 use crate::journal::LockName;
 use crate::json::{Object, Value};
@@ -195,21 +195,23 @@ impl Scope {
             LockTarget::Run(run.as_str()),
             &format!("run {:?}", run.as_str()),
         )?;
-        let held = Held {
-            name: LockName::Run(run.as_str().to_owned()),
-            lock,
-        };
-        self.finish_earlier(&held)?;
+        let held = held(LockName::Run(run.as_str().to_owned()), lock)?;
+        self.finish_half_done(&held)?;
         Ok(held)
+    }
+
+    /// Locks a run for a recovery, which looks at everything that is half done itself.
+    pub(crate) fn lock_run_to_recover(&self, run: &RunId) -> Result<Option<Box<dyn Lock>>> {
+        self.lock(
+            LockTarget::Run(run.as_str()),
+            &format!("run {:?}", run.as_str()),
+        )
     }
 
     /// Locks something else of the store by a name of the store's own.
     pub(crate) fn lock_named(&self, name: &str, what: &str) -> Result<Held> {
         let lock = self.lock(LockTarget::Segment(name), what)?;
-        Ok(Held {
-            name: LockName::Other(name.to_owned()),
-            lock,
-        })
+        held(LockName::Other(name.to_owned()), lock)
     }
 
     /// Takes a lock, or returns none where the file system has no working locks.
@@ -256,6 +258,26 @@ impl Scope {
     pub(crate) fn stage(&self, path: &StorePath) -> StorePath {
         path.stage(low_half(self.ports.random.next()))
     }
+}
+
+/// Reads the generation in the file of a lock that was taken.
+fn held(name: LockName, lock: Option<Box<dyn Lock>>) -> Result<Held> {
+    let content = lock.as_ref().map(|lock| lock.content());
+    let mut held = Held {
+        name,
+        lock,
+        stored: Cell::new(0),
+        unsettled: None,
+    };
+    match content {
+        None => {}
+        Some(Ok(content)) => {
+            held.stored.set(generation_of(&content));
+            held.unsettled = unsettled_writer(&content);
+        }
+        Some(Err(reason)) => return Err(lock_content_failed(&held, &reason)),
+    }
+    Ok(held)
 }
 
 fn lock_failed(what: &str, reason: &str) -> Error {

@@ -4,7 +4,7 @@
 use crate::script::{
     RUNS, canonical, descriptor, dump, filler, leftovers, open, record, samples, seed,
 };
-use crate::sim::{Disk, SimDisk, Tree};
+use crate::sim::{Disk, Fault, SimDisk, Tree};
 use metalab_store_guest::model::{Access, Expectation};
 use metalab_store_guest::store::Store;
 
@@ -241,5 +241,68 @@ fn a_store_on_a_file_system_that_is_read_only_shows_what_was_promised() {
         let store = open(&disk, Access::ReadOnly).unwrap();
         assert_eq!(dump(&store).unwrap(), wanted);
         assert_eq!(disk.changes(), 0);
+    }
+}
+
+#[test]
+fn a_call_of_a_killed_writer_is_whole_or_nothing_to_the_writers_that_live_on() {
+    for kind in [
+        "replace an artifact",
+        "replace it by another format",
+        "delete",
+    ] {
+        for call in 0.. {
+            let disk = SimDisk::new(14);
+            let killed = open(&disk, Access::ReadWrite).unwrap();
+            let lives = open(&disk, Access::ReadWrite).unwrap();
+            for name in ["a", "b"] {
+                killed
+                    .put_artifact(b"content", descriptor("c", name, "txt"))
+                    .unwrap();
+            }
+            put(&killed, "c", "one");
+            disk.plan(Some(Fault::Crash(disk.calls() + call)));
+            let outcome = match kind {
+                "delete" => killed.delete_run("c").map(drop),
+                kind => {
+                    let format = if kind == "replace an artifact" {
+                        "txt"
+                    } else {
+                        "bin"
+                    };
+                    killed
+                        .put_artifact(b"other content", descriptor("c", "a", format))
+                        .map(drop)
+                }
+            };
+            disk.plan(None);
+            if outcome.is_ok() {
+                break;
+            }
+            drop(killed);
+            let context = format!("{kind}, killed at call {call}");
+            lives
+                .put_artifact(b"later", descriptor("c", "later", "txt"))
+                .unwrap();
+            let found = dump(&lives).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let keys: Vec<&String> = found.keys().collect();
+            let all = [
+                "artifact c a",
+                "artifact c b",
+                "artifact c later",
+                "record c",
+            ];
+            let deleted = ["artifact c later"];
+            assert!(
+                keys == all || kind == "delete" && keys == deleted,
+                "{context}: {keys:?}"
+            );
+            lives.close().unwrap();
+            drop(lives);
+            open(&disk, Access::ReadWrite).unwrap().close().unwrap();
+            let store = open(&disk, Access::ReadOnly).unwrap();
+            let again = dump(&store).unwrap_or_else(|error| panic!("{context}, reopened: {error}"));
+            assert_eq!(again, found, "{context}, reopened");
+        }
     }
 }

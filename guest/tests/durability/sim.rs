@@ -471,7 +471,7 @@ fn set(names: &mut BTreeMap<String, Number>, name: &str, number: Option<Number>)
 /// What goes wrong at a port call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The call of this number and all after it fail: the process is gone.
+    /// The call of this number and all after it of its process fail: the process is gone.
     Crash(u64),
     /// The call fails and does nothing.
     Fail(u64, PortError),
@@ -492,11 +492,11 @@ pub enum CallKind {
 
 struct State {
     disk: Disk,
-    /// Who holds a lock on a file.
-    locks: BTreeMap<Number, Vec<(u64, LockMode)>>,
+    /// Who holds a lock on a file: the number of the lock, and of the process.
+    locks: BTreeMap<Number, Vec<(u64, u64, LockMode)>>,
     holders: u64,
-    /// Processes with a number up to this one are gone.
-    dead: u64,
+    /// The processes that are gone.
+    dead: BTreeSet<u64>,
     processes: u64,
     calls: u64,
     kinds: Vec<CallKind>,
@@ -525,7 +525,7 @@ impl SimDisk {
             disk,
             locks: BTreeMap::new(),
             holders: 0,
-            dead: 0,
+            dead: BTreeSet::new(),
             processes: 0,
             calls: 0,
             kinds: Vec::new(),
@@ -560,7 +560,7 @@ impl SimDisk {
     /// Kills all processes.
     pub fn kill_all(&self) {
         let mut state = self.0.borrow_mut();
-        state.dead = state.processes;
+        state.dead = (1..=state.processes).collect();
         state.locks.clear();
     }
 
@@ -715,7 +715,7 @@ impl Process {
         half: impl FnOnce(&mut Disk) -> PortResult<()>,
     ) -> PortResult<T> {
         let state = &mut *self.state.borrow_mut();
-        if self.number <= state.dead {
+        if state.dead.contains(&self.number) {
             return Err(PortError::Device);
         }
         let number = state.calls;
@@ -727,8 +727,10 @@ impl Process {
         }
         let (result, happened) = match state.fault {
             Some(Fault::Crash(at)) if at == number => {
-                state.dead = state.processes;
-                state.locks.clear();
+                state.dead.insert(self.number);
+                for holders in state.locks.values_mut() {
+                    holders.retain(|(_, process, _)| *process != self.number);
+                }
                 (Err(PortError::Device), false)
             }
             Some(Fault::Fail(at, reason)) if at == number => (Err(reason), false),
@@ -958,7 +960,7 @@ impl Drop for SimLock {
     fn drop(&mut self) {
         let mut state = self.process.state.borrow_mut();
         if let Some(holders) = state.locks.get_mut(&self.file) {
-            holders.retain(|(holder, _)| *holder != self.holder);
+            holders.retain(|(holder, ..)| *holder != self.holder);
         }
     }
 }
@@ -1035,14 +1037,14 @@ impl Roots for Process {
         let holder = state.holders;
         let held = state.locks.entry(file).or_default();
         let free = match mode {
-            LockMode::Shared => held.iter().all(|(_, mode)| *mode == LockMode::Shared),
+            LockMode::Shared => held.iter().all(|(.., mode)| *mode == LockMode::Shared),
             LockMode::Exclusive => held.is_empty(),
         };
         if !free {
             // Nothing else happens while one waits here.
             return Err(LockError::TimedOut);
         }
-        held.push((holder, mode));
+        held.push((holder, self.number, mode));
         Ok(Box::new(SimLock {
             process: self.clone(),
             file,
