@@ -1,8 +1,9 @@
 //! Deleting a run with everything that belongs to it.
 
-use crate::commit::Change;
+use crate::commit::{Change, Held};
 use crate::error::Result;
 use crate::layout::{self, StorePath, Top};
+use crate::log_files::LogChange;
 use crate::names::RunId;
 use crate::ports::Kind;
 use crate::scope::Scope;
@@ -24,9 +25,22 @@ impl Scope {
     /// The record goes first: a reader that finds no record asks for nothing else. What cannot be told to
     /// belong to this run alone stays, and so does the lock file: who waits for it must find it.
     pub(crate) fn delete_run(&self, run: &RunId) -> Result<bool> {
+        self.refuse_read_only()?;
+        let (found, _) = self.belongings(run)?;
+        if found.files.is_empty() && found.directories.is_empty() {
+            // Nothing is created, not even a lock's file, for a run that never was.
+            return Ok(false);
+        }
         self.prepare_write()?;
         let held = self.lock_run(run)?;
-        let found = self.belongings(run)?;
+        let (found, logs) = self.belongings(run)?;
+        let logs: Vec<LogChange<'_>> = logs.iter().map(|log| LogChange::Removed(log)).collect();
+        let removed = self.changing_logs(&logs, || self.remove_all(&held, found));
+        drop(held);
+        removed
+    }
+
+    fn remove_all(&self, held: &Held, found: Belongings) -> Result<bool> {
         let mut changes = Vec::with_capacity(found.files.len().min(FILES));
         let mut removed = !found.directories.is_empty();
         for path in found.files {
@@ -46,22 +60,21 @@ impl Scope {
                 changes.push(Change::Remove { path, previous });
             }
             if changes.len() == FILES {
-                self.commit(&held, std::mem::take(&mut changes))?;
+                self.commit(held, std::mem::take(&mut changes))?;
             }
         }
         if !changes.is_empty() {
-            self.commit(&held, changes)?;
+            self.commit(held, changes)?;
         }
         for directory in found.directories {
             // The run is deleted: an empty directory that stays is no reason to say that it is not.
             drop(self.tree.remove_directory(&directory));
         }
-        drop(held);
         Ok(removed)
     }
 
-    /// Lists what belongs to a run, the record first.
-    fn belongings(&self, run: &RunId) -> Result<Belongings> {
+    /// Lists what belongs to a run, the record first, and the names of the files directly in `logs/`.
+    fn belongings(&self, run: &RunId) -> Result<(Belongings, Vec<String>)> {
         let mut found = Belongings::default();
         for path in [
             layout::run_record(run),
@@ -73,6 +86,8 @@ impl Scope {
             }
         }
         let logs = self.flat_logs(run)?;
+        let names = logs.iter().map(|(path, _)| path.file_name().to_owned());
+        let names = names.collect();
         found.files.extend(logs.into_iter().map(|(path, _)| path));
         for directory in [
             layout::result_directory(run),
@@ -81,7 +96,7 @@ impl Scope {
         ] {
             self.collect(&directory, &mut found)?;
         }
-        Ok(found)
+        Ok((found, names))
     }
 
     /// Lists a directory of a run with everything in it. Links are listed, never followed.

@@ -23,6 +23,7 @@ pub mod error;
 pub mod journal;
 pub mod json;
 pub mod layout;
+mod log_files;
 mod logs;
 pub mod logs_naming;
 mod manifests;
@@ -31,6 +32,7 @@ pub mod names;
 #[cfg(not(target_family = "wasm"))]
 pub mod native;
 pub mod ports;
+pub mod query;
 mod records;
 mod recovery;
 pub mod run_list;

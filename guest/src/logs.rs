@@ -1,8 +1,10 @@
 //! Logs of all three generations. Where a log is, and whose a file is, is settled in `logs_naming`.
 
 use crate::codec;
+use crate::commit::Change;
 use crate::error::{Error, Result};
 use crate::layout::{self, StorePath, Top};
+use crate::log_files::LogChange;
 use crate::logs_naming::{self, RunLookup};
 use crate::model::{Access, Durability, LogChunk};
 use crate::names::{LogName, RunId};
@@ -75,10 +77,47 @@ impl Scope {
         let path = logs_naming::place(run, name)?;
         self.prepare_write()?;
         let held = self.lock_run(run)?;
+        let flat = path.parent() == Some(layout::directory(Top::Logs));
+        // The reference prefers an older text in a flat file to a nested one.
+        let older = if flat {
+            Vec::new()
+        } else {
+            self.older_logs(run, name)?
+        };
         if self.sync_log(&path)? {
             self.sync_names(&path)?;
         }
-        self.publish(&held, path, content.as_bytes()).map(drop)
+        for path in &older {
+            self.sync_log(path)?;
+        }
+        let mut names: Vec<LogChange<'_>> = older
+            .iter()
+            .map(|older| LogChange::Removed(older.file_name()))
+            .collect();
+        if flat {
+            names.push(LogChange::Added(path.file_name()));
+        }
+        let mut changes = vec![Change::put(
+            path.clone(),
+            self.fingerprint(&path)?,
+            content.as_bytes(),
+        )];
+        for path in &older {
+            if let Some(previous) = self.fingerprint(path)? {
+                let path = path.clone();
+                changes.push(Change::Remove { path, previous });
+            }
+        }
+        self.changing_logs(&names, || self.commit(&held, changes))
+    }
+
+    /// Lists the files directly in `logs/` that hold a log of a run.
+    fn older_logs(&self, run: &RunId, name: &LogName) -> Result<Vec<StorePath>> {
+        let found = self.flat_logs(run)?.into_iter();
+        Ok(found
+            .filter(|(_, found)| found == name)
+            .map(|(path, _)| path)
+            .collect())
     }
 
     /// Makes the content of a log durable that is to be replaced or removed, and says whether there is one.
@@ -111,7 +150,13 @@ impl Scope {
         let held = self.lock_run(run)?;
         // An old log goes on where it is.
         let path = self.find_log(run, name)?.unwrap_or(place);
-        let file = self.tree.open_to_append(&path)?;
+        let file =
+            if path.parent() == Some(layout::directory(Top::Logs)) && !self.tree.is_file(&path)? {
+                let added = [LogChange::Added(path.file_name())];
+                self.changing_logs(&added, || self.tree.open_to_append(&path))?
+            } else {
+                self.tree.open_to_append(&path)?
+            };
         let failed = |operation, reason| Error::io(self.tree.path(&path), operation, reason);
         file.append(content.as_bytes())
             .map_err(|reason| failed("append to", reason))?;
@@ -151,22 +196,15 @@ impl Scope {
             return Ok(Some(candidates.nested));
         }
         let mut runs = Runs::of(self);
-        let mut found = Vec::new();
-        for entry in self.tree.list(&layout::directory(Top::Logs))? {
-            if entry.kind == Kind::File
-                && candidates.label.matches(&entry.name)
-                && logs_naming::claim(&entry.name, run, &mut runs)
+        // Two labels of one run and name: the first name counts.
+        let found = self.log_file_names(run)?.into_iter().find(|file| {
+            candidates.label.matches(file)
+                && logs_naming::claim(file, run, &mut runs)
                     .is_some_and(|(claimed, _)| claimed == *name)
-            {
-                found.push(entry.name);
-            }
-        }
-        runs.settle(())?;
-        // Two labels of one run and name: the answer must not depend on the order of the directory.
-        found.sort_unstable();
-        match found.first() {
+        });
+        match runs.settle(found)? {
             None => Ok(None),
-            Some(file) => Ok(Some(layout::directory(Top::Logs).child(file)?)),
+            Some(file) => Ok(Some(layout::directory(Top::Logs).child(&file)?)),
         }
     }
 
@@ -249,11 +287,9 @@ impl Scope {
     pub(crate) fn flat_logs(&self, run: &RunId) -> Result<Vec<(StorePath, LogName)>> {
         let mut runs = Runs::of(self);
         let mut found = Vec::new();
-        for entry in self.tree.list(&layout::directory(Top::Logs))? {
-            if entry.kind == Kind::File
-                && let Some((name, _)) = logs_naming::claim(&entry.name, run, &mut runs)
-            {
-                found.push((layout::directory(Top::Logs).child(&entry.name)?, name));
+        for file in self.log_file_names(run)? {
+            if let Some((name, _)) = logs_naming::claim(&file, run, &mut runs) {
+                found.push((layout::directory(Top::Logs).child(&file)?, name));
             }
         }
         runs.settle(found)

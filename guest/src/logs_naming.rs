@@ -167,6 +167,16 @@ impl LabelPattern {
     }
 }
 
+/// Returns the texts of 8 characters in the name of a file in `logs/` that may begin a run's id, if the file is
+/// a label file.
+pub(crate) fn label_pieces(file_name: &str) -> impl Iterator<Item = &str> {
+    let stem = file_name.strip_suffix(".log");
+    let stem = stem.filter(|stem| fingerprint_of(stem).is_none());
+    stem.into_iter()
+        .flat_map(label_parts)
+        .map(|(piece, _)| piece)
+}
+
 /// Returns the ways to read a label file: 8 characters between two `_`, and what follows.
 fn label_parts(stem: &str) -> impl Iterator<Item = (&str, &str)> {
     stem.match_indices('_').filter_map(|(at, _)| {

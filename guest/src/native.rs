@@ -87,6 +87,7 @@ fn stat(metadata: &Metadata) -> Stat {
     Stat {
         kind: kind(metadata.file_type()),
         size: metadata.len(),
+        links: metadata.nlink(),
         modified: nanoseconds(metadata.modified().map(cap_std::time::SystemTime::into_std)),
         changed: u64::try_from(changed).unwrap_or_default(),
     }
@@ -174,6 +175,24 @@ impl Directory for NativeDirectory {
         self.0.remove_dir(path).map_err(|error| reason(&error))
     }
 
+    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        let omitted = rustix::fs::Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_OMIT,
+        };
+        let seconds = i64::try_from(time / 1_000_000_000).map_err(|_| PortError::Unsupported)?;
+        let modified = rustix::fs::Timespec {
+            tv_sec: seconds,
+            tv_nsec: (time % 1_000_000_000).try_into().unwrap_or_default(),
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: omitted,
+            last_modification: modified,
+        };
+        rustix::fs::utimensat(&self.0, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| reason(&error.into()))
+    }
+
     fn sync(&self) -> PortResult<()> {
         // The handle itself may be one that cannot be synced (O_PATH).
         let opened = self.0.open(".").map_err(|error| reason(&error))?;
@@ -218,6 +237,7 @@ impl File for NativeFile {
         Ok(Stat {
             kind: Kind::File,
             size: metadata.len(),
+            links: metadata.nlink(),
             modified: nanoseconds(metadata.modified()),
             changed: u64::try_from(changed).unwrap_or_default(),
         })

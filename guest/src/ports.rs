@@ -111,6 +111,8 @@ pub struct Stat {
     pub kind: Kind,
     /// The size in bytes.
     pub size: u64,
+    /// How many names it has; 0 for an open file that was removed.
+    pub links: u64,
     /// When the content last changed, in nanoseconds since 1970; 0 if unknown.
     pub modified: u64,
     /// When the file last changed in any way, in nanoseconds since 1970; 0 if unknown.
@@ -171,6 +173,14 @@ pub trait Directory {
     fn remove_directory(&self, path: &str) -> PortResult<()>;
     /// Makes the names in this directory durable.
     fn sync(&self) -> PortResult<()>;
+    /// Sets when a directory last changed, in nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// Also where it cannot be done at all, as by default.
+    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        let _: (&str, u64) = (path, time);
+        Err(PortError::Unsupported)
+    }
 }
 
 /// An open regular file. Dropping it closes it.

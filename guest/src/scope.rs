@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::journal::LockName;
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
+use crate::log_files::LogFiles;
 use crate::model::{Access, Durability, StoreOptions};
 use crate::names::{ExperimentId, RunId};
 use crate::ports::{Kind, Lock, LockError, LockMode, LockTarget, Ports};
@@ -35,6 +36,8 @@ pub(crate) struct Scope {
     pub(crate) journal: Rc<Journal>,
     /// The artifact manifest that was written last.
     pub(crate) manifest: Rc<RefCell<Option<KnownManifest>>>,
+    /// The files in `logs/`.
+    pub(crate) log_files: Rc<RefCell<LogFiles>>,
     /// What is read in place of lost files in the directories below, as far as they were looked at.
     overlays: Rc<RefCell<BTreeMap<String, Option<Rc<Overlay>>>>>,
 }
@@ -56,6 +59,7 @@ impl Scope {
             unsynced: Rc::new(Cell::new(false)),
             journal: Rc::default(),
             manifest: Rc::default(),
+            log_files: Rc::default(),
             overlays: Rc::default(),
         }
     }
@@ -92,6 +96,7 @@ impl Scope {
             unsynced: Rc::new(Cell::new(false)),
             journal: Rc::default(),
             manifest: Rc::default(),
+            log_files: Rc::default(),
             overlays: Rc::default(),
         }
     }
@@ -101,14 +106,20 @@ impl Scope {
         format!("{}/{path}", self.outside)
     }
 
-    /// Refuses a write to a read-only store, and creates the layout before the first one.
-    pub(crate) fn prepare_write(&self) -> Result<()> {
+    /// Refuses a write to a read-only store.
+    pub(crate) fn refuse_read_only(&self) -> Result<()> {
         if self.options.access == Access::ReadOnly {
             return Err(Error::ReadOnly(format!(
                 "the store {} was opened read-only",
                 self.outside
             )));
         }
+        Ok(())
+    }
+
+    /// Refuses a write to a read-only store, and creates the layout before the first one.
+    pub(crate) fn prepare_write(&self) -> Result<()> {
+        self.refuse_read_only()?;
         if !self.prepared.get() {
             self.create_layout()?;
             self.prepared.set(true);

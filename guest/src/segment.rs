@@ -154,9 +154,9 @@ impl Writer {
         let Some(segment) = &self.segment else {
             return Ok(false);
         };
-        Ok(tree
-            .stat(&segment.path)?
-            .is_some_and(|stat| stat.size >= segment.end))
+        let stat = segment.file.stat();
+        let stat = stat.map_err(|reason| Error::io(tree.path(&segment.path), "look at", reason))?;
+        Ok(stat.links > 0 && stat.size >= segment.end)
     }
 
     /// Says whether it is time for a checkpoint.

@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use crate::layout::{StorePath, Top};
 use crate::ports::{Directory, Entry, File, Kind, OpenMode, PortError, PortResult, Stat};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -107,6 +108,7 @@ fn stat_of(content: &[u8]) -> Stat {
     Stat {
         kind: Kind::File,
         size: content.len() as u64,
+        links: 1,
         modified: 0,
         changed: 0,
     }
@@ -119,6 +121,8 @@ pub(crate) struct Tree {
     /// What stands before each path: empty, or the experiment's directory and a slash.
     prefix: String,
     overlay: Option<Rc<Overlay>>,
+    /// The directories directly below, opened to rename files in them.
+    opened: Rc<RefCell<BTreeMap<Top, Rc<dyn Directory>>>>,
 }
 
 impl Tree {
@@ -128,6 +132,7 @@ impl Tree {
             root,
             prefix: String::new(),
             overlay: None,
+            opened: Rc::default(),
         }
     }
 
@@ -137,6 +142,7 @@ impl Tree {
             root: Rc::clone(&self.root),
             prefix: format!("{}{name}/", self.prefix),
             overlay: None,
+            opened: Rc::default(),
         }
     }
 
@@ -333,9 +339,32 @@ impl Tree {
 
     /// Renames a file in place of another.
     pub(crate) fn rename(&self, from: &StorePath, to: &StorePath) -> Result<()> {
+        if let Some(parent) = from.parent()
+            && parent.rest().is_empty()
+            && Some(&parent) == to.parent().as_ref()
+            && let Some(directory) = self.opened(&parent)
+        {
+            // Two names in one directory, so the host need not walk to it twice.
+            if directory.rename(from.file_name(), to.file_name()).is_ok() {
+                return Ok(());
+            }
+            // The directory may have been replaced. By its name it works, or the error is the right one.
+            self.opened.borrow_mut().remove(&parent.top());
+        }
         let target = self.path(to);
         let renamed = self.root.rename(&self.path(from), &target);
         renamed.map_err(|reason| Error::io(target, "rename the finished file to", reason))
+    }
+
+    /// Returns a handle on a directory directly below; none if it cannot be opened.
+    fn opened(&self, path: &StorePath) -> Option<Rc<dyn Directory>> {
+        let mut opened = self.opened.borrow_mut();
+        if let Some(directory) = opened.get(&path.top()) {
+            return Some(Rc::clone(directory));
+        }
+        let directory = self.root.open_directory(&self.path(path)).ok()?;
+        opened.insert(path.top(), Rc::clone(&directory));
+        Some(directory)
     }
 
     /// Removes a file, and says whether there was one.
@@ -355,6 +384,11 @@ impl Tree {
             Err(PortError::NotFound | PortError::NotEmpty | PortError::NotDirectory) => Ok(false),
             Err(reason) => Err(Error::io(name, "remove the directory", reason)),
         }
+    }
+
+    /// Sets when a directory last changed, in nanoseconds since 1970, and says whether that was possible.
+    pub(crate) fn set_modified(&self, path: &StorePath, time: u64) -> bool {
+        self.root.set_modified(&self.path(path), time).is_ok()
     }
 
     /// Makes the names in a directory durable.

@@ -7,11 +7,13 @@ use crate::ports::{
     Clock, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode, LockTarget,
     OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
 };
+use std::cell::RefCell;
 use std::rc::Rc;
 use wasip2::clocks::wall_clock;
 use wasip2::filesystem::preopens;
 use wasip2::filesystem::types::{
-    Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, OpenFlags, PathFlags,
+    Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, ErrorCode, NewTimestamp,
+    OpenFlags, PathFlags,
 };
 
 /// Returns the ports of the granted directory, or none if the host granted none.
@@ -62,6 +64,7 @@ fn stat(stat: &DescriptorStat) -> Stat {
     Stat {
         kind: kind(stat.type_),
         size: stat.size,
+        links: stat.link_count,
         modified: nanoseconds(stat.data_modification_timestamp),
         changed: nanoseconds(stat.status_change_timestamp),
     }
@@ -158,6 +161,16 @@ impl Directory for WasiDirectory {
         self.0.remove_directory_at(path).map_err(reason)
     }
 
+    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        let modified = NewTimestamp::Timestamp(wall_clock::Datetime {
+            seconds: time / 1_000_000_000,
+            nanoseconds: u32::try_from(time % 1_000_000_000).unwrap_or_default(),
+        });
+        self.0
+            .set_times_at(PathFlags::empty(), path, NewTimestamp::NoChange, modified)
+            .map_err(reason)
+    }
+
     fn sync(&self) -> PortResult<()> {
         // Some hosts cannot sync the granted descriptor itself, but every one that was opened.
         let again = self
@@ -232,7 +245,11 @@ impl File for WasiFile {
 struct HostRoots;
 
 /// A lock that the host holds.
-struct HostLock(roots::Lock);
+struct HostLock {
+    lock: roots::Lock,
+    /// The content of its file.
+    content: RefCell<Vec<u8>>,
+}
 
 fn lock_error(error: roots::LockError) -> LockError {
     match error {
@@ -263,7 +280,10 @@ impl Roots for HostRoots {
         };
         let taken = roots::acquire(&target, mode, timeout_ms);
         taken
-            .map(|lock| Box::new(HostLock(lock)) as Box<dyn Lock>)
+            .map(|(lock, content)| {
+                let content = RefCell::new(content);
+                Box::new(HostLock { lock, content }) as Box<dyn Lock>
+            })
             .map_err(lock_error)
     }
 
@@ -288,11 +308,14 @@ impl Roots for HostRoots {
 
 impl Lock for HostLock {
     fn content(&self) -> Result<Vec<u8>, LockError> {
-        self.0.content().map_err(lock_error)
+        Ok(self.content.borrow().clone())
     }
 
     fn set_content(&self, content: &[u8]) -> Result<(), LockError> {
-        self.0.set_content(content).map_err(lock_error)
+        // Whatever part of it was written if this fails, the next holder reads it again.
+        self.lock.set_content(content).map_err(lock_error)?;
+        self.content.replace(content.to_vec());
+        Ok(())
     }
 }
 

@@ -216,6 +216,7 @@ fn fail_once(
     let allowed: Vec<&Allowed> = match &outcome {
         Ok(()) => {
             count.no_errors += 1;
+            world.note(operation, &before.tree);
             vec![after]
         }
         Err(error) => {

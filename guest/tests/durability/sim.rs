@@ -256,6 +256,19 @@ impl Disk {
         Ok((directory, name))
     }
 
+    /// Returns how many names a file has.
+    fn links(&self, number: Number) -> u64 {
+        let names = |node: &Rc<Node>| match node.as_ref() {
+            Node::Directory(directory) => directory
+                .names
+                .values()
+                .filter(|named| **named == number)
+                .count(),
+            Node::File(_) => 0,
+        };
+        self.nodes.values().map(names).sum::<usize>() as u64
+    }
+
     fn add(&mut self, node: Node) -> Number {
         let number = self.next;
         self.next += 1;
@@ -637,6 +650,14 @@ impl SimDisk {
     /// Lets another program remove a file or a directory with everything in it.
     pub fn foreign_remove(&self, path: &str) {
         let disk = &mut self.0.borrow_mut().disk;
+        let number = disk.find(ROOT, path).unwrap();
+        let mut inside = Tree::new();
+        disk.collect(number, "", &mut inside);
+        for path in inside.keys() {
+            let (directory, name) = disk.parent(number, path).unwrap();
+            let name = name.to_owned();
+            disk.change(vec![(directory, name, None)]);
+        }
         let (directory, name) = disk.parent(ROOT, path).unwrap();
         disk.change(vec![(directory, name.to_owned(), None)]);
     }
@@ -878,6 +899,7 @@ fn stat(node: &Node) -> Stat {
     Stat {
         kind,
         size: size as u64,
+        links: 1,
         modified,
         changed: modified,
     }
@@ -938,7 +960,10 @@ impl File for SimFile {
     fn stat(&self) -> PortResult<Stat> {
         self.0.call(CallKind::Look, |disk| {
             disk.file(self.1)?;
-            Ok(stat(&disk.nodes[&self.1]))
+            Ok(Stat {
+                links: disk.links(self.1),
+                ..stat(&disk.nodes[&self.1])
+            })
         })
     }
 

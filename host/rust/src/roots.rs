@@ -74,7 +74,24 @@ impl RootsContext {
 
 /// A lock that is held. Closing the file releases it.
 #[derive(Debug)]
-pub struct HeldLock(File);
+pub struct HeldLock {
+    file: File,
+    /// Whether there was nothing in the file when it was locked.
+    empty: bool,
+}
+
+impl HeldLock {
+    /// Returns the content of the file.
+    fn content(&self) -> Result<Vec<u8>, LockError> {
+        if self.empty {
+            return Ok(Vec::new());
+        }
+        let mut content = vec![0; MAX_CONTENT];
+        let count = self.file.read_at(&mut content, 0);
+        content.truncate(count.map_err(|error| failed(&error))?);
+        Ok(content)
+    }
+}
 
 /// The context together with the table that its resources live in.
 pub struct RootsView<'a> {
@@ -90,11 +107,15 @@ impl Host for RootsView<'_> {
         target: LockTarget,
         mode: LockMode,
         timeout_ms: u32,
-    ) -> wasmtime::Result<Result<Resource<HeldLock>, LockError>> {
-        match self.context.acquire(&target, mode, timeout_ms) {
-            Ok(lock) => Ok(Ok(self.table.push(lock)?)),
-            Err(error) => Ok(Err(error)),
-        }
+    ) -> wasmtime::Result<Result<(Resource<HeldLock>, Vec<u8>), LockError>> {
+        let taken = self
+            .context
+            .acquire(&target, mode, timeout_ms)
+            .and_then(|lock| Ok((lock.content()?, lock)));
+        Ok(match taken {
+            Ok((content, lock)) => Ok((self.table.push(lock)?, content)),
+            Err(error) => Err(error),
+        })
     }
 
     fn sync(&mut self) -> wasmtime::Result<Result<(), String>> {
@@ -125,21 +146,6 @@ impl Host for RootsView<'_> {
 }
 
 impl HostLock for RootsView<'_> {
-    fn content(
-        &mut self,
-        lock: Resource<HeldLock>,
-    ) -> wasmtime::Result<Result<Vec<u8>, LockError>> {
-        let file = &self.table.get(&lock)?.0;
-        let mut content = vec![0; MAX_CONTENT];
-        Ok(match file.read_at(&mut content, 0) {
-            Ok(count) => {
-                content.truncate(count);
-                Ok(content)
-            }
-            Err(error) => Err(failed(&error)),
-        })
-    }
-
     fn set_content(
         &mut self,
         lock: Resource<HeldLock>,
@@ -150,7 +156,7 @@ impl HostLock for RootsView<'_> {
                 "a lock's file holds at most {MAX_CONTENT} bytes"
             ))));
         }
-        let file = &self.table.get(&lock)?.0;
+        let file = &self.table.get(&lock)?.file;
         let written = file
             .write_all_at(&content, 0)
             .and_then(|()| file.set_len(content.len() as u64));
@@ -185,10 +191,11 @@ impl RootsContext {
         loop {
             let (file, opened) = place.open(&granted.directory)?;
             match rustix::fs::flock(&file, operation) {
-                Ok(()) if place.is_named(&granted.directory, &opened) => {
-                    return Ok(HeldLock(file));
-                }
                 Ok(()) => {
+                    if let Some(named) = place.named(&granted.directory, &opened) {
+                        let empty = named.st_size == 0;
+                        return Ok(HeldLock { file, empty });
+                    }
                     replaced += 1;
                     if replaced <= FREE_RETRIES {
                         continue;
@@ -289,11 +296,12 @@ impl Place {
         }
     }
 
-    /// Says whether the name still leads to the file that was opened. A reference delete unlinks it, and a
-    /// lock on a file without a name excludes nobody.
-    fn is_named(&self, root: &Dir, opened: &Stat) -> bool {
-        rustix::fs::statat(root, &self.path, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|named| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino))
+    /// Looks at the file again, if the name still leads to the one that was opened. A reference delete
+    /// unlinks it, and a lock on a file without a name excludes nobody.
+    fn named(&self, root: &Dir, opened: &Stat) -> Option<Stat> {
+        let named = rustix::fs::statat(root, &self.path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let same = (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino);
+        same.then_some(named)
     }
 }
 
@@ -413,7 +421,7 @@ mod tests {
         let _stale = first.acquire(&run("a"), LockMode::Exclusive, 0).unwrap();
         std::fs::remove_file(&path).unwrap();
         let fresh = second.acquire(&run("a"), LockMode::Exclusive, 0).unwrap();
-        assert_eq!(fresh.0.metadata().unwrap().len(), 0);
+        assert_eq!(fresh.file.metadata().unwrap().len(), 0);
         assert_eq!(
             first
                 .acquire(&run("a"), LockMode::Exclusive, 1)
@@ -533,28 +541,39 @@ mod tests {
     #[test]
     fn the_content_of_a_lock_is_replaced_whole_and_bounded() {
         let (directory, first, _) = contexts();
-        let held = first.acquire(&run("a"), LockMode::Exclusive, 0).unwrap();
         let mut table = ResourceTable::new();
-        let handle = table.push(held).unwrap().rep();
         let mut view = RootsView {
             context: &first,
             table: &mut table,
         };
+        let (lock, content) = view
+            .acquire(run("a"), LockMode::Exclusive, 0)
+            .unwrap()
+            .unwrap();
+        assert_eq!(content, b"");
+        let handle = lock.rep();
         let lock = || Resource::<HeldLock>::new_borrow(handle);
         view.set_content(lock(), b"generation 12".to_vec())
             .unwrap()
             .unwrap();
         view.set_content(lock(), b"13".to_vec()).unwrap().unwrap();
-        assert_eq!(view.content(lock()).unwrap().unwrap(), b"13");
         assert!(matches!(
             view.set_content(lock(), vec![0; MAX_CONTENT + 1]).unwrap(),
             Err(LockError::Refused(_))
         ));
         let path = directory.path().join(".locks/a.lock");
         assert_eq!(std::fs::read(&path).unwrap(), b"13");
+        view.drop(Resource::new_own(handle)).unwrap();
+        let content = |view: &mut RootsView<'_>| {
+            let taken = view.acquire(run("a"), LockMode::Exclusive, 0);
+            let (lock, content) = taken.unwrap().unwrap();
+            view.drop(lock).unwrap();
+            content
+        };
+        assert_eq!(content(&mut view), b"13");
         // A foreign writer may have left more than the component is to hold.
         std::fs::write(&path, vec![b'x'; 3 * MAX_CONTENT]).unwrap();
-        assert_eq!(view.content(lock()).unwrap().unwrap().len(), MAX_CONTENT);
+        assert_eq!(content(&mut view).len(), MAX_CONTENT);
     }
 
     #[test]

@@ -8,14 +8,16 @@
     reason = "a benchmark that cannot run fails by panicking"
 )]
 
-use metalab_store::types::{Durability, Expectation};
+use metalab_store::types::{ArtifactDescriptor, Durability, Expectation};
 use metalab_store::{Engine, FileStoreConfig, Store};
 use metalab_store_guest::model;
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store as NativeStore;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Returns the text of a record like those that runners write: about 1.4 KB.
@@ -91,68 +93,320 @@ fn print(title: &str, rows: &[(&str, &Times)]) {
     }
 }
 
-/// Writes a file as a durable put does, with the calls alone.
-fn raw_put(directory: &Path, name: &str, content: &[u8], sync: bool) {
-    let stage = directory.join(format!("{name}.tmp"));
-    let mut file = File::create_new(&stage).unwrap();
-    file.write_all(content).unwrap();
-    if sync {
-        file.sync_data().unwrap();
+/// A journal written with the calls alone: each entry in its place and synced.
+struct RawJournal {
+    file: File,
+    end: u64,
+    /// The bytes that exist ahead of the end; none: the file grows with each entry.
+    allocated: Option<u64>,
+}
+
+impl RawJournal {
+    const SPACE: u64 = 256 * 1024;
+
+    fn create(path: &Path, allocate: bool) -> Self {
+        Self {
+            file: File::create_new(path).unwrap(),
+            end: 0,
+            allocated: allocate.then_some(0),
+        }
     }
-    fs::rename(&stage, directory.join(name)).unwrap();
-    if sync {
-        File::open(directory).unwrap().sync_all().unwrap();
+
+    fn append(&mut self, entry: &[u8]) {
+        let end = self.end + entry.len() as u64;
+        if let Some(allocated) = &mut self.allocated
+            && end > *allocated
+        {
+            let zeros = vec![0; usize::try_from(Self::SPACE).unwrap() + entry.len()];
+            self.file.write_all_at(&zeros, *allocated).unwrap();
+            *allocated += zeros.len() as u64;
+        }
+        self.file.write_all_at(entry, self.end).unwrap();
+        self.end = end;
+        self.file.sync_data().unwrap();
     }
 }
 
-fn puts(directory: &Path, count: usize, durable: bool) {
-    let (component_durability, native_durability) = if durable {
-        (Durability::Full, model::Durability::Full)
-    } else {
-        (Durability::Relaxed, model::Durability::Relaxed)
-    };
-    let kind = if durable { "durable" } else { "relaxed" };
-    let component = component_store(
-        &directory.join(format!("component-{kind}")),
-        component_durability,
+/// Writes a file by another name and renames it, without a sync.
+fn raw_put(directory: &Path, name: &str, content: &[u8]) {
+    let stage = directory.join(format!("{name}.tmp"));
+    let mut file = File::create_new(&stage).unwrap();
+    file.write_all(content).unwrap();
+    drop(file);
+    fs::rename(&stage, directory.join(name)).unwrap();
+}
+
+/// Writes a file and syncs it and its directory.
+fn raw_synced_put(directory: &Path, name: &str, content: &[u8]) {
+    let stage = directory.join(format!("{name}.tmp"));
+    let mut file = File::create_new(&stage).unwrap();
+    file.write_all(content).unwrap();
+    file.sync_data().unwrap();
+    fs::rename(&stage, directory.join(name)).unwrap();
+    File::open(directory).unwrap().sync_all().unwrap();
+}
+
+fn relaxed_puts(directory: &Path, count: usize) {
+    let component = component_store(&directory.join("component-relaxed"), Durability::Relaxed);
+    let native = native_store(
+        &directory.join("native-relaxed"),
+        model::Durability::Relaxed,
     );
-    let native = native_store(&directory.join(format!("native-{kind}")), native_durability);
-    let raw = directory.join(format!("raw-{kind}"));
+    let raw = directory.join("raw-relaxed");
     fs::create_dir(&raw).unwrap();
     let mut times: [Times; 3] = Default::default();
     for index in 0..count {
         let text = record(index);
-        times[0].measure(|| {
-            raw_put(
-                &raw,
-                &format!("{index:016x}.json"),
-                text.as_bytes(),
-                durable,
-            );
-        });
-        times[1].measure(|| {
-            native
-                .put_run_text(&text, &model::Expectation::Anything)
-                .unwrap()
-        });
-        times[2].measure(|| {
-            component
-                .put_run_text(&text, &Expectation::Anything)
-                .unwrap()
-        });
+        let name = format!("{index:016x}.json");
+        times[0].measure(|| raw_put(&raw, &name, text.as_bytes()));
+        let anything = &model::Expectation::Anything;
+        times[1].measure(|| native.put_run_text(&text, anything).unwrap());
+        let anything = &Expectation::Anything;
+        times[2].measure(|| component.put_run_text(&text, anything).unwrap());
     }
-    let synced = if durable {
-        "file and directory synced"
-    } else {
-        "nothing synced"
-    };
     print(
-        &format!("put of a run, {kind} ({synced}), {count} runs"),
+        &format!("put of a run, relaxed (nothing synced), {count} runs"),
         &[
-            ("raw file operations", &times[0]),
+            ("create, write, rename", &times[0]),
             ("the same logic, native", &times[1]),
             ("component", &times[2]),
         ],
+    );
+}
+
+fn durable_puts(directory: &Path, count: usize) {
+    let component = component_store(&directory.join("component-durable"), Durability::Full);
+    let native = native_store(&directory.join("native-durable"), model::Durability::Full);
+    let roots = ["allocated", "growing", "synced"].map(|name| directory.join(name));
+    for root in &roots {
+        fs::create_dir(root).unwrap();
+    }
+    // As in a store, the journal is not in the directory of the files.
+    let journals = directory.join("journals");
+    fs::create_dir(&journals).unwrap();
+    let mut allocated = RawJournal::create(&journals.join("allocated"), true);
+    let mut growing = RawJournal::create(&journals.join("growing"), false);
+    let mut times: [Times; 5] = Default::default();
+    for index in 0..count {
+        let text = record(index);
+        let name = format!("{index:016x}.json");
+        // The same bytes as the store writes: its text is longer than what it is given.
+        let anything = &model::Expectation::Anything;
+        times[3].measure(|| native.put_run_text(&text, anything).unwrap());
+        let bytes = &fs::read(directory.join("native-durable/runs").join(&name)).unwrap();
+        times[0].measure(|| {
+            allocated.append(bytes);
+            raw_put(&roots[0], &name, bytes);
+        });
+        times[1].measure(|| {
+            growing.append(bytes);
+            raw_put(&roots[1], &name, bytes);
+        });
+        times[2].measure(|| raw_synced_put(&roots[2], &name, bytes));
+        let anything = &Expectation::Anything;
+        times[4].measure(|| component.put_run_text(&text, anything).unwrap());
+    }
+    print(
+        &format!("put of a run, durable (one sync each), {count} runs"),
+        &[
+            ("raw, allocated journal + rename", &times[0]),
+            ("raw, growing journal + rename", &times[1]),
+            ("raw, file and directory synced", &times[2]),
+            ("the same logic, native", &times[3]),
+            ("component", &times[4]),
+        ],
+    );
+}
+
+fn batches(directory: &Path, rounds: usize) {
+    const RUNS: usize = 1000;
+    let component = component_store(&directory.join("component-batches"), Durability::Full);
+    let native = native_store(&directory.join("native-batches"), model::Durability::Full);
+    let raw = directory.join("raw-batches");
+    fs::create_dir(&raw).unwrap();
+    let mut journal = RawJournal::create(&raw.join("journal"), true);
+    let mut times: [Times; 3] = Default::default();
+    for round in 0..rounds {
+        let records: Vec<String> = (0..RUNS)
+            .map(|index| record(round * RUNS + index))
+            .collect();
+        let lines = records.join("\n");
+        times[0].measure(|| {
+            journal.append(lines.as_bytes());
+            for (index, record) in records.iter().enumerate() {
+                raw_put(&raw, &format!("{round}-{index}.json"), record.as_bytes());
+            }
+        });
+        times[1].measure(|| native.put_run_lines(&lines).unwrap());
+        let outcomes = times[2].measure(|| component.put_run_lines(&lines).unwrap());
+        assert!(outcomes.iter().all(Result::is_ok));
+    }
+    print(
+        &format!("put of {RUNS} runs at once, durable, {rounds} times"),
+        &[
+            ("raw, one sync, files renamed", &times[0]),
+            ("the same logic, native", &times[1]),
+            ("component", &times[2]),
+        ],
+    );
+    let [_, median, _] = times[2].quartiles();
+    println!("  {:.0} runs a second", RUNS as f64 / median * 1e6);
+}
+
+/// Measures calls in a store of few and in one of many runs.
+fn growth(directory: &Path, many: usize) {
+    const FEW: usize = 100;
+    let stores = [FEW, many].map(|count| {
+        let root = directory.join(format!("growth-{count}"));
+        let store = component_store(&root, Durability::Relaxed);
+        for from in (0..count).step_by(1000) {
+            let records: Vec<String> = (from..count.min(from + 1000)).map(record).collect();
+            store.put_run_lines(&records.join("\n")).unwrap();
+        }
+        let logs = root.join("bench_1/logs");
+        for index in 0..count {
+            fs::write(logs.join(format!("{index:016x}_stdout.log")), "text\n").unwrap();
+        }
+        drop(store);
+        component_store(&root, Durability::Full)
+    });
+    let mut times: [[Times; 2]; 6] = Default::default();
+    let mut first: [Times; 2] = Default::default();
+    for (which, store) in stores.iter().enumerate() {
+        first[which].measure(|| store.list_logs(&format!("{:016x}", 1)).unwrap());
+    }
+    for round in 0..300_usize {
+        for (which, store) in stores.iter().enumerate() {
+            let index = round % FEW;
+            let old = format!("{index:016x}");
+            let new = format!("{:016x}", 1_000_000 + round);
+            let text = record(1_000_000 + round);
+            let times = &mut times;
+            times[0][which].measure(|| store.put_run_text(&text, &Expectation::Anything).unwrap());
+            times[1][which].measure(|| store.get_run_text(&old).unwrap().unwrap());
+            times[2][which].measure(|| store.append_log(&old, "stdout", "line\n", false).unwrap());
+            times[3][which].measure(|| store.append_log(&new, "run", "line\n", false).unwrap());
+            let logs = times[4][which].measure(|| store.list_logs(&old).unwrap());
+            assert_eq!(logs, ["stdout"]);
+            assert!(times[5][which].measure(|| store.delete_run(&new).unwrap()));
+        }
+    }
+    println!("\nthe first list of a run's logs after opening, in stores of {FEW} and {many} runs");
+    for times in &first {
+        println!("  {:>10.1} us", times.quartiles()[1]);
+    }
+    let names = [
+        "put",
+        "get",
+        "append",
+        "append to a new log",
+        "list logs",
+        "delete",
+    ];
+    for (name, [few, many_times]) in names.iter().zip(&times) {
+        print(
+            &format!("{name}, in stores of {FEW} and {many} runs, durable, logs not synced"),
+            &[("few runs", few), ("many runs", many_times)],
+        );
+    }
+}
+
+fn many_artifacts(directory: &Path, runs: usize) {
+    const ARTIFACTS: usize = 500;
+    let store = component_store(&directory.join("artifacts"), Durability::Full);
+    let mut times: [Times; 2] = Default::default();
+    for run in 0..runs {
+        let run = format!("{run:016x}");
+        for index in 0..ARTIFACTS {
+            let descriptor = ArtifactDescriptor::new(&run, format!("a{index}"), "blob", "bin");
+            let mut spent = Times::default();
+            spent.measure(|| store.put_artifact(&[7; 1000], &descriptor).unwrap());
+            if index < 10 {
+                times[0].0.append(&mut spent.0);
+            } else if index >= ARTIFACTS - 10 {
+                times[1].0.append(&mut spent.0);
+            }
+        }
+    }
+    print(
+        &format!("put of an artifact of 1,000 bytes, durable, {runs} runs of {ARTIFACTS}"),
+        &[("the first ten", &times[0]), ("the last ten", &times[1])],
+    );
+}
+
+/// Returns the most memory that this process had since the last call, in MiB.
+fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
+    // Begins anew; only Linux can.
+    fs::write("/proc/self/clear_refs", "5").ok();
+    peak.unwrap_or_default() / 1024
+}
+
+fn big_artifact(directory: &Path, bytes: u64) {
+    let source = directory.join("source");
+    let mut file = File::create_new(&source).unwrap();
+    let mut piece = vec![0_u8; 1 << 20];
+    let mut state = 1_u64;
+    for _ in 0..bytes >> 20 {
+        for word in piece.chunks_exact_mut(8) {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            word.copy_from_slice(&state.to_le_bytes());
+        }
+        file.write_all(&piece).unwrap();
+    }
+    file.sync_all().unwrap();
+    drop((file, piece));
+    let store = component_store(&directory.join("big"), Durability::Full);
+    let mut times: [Times; 3] = Default::default();
+    let mut peaks = [0, 0];
+    let run = |command: &mut Command| assert!(command.status().unwrap().success());
+    let rounds = if bytes > 1 << 32 { 1 } else { 3 };
+    for round in 0..rounds {
+        let copied = directory.join("copied");
+        times[0].measure(|| {
+            run(Command::new("cp")
+                .arg("--reflink=auto")
+                .arg(&source)
+                .arg(&copied));
+            run(Command::new("sync").arg(&copied));
+            run(Command::new("sha256sum")
+                .arg(&copied)
+                .stdout(std::process::Stdio::null()));
+        });
+        fs::remove_file(copied).unwrap();
+        let staged = ArtifactDescriptor::new("run", format!("staged{round}"), "blob", "bin");
+        peak_memory();
+        times[1].measure(|| store.put_artifact_file(&source, &staged).unwrap());
+        peaks[0] = peaks[0].max(peak_memory());
+        store.delete_run("run").unwrap();
+        let streamed = ArtifactDescriptor::new("run", format!("streamed{round}"), "blob", "bin");
+        times[2].measure(|| {
+            let mut writer = store.create_artifact(&streamed).unwrap();
+            std::io::copy(&mut File::open(&source).unwrap(), &mut writer).unwrap();
+            writer.finish().unwrap()
+        });
+        peaks[1] = peaks[1].max(peak_memory());
+        store.delete_run("run").unwrap();
+    }
+    fs::remove_file(source).unwrap();
+    print(
+        &format!(
+            "an artifact of {} MiB, durable, {rounds} times",
+            bytes >> 20
+        ),
+        &[
+            ("cp, sync, sha256sum", &times[0]),
+            ("staged from a file", &times[1]),
+            ("streamed", &times[2]),
+        ],
+    );
+    println!(
+        "  most memory of host and component: staged {} MiB, streamed {} MiB",
+        peaks[0], peaks[1]
     );
 }
 
@@ -235,13 +489,64 @@ fn opens(directory: &Path) {
     );
 }
 
+/// Returns the number after an option.
+fn number_of(option: &str) -> Option<u64> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let at = arguments.iter().position(|argument| argument == option)?;
+    arguments.get(at + 1)?.parse().ok()
+}
+
+/// What can be measured.
+const PARTS: [&str; 8] = [
+    "open",
+    "put",
+    "durable",
+    "batch",
+    "get",
+    "growth",
+    "artifacts",
+    "big",
+];
+
 fn main() {
-    let quick = std::env::args().any(|argument| argument == "--quick");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let only: Vec<&str> = PARTS
+        .into_iter()
+        .filter(|part| arguments.iter().any(|argument| argument == part))
+        .collect();
+    let wanted = |part: &str| only.is_empty() || only.contains(&part);
     let count = if quick { 200 } else { 2000 };
-    let directory = tempfile::tempdir().unwrap();
-    opens(directory.path());
-    puts(directory.path(), count, false);
-    puts(directory.path(), count.min(500), true);
-    gets(directory.path(), count);
-    lists(directory.path(), count);
+    let directory = match std::env::var_os("METALAB_STORE_BENCH_DIRECTORY") {
+        Some(root) => tempfile::tempdir_in(PathBuf::from(root)).unwrap(),
+        None => tempfile::tempdir().unwrap(),
+    };
+    let root = directory.path();
+    if wanted("open") {
+        opens(root);
+    }
+    if wanted("put") || wanted("get") {
+        relaxed_puts(root, count);
+    }
+    if wanted("durable") {
+        durable_puts(root, count.min(1000));
+    }
+    if wanted("batch") {
+        batches(root, if quick { 3 } else { 15 });
+    }
+    if wanted("get") {
+        gets(root, count);
+        lists(root, count);
+    }
+    if wanted("growth") {
+        let runs = number_of("--runs").unwrap_or(if quick { 2_000 } else { 100_000 });
+        growth(root, usize::try_from(runs).unwrap());
+    }
+    if wanted("artifacts") {
+        many_artifacts(root, if quick { 1 } else { 5 });
+    }
+    if wanted("big") {
+        let mebibytes = number_of("--mib").unwrap_or(if quick { 64 } else { 1024 });
+        big_artifact(root, mebibytes << 20);
+    }
 }

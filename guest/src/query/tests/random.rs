@@ -1,0 +1,316 @@
+//! Random records and queries over few names and values, so that they often meet.
+
+use super::*;
+use crate::json::python::Random;
+
+/// Values in JSON's text, those that are easily confused next to each other.
+const VALUES: [&str; 46] = [
+    "null",
+    "true",
+    "false",
+    "0",
+    "-0.0",
+    "1",
+    "1.0",
+    "-1",
+    "0.1",
+    "2",
+    "9007199254740992.0",
+    "9007199254740993",
+    "9007199254740992",
+    "-9007199254740993",
+    "9223372036854775807",
+    "9223372036854775808",
+    "9223372036854775808.0",
+    "-9223372036854775808",
+    "-9223372036854775809",
+    "1180591620717411303424",
+    "1180591620717411303425",
+    "-1180591620717411303425",
+    "1.1805916207174113e21",
+    "-1.1805916207174113e21",
+    "1e22",
+    "1e23",
+    "1e308",
+    "5e-324",
+    "Infinity",
+    "-Infinity",
+    "NaN",
+    "\"\"",
+    "\"a\"",
+    "\"A\"",
+    "\"ab\"",
+    "\"b%\"",
+    "\"a_b\"",
+    "\"1\"",
+    "\"\\u00e9\"",
+    "\"\\ud83d\\ude00\"",
+    "\"\\ud800\"",
+    "\"a\\udc00b\"",
+    "[1, \"a\", null, NaN, [2]]",
+    "[]",
+    "{}",
+    "{\"a\": {\"a\": 1}}",
+];
+
+const TEXTS: [&str; 12] = [
+    "",
+    "a",
+    "A",
+    "ab",
+    "AB",
+    "b%",
+    "a_b",
+    "1",
+    "é",
+    "😀",
+    "\u{ffff}",
+    "a\\\"\n\u{1}\u{85}",
+];
+
+const PATTERNS: [&str; 14] = [
+    "", "%", "_", "a%", "%b", "%a%", "a_b", "_%_", "b\\%", "a\\_b", "\\a", "é", "%%_", "A%B",
+];
+
+const NAMES: [&str; 4] = ["a", "b c", "0", ""];
+
+const TIMES: [&str; 6] = [
+    "\"2026-03-01T09:00:00\"",
+    "\"2026-03-01T10:00:00+01:00\"",
+    "\"2026-03-07T00:00:00.000001Z\"",
+    "\"20260301\"",
+    "\"\"",
+    "null",
+];
+
+pub(super) fn value(random: &mut Random) -> &'static str {
+    random.pick(&VALUES)
+}
+
+/// The text of a record in which any field may be missing.
+pub(super) fn record_text(random: &mut Random, run: usize) -> String {
+    let mut fields = vec![format!(r#""run_id": "run{run}""#)];
+    let mut field = |name: &str, value: String, random: &mut Random| {
+        if random.below(4) > 0 {
+            fields.push(format!("{name:?}: {value}"));
+        }
+    };
+    let quoted = |text: &str| format!("{text:?}");
+    field("experiment_id", quoted(random.pick(&["e", "f"])), random);
+    field(
+        "status",
+        quoted(random.pick(&["success", "failed", "cancelled", "running"])),
+        random,
+    );
+    field(
+        "context_fingerprint",
+        quoted(random.pick(&["", "a", "ab"])),
+        random,
+    );
+    field("started_at", random.pick(&TIMES).to_owned(), random);
+    field("finished_at", random.pick(&TIMES).to_owned(), random);
+    field(
+        "duration_ms",
+        random.pick(&["0", "1", "9007199254740993"]).to_owned(),
+        random,
+    );
+    field(
+        "tags",
+        random
+            .pick(&["[]", "[\"a\"]", "[\"ab\", \"a\"]"])
+            .to_owned(),
+        random,
+    );
+    field(
+        "notes",
+        random
+            .pick(&["null", "\"\"", "\"a b\"", "\"A\""])
+            .to_owned(),
+        random,
+    );
+    field(
+        "error",
+        random
+            .pick(&["null", "{}", "{\"type\": \"ab\"}", "{\"type\": null}"])
+            .to_owned(),
+        random,
+    );
+    let provenance = random.pick(&[
+        "{}",
+        "null",
+        "{\"host\": \"a\", \"extra\": {\"a\": 1}}",
+        "{\"host\": null}",
+    ]);
+    field("provenance", provenance.to_owned(), random);
+    let metrics = open_object(random);
+    field("metrics", metrics, random);
+    let params = open_object(random);
+    field("params_resolved", params, random);
+    format!("{{{}}}", fields.join(", "))
+}
+
+pub(super) fn open_object(random: &mut Random) -> String {
+    let mut entries = Vec::new();
+    for name in NAMES {
+        if random.below(3) > 0 {
+            entries.push(format!("{name:?}: {}", value(random)));
+        }
+    }
+    format!("{{{}}}", entries.join(", "))
+}
+
+pub(super) fn field(random: &mut Random) -> Field {
+    let name = |random: &mut Random| random.pick(&NAMES).to_owned();
+    match random.below(20) {
+        0 => Field::RunId,
+        1 => Field::ExperimentId,
+        2 => Field::Status,
+        3 => Field::ContextFingerprint,
+        4 => Field::StartedAt,
+        5 => Field::FinishedAt,
+        6 => Field::DurationMs,
+        7 => Field::Tags,
+        8 => Field::Notes,
+        9 => Field::Error(if random.below(2) == 0 {
+            Vec::new()
+        } else {
+            vec![Step::Key("type".to_owned())]
+        }),
+        10 => Field::Provenance(vec![Step::Key("host".to_owned())]),
+        11 => Field::Provenance(vec![Step::Key("extra".to_owned()), Step::Key(name(random))]),
+        12 | 13 => Field::Derived(name(random)),
+        14 | 15 => {
+            let mut path = vec![Step::Key(name(random))];
+            for _ in 0..random.below(3) {
+                path.push(match random.below(2) {
+                    0 => Step::Key("a".to_owned()),
+                    _ => Step::Index(u32::try_from(random.below(3)).unwrap()),
+                });
+            }
+            Field::Param(path)
+        }
+        _ => Field::Metric(name(random)),
+    }
+}
+
+fn moment(random: &mut Random) -> Literal {
+    Literal::Time(match random.below(2) {
+        0 => Moment::At(random.pick(&[
+            1_772_355_600_000_000,
+            NOW - 86_400_000_000 + 1,
+            -62_135_596_800_000_000,
+        ])),
+        _ => Moment::Now(random.pick(&[0, -1, -60, 3600, -86_400, -604_800, 90, -1_209_600])),
+    })
+}
+
+fn literal_of(text: &str) -> Literal {
+    match record(text) {
+        Value::Null => Literal::Null,
+        Value::Bool(value) => Literal::Bool(value),
+        Value::Int(value) => Literal::Int(value),
+        Value::BigInt(digits) => Literal::Big(digits.into_owned()),
+        Value::Float(value) => Literal::Float(value),
+        _ => Literal::Text("a".to_owned()),
+    }
+}
+
+/// A value that the field can be compared with.
+fn literal(random: &mut Random, field: &Field, order: bool) -> Literal {
+    let text = |random: &mut Random| Literal::Text(random.pick(&TEXTS).to_owned());
+    match field.kind() {
+        Kind::Text | Kind::Texts => text(random),
+        Kind::Status => Literal::Text(random.pick(&["success", "failed"]).to_owned()),
+        Kind::Time => moment(random),
+        Kind::Integer => loop {
+            let literal = literal_of(value(random));
+            if literal
+                .number()
+                .is_some_and(|number| !order || !number.is_nan())
+            {
+                return literal;
+            }
+        },
+        Kind::Any if random.below(4) == 0 => text(random),
+        Kind::Any => loop {
+            let literal = literal_of(value(random));
+            let ordered = literal.number().is_some_and(|number| !number.is_nan())
+                || matches!(literal, Literal::Text(_));
+            if ordered || !order {
+                return literal;
+            }
+        },
+    }
+}
+
+fn term(random: &mut Random) -> Expr {
+    let field = field(random);
+    let kind = field.kind();
+    loop {
+        let field = field.clone();
+        return match random.below(10) {
+            0 => Expr::Exists(field),
+            1 | 2 if !matches!(kind, Kind::Time | Kind::Integer) => {
+                let value = literal(random, &field, false);
+                Expr::Contains { field, value }
+            }
+            _ if kind == Kind::Texts => continue,
+            3 | 4 if !matches!(kind, Kind::Time | Kind::Integer) => Expr::Like {
+                field,
+                pattern: Pattern::new(random.pick(&PATTERNS)).unwrap(),
+                fold: random.below(2) == 0,
+            },
+            5 => {
+                let count = 1 + random.below(4);
+                let values = (0..count).map(|_| literal(random, &field, false)).collect();
+                Expr::In { field, values }
+            }
+            6 => {
+                let low = literal(random, &field, true);
+                let high = literal(random, &field, true);
+                if low.number().is_some() != high.number().is_some() {
+                    continue;
+                }
+                Expr::Between { field, low, high }
+            }
+            _ => {
+                let op = random.pick(&[
+                    CompareOp::Equal,
+                    CompareOp::NotEqual,
+                    CompareOp::Less,
+                    CompareOp::LessOrEqual,
+                    CompareOp::Greater,
+                    CompareOp::GreaterOrEqual,
+                ]);
+                let value = literal(random, &field, op.is_order());
+                Expr::Compare { field, op, value }
+            }
+        };
+    }
+}
+
+/// A tree that the parser could make.
+pub(super) fn expr(random: &mut Random, depth: usize) -> Expr {
+    let children = |random: &mut Random| {
+        let count = 2 + random.below(3);
+        (0..count).map(|_| expr(random, depth - 1)).collect()
+    };
+    match random.below(if depth == 0 { 1 } else { 6 }) {
+        1 => Expr::And(children(random)),
+        2 => Expr::Or(children(random)),
+        3 => Expr::Not(Box::new(expr(random, depth - 1))),
+        _ => term(random),
+    }
+}
+
+pub(super) fn sort(random: &mut Random) -> Sort {
+    let mut keys = Vec::new();
+    for _ in 0..random.below(4) {
+        let direction = random.pick(&[Direction::Ascending, Direction::Descending]);
+        match field(random) {
+            Field::Tags => {}
+            field => keys.push(SortKey { field, direction }),
+        }
+    }
+    Sort(keys)
+}
