@@ -8,7 +8,8 @@
 //! Order under one lock is a *generation*: a number greater than all before, mostly the time in
 //! microseconds. The lock's file names the last one whose entry was synced. An entry names that one too
 //! (`after`), so that recovery sees a gap where a call is not in any segment any more: then a checkpoint
-//! made it durable, and everything before it.
+//! made it durable, and everything before it. While a call of several steps is under way, the lock's file
+//! names its writer too: if the writer is killed, whoever takes the lock next finishes the call.
 //!
 //! Without a journal (relaxed durability, no working locks) the same changes are made one by one, synced
 //! each if the durability asks for it.
@@ -33,12 +34,22 @@ pub(crate) struct Journal {
     writer: RefCell<Option<Writer>>,
     /// Counts the segments begun, so that others can tell whether one was retired meanwhile.
     epoch: Cell<u64>,
+    /// The last generation that this store gave out.
+    generation: Cell<u64>,
+    /// Whether the name of the staging directory is known to be durable.
+    staging_named: Cell<bool>,
+    /// Whether the names in the store's own directory are known to be durable.
+    root_named: Cell<bool>,
 }
 
 /// Something locked, or not where the file system has no working locks.
 pub(crate) struct Held {
     pub(crate) name: LockName,
     pub(crate) lock: Option<Box<dyn Lock>>,
+    /// The generation that the lock's file names; 0 for none.
+    pub(crate) stored: Cell<u64>,
+    /// The writer whose call of several steps may be half done.
+    pub(crate) unsettled: Option<u64>,
 }
 
 /// One change of a file.
@@ -168,6 +179,19 @@ pub(crate) struct Call<'a> {
     pub(crate) changes: Vec<Change<'a>>,
 }
 
+impl Call<'_> {
+    /// Lets patches be written whole: the segment that holds what they refer to was removed by somebody.
+    fn refer_to_nothing(&mut self) {
+        for change in &mut self.changes {
+            if let Change::Put { content, .. } = change
+                && let Content::Patched { whole, .. } = content
+            {
+                *content = Content::Base(std::mem::take(whole));
+            }
+        }
+    }
+}
+
 impl Scope {
     /// Makes the changes of one call: all of them or none, durable when this returns.
     ///
@@ -273,18 +297,18 @@ impl Scope {
         let mut entries = Vec::with_capacity(calls.len());
         let mut moves = Vec::with_capacity(calls.len());
         let token = slot.as_ref().map(Writer::token);
+        let empty = slot.as_ref().is_none_or(Writer::is_empty);
         for call in calls.iter_mut() {
-            let prepared = self
-                .prepare(call, token)
-                .and_then(|()| stored_generation(call));
+            if empty {
+                call.refer_to_nothing();
+            }
+            let prepared = self.prepare(call, token).map(|()| call.held.stored.get());
             outcomes.push(prepared.map(|stored| {
-                let generation = (stored + 1).max(now / 1_000);
-                entries.push(Entry::Call(journal::Call {
-                    lock: call.held.name.clone(),
-                    generation,
-                    after: stored,
-                    steps: call.changes.iter().map(Change::step).collect(),
-                }));
+                // The clock may have been set back.
+                let last = self.journal.generation.get();
+                let generation = (stored + 1).max(now / 1_000).max(last + 1);
+                self.journal.generation.set(generation);
+                entries.push(Entry::Call(entry(call, generation, stored)));
                 moves.push((generation, stored));
             }));
         }
@@ -369,7 +393,17 @@ impl Scope {
 
     /// Names a file in the staging directory so that its writer can be told.
     fn staging(&self, token: Option<u32>) -> Result<StorePath> {
-        self.tree.ensure_directory(&layout::staging_directory())?;
+        let created = self.tree.ensure_directory(&layout::staging_directory())?;
+        if (created || !self.journal.staging_named.get())
+            && self.options.durability == Durability::Full
+        {
+            // Who created it may have been killed before its name was durable, and its files with it.
+            self.tree
+                .sync_directory(&layout::directory(layout::Top::Index))?;
+            self.tree
+                .sync_directory(&layout::directory(layout::Top::Root))?;
+            self.journal.staging_named.set(true);
+        }
         let random = self.ports.random.next();
         Ok(layout::staging(match token {
             Some(token) => (u64::from(token) << 32) | (random >> 32),
@@ -393,7 +427,9 @@ impl Scope {
         let token = writer.token();
         let mut staged = Vec::new();
         let mut begun = false;
-        let mut done = self.name_generation(call, generation, stored);
+        let several = call.changes.len() > 1;
+        let writer_noted = several.then_some(token);
+        let mut done = self.name_generation(call, generation, stored, writer_noted);
         if done.is_ok() {
             done = self.stage_all(call, token, &mut staged);
         }
@@ -417,8 +453,10 @@ impl Scope {
                 begun = true;
             }
         }
-        let several = call.changes.len() > 1;
         let Err(error) = done else {
+            if several {
+                settle(call, generation);
+            }
             if several && writer.append(&self.tree, &[Entry::Done(frame)]).is_err() {
                 // Everything is done and promised; only this segment takes no more.
                 *slot = None;
@@ -426,7 +464,7 @@ impl Scope {
             return Ok(());
         };
         if begun {
-            // The rest is done by the next one who opens the store.
+            // The rest is done by whoever takes the lock next, or opens the store.
             *slot = None;
             return Err(unknown(error));
         }
@@ -435,7 +473,12 @@ impl Scope {
             drop(self.tree.remove(stage));
         }
         match cancelled {
-            Ok(_) => Err(error),
+            Ok(_) => {
+                if several {
+                    settle(call, generation);
+                }
+                Err(error)
+            }
             Err(_) => {
                 *slot = None;
                 Err(unknown(error))
@@ -443,17 +486,32 @@ impl Scope {
         }
     }
 
-    /// Notes the generation in the lock's file: its entry is durable. Who only adds files to a run that was
-    /// never changed need not: nothing can be mistaken for an earlier state of them.
-    fn name_generation(&self, call: &Call<'_>, generation: u64, stored: u64) -> Result<()> {
-        if stored == 0 && call.changes.iter().all(Change::adds) {
+    /// Notes the generation in the lock's file: its entry is durable. Who only adds a file to a run that was
+    /// never changed need not: nothing can be mistaken for an earlier state of it.
+    ///
+    /// A call of several steps notes its writer too, until it is done: if it does not come to its end, whoever
+    /// takes the lock next finds the rest in the writer's segment.
+    fn name_generation(
+        &self,
+        call: &Call<'_>,
+        generation: u64,
+        stored: u64,
+        writer: Option<u32>,
+    ) -> Result<()> {
+        if writer.is_none() && stored == 0 && call.changes.iter().all(Change::adds) {
             return Ok(());
         }
         let Some(lock) = &call.held.lock else {
             return Ok(());
         };
-        lock.set_content(generation.to_string().as_bytes())
-            .map_err(|reason| lock_content_failed(call.held, &reason))
+        let text = match writer {
+            Some(writer) => format!("{generation} {writer:08x}"),
+            None => generation.to_string(),
+        };
+        lock.set_content(text.as_bytes())
+            .map_err(|reason| lock_content_failed(call.held, &reason))?;
+        call.held.stored.set(generation);
+        Ok(())
     }
 
     fn stage_all(&self, call: &Call<'_>, token: u32, staged: &mut Vec<StorePath>) -> Result<()> {
@@ -532,10 +590,24 @@ impl Scope {
                 path
             }
         };
-        match path.parent() {
-            Some(parent) if sync => self.tree.sync_directory(&parent),
-            _ => Ok(()),
+        if sync { self.sync_names(path) } else { Ok(()) }
+    }
+
+    /// Makes the name of a file durable, and those of the directories that it is in.
+    pub(crate) fn sync_names(&self, path: &StorePath) -> Result<()> {
+        let mut next = path.parent();
+        while let Some(directory) = next {
+            next = directory.parent();
+            // Directories in the root are created once, and no store removes them.
+            if next.is_none() && self.journal.root_named.get() && path.top() != layout::Top::Root {
+                break;
+            }
+            self.tree.sync_directory(&directory)?;
+            if next.is_none() {
+                self.journal.root_named.set(true);
+            }
         }
+        Ok(())
     }
 
     /// Returns what a file is now; none if there is nothing of this name.
@@ -554,26 +626,39 @@ impl Scope {
     }
 }
 
-/// Reads the generation that a call's lock file names; 0 for none, and for anything that is no number.
-fn stored_generation(call: &Call<'_>) -> Result<u64> {
-    let Some(lock) = &call.held.lock else {
-        return Ok(0);
-    };
-    let content = lock
-        .content()
-        .map_err(|reason| lock_content_failed(call.held, &reason))?;
-    Ok(generation_of(&content))
+/// Makes the journal's entry of a call.
+fn entry(call: &Call<'_>, generation: u64, after: u64) -> journal::Call {
+    journal::Call {
+        lock: call.held.name.clone(),
+        generation,
+        after,
+        steps: call.changes.iter().map(Change::step).collect(),
+    }
 }
 
 /// Reads a generation from the content of a lock's file.
 pub(crate) fn generation_of(content: &[u8]) -> u64 {
     std::str::from_utf8(content)
         .ok()
-        .and_then(|text| text.trim_end().parse().ok())
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
         .unwrap_or_default()
 }
 
-fn lock_content_failed(held: &Held, reason: &LockError) -> Error {
+/// Reads the number of the writer whose call of several steps may be half done.
+pub(crate) fn unsettled_writer(content: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(content).ok()?;
+    u64::from_str_radix(text.split_whitespace().nth(1)?, 16).ok()
+}
+
+/// Notes in the lock's file that nothing of a call is left to do.
+fn settle(call: &Call<'_>, generation: u64) {
+    if let Some(lock) = &call.held.lock {
+        // Who reads the longer text finds in the journal that the call is done.
+        drop(lock.set_content(generation.to_string().as_bytes()));
+    }
+}
+
+pub(crate) fn lock_content_failed(held: &Held, reason: &LockError) -> Error {
     let (LockName::Run(name) | LockName::Other(name)) = &held.name;
     Error::Io {
         file: ".locks".into(),

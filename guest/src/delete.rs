@@ -2,7 +2,7 @@
 
 use crate::commit::{Change, Held};
 use crate::error::Result;
-use crate::layout::{self, StorePath};
+use crate::layout::{self, StorePath, Top};
 use crate::log_files::LogChange;
 use crate::names::RunId;
 use crate::ports::Kind;
@@ -53,6 +53,9 @@ impl Scope {
                 self.tree.remove(&path)?;
                 continue;
             }
+            if path.top() == Top::Logs {
+                self.sync_log(&path)?;
+            }
             if let Some(previous) = self.fingerprint(&path)? {
                 changes.push(Change::Remove { path, previous });
             }
@@ -64,7 +67,8 @@ impl Scope {
             self.commit(held, changes)?;
         }
         for directory in found.directories {
-            self.tree.remove_directory(&directory)?;
+            // The run is deleted: an empty directory that stays is no reason to say that it is not.
+            drop(self.tree.remove_directory(&directory));
         }
         Ok(removed)
     }

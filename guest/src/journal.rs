@@ -306,11 +306,15 @@ fn frame(out: &mut Vec<u8>, salt: u64, index: u64, payload: &[u8]) {
 /// [`NotASegment`] if not even the header is whole.
 pub fn read(content: &[u8]) -> Result<Segment, NotASegment> {
     let Some(rest) = content.strip_prefix(MAGIC) else {
-        return Err(if MAGIC.starts_with(content) {
-            NotASegment::Unfinished
-        } else {
-            NotASegment::Unknown
-        });
+        let begun = &content[..content.len().min(MAGIC.len())];
+        // A power cut may keep the size of a file and lose what was written to it.
+        return Err(
+            if MAGIC.starts_with(begun) || begun.iter().all(|byte| *byte == 0) {
+                NotASegment::Unfinished
+            } else {
+                NotASegment::Unknown
+            },
+        );
     };
     let mut input = Input(rest);
     let header = input.frame(0, 0).ok_or(NotASegment::Unfinished)?;

@@ -563,6 +563,11 @@ pub fn segment_of(file_name: &str) -> Option<u64> {
     hex16(file_name.strip_prefix("journal-")?.strip_suffix(".seg")?)
 }
 
+/// Returns the number of the journal segment whose lock a file under `.index/` is.
+pub fn segment_lock_of(file_name: &str) -> Option<u64> {
+    hex16(file_name.strip_prefix("journal-")?.strip_suffix(".lock")?)
+}
+
 /// Returns the token of a file in the staging directory.
 pub fn staging_token_of(file_name: &str) -> Option<u64> {
     hex16(file_name)

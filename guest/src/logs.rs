@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::layout::{self, StorePath, Top};
 use crate::log_files::LogChange;
 use crate::logs_naming::{self, RunLookup};
-use crate::model::{Access, LogChunk};
+use crate::model::{Access, Durability, LogChunk};
 use crate::names::{LogName, RunId};
 use crate::ports::Kind;
 use crate::scope::Scope;
@@ -84,6 +84,12 @@ impl Scope {
         } else {
             self.older_logs(run, name)?
         };
+        if self.sync_log(&path)? {
+            self.sync_names(&path)?;
+        }
+        for path in &older {
+            self.sync_log(path)?;
+        }
         let mut names: Vec<LogChange<'_>> = older
             .iter()
             .map(|older| LogChange::Removed(older.file_name()))
@@ -114,6 +120,23 @@ impl Scope {
             .collect())
     }
 
+    /// Makes the content of a log durable that is to be replaced or removed, and says whether there is one.
+    ///
+    /// Lines are appended without a sync. Else a power cut could leave something that is neither what
+    /// the journal names as replaced nor what it names as written, and a recovery would take it for a change by
+    /// another program.
+    pub(crate) fn sync_log(&self, path: &StorePath) -> Result<bool> {
+        if self.options.durability == Durability::Relaxed {
+            return Ok(false);
+        }
+        let Some((file, _)) = self.tree.open(path)? else {
+            return Ok(false);
+        };
+        file.sync_data()
+            .map_err(|reason| Error::io(self.tree.path(path), "sync", reason))?;
+        Ok(true)
+    }
+
     /// Appends to a log and returns its new size.
     pub(crate) fn append_log(
         &self,
@@ -139,9 +162,7 @@ impl Scope {
             .map_err(|reason| failed("append to", reason))?;
         if sync {
             file.sync_data().map_err(|reason| failed("sync", reason))?;
-            if let Some(parent) = path.parent() {
-                self.tree.sync_directory(&parent)?;
-            }
+            self.sync_names(&path)?;
         }
         if !sync {
             self.unsynced.set(true);

@@ -19,7 +19,7 @@
 //! A store that is opened to read looks at the same promises, and reads what a recovery would write
 //! ([`Overlay`]).
 
-use crate::commit::generation_of;
+use crate::commit::{Held, generation_of, lock_content_failed};
 use crate::error::{Error, Result};
 use crate::journal::{self, Call, Entry, Fingerprint, LockName, Segment, Source, Step};
 use crate::layout::{self, StorePath, Top};
@@ -58,8 +58,13 @@ struct Found {
 /// One call of a segment.
 struct Promise<'f> {
     call: &'f Call,
+    /// The number of the writer.
+    writer: u64,
     standing: Standing,
     cancelled: bool,
+    /// Whether it was never carried out: a later call under its lock did not find its generation in the
+    /// lock's file, which is named before the first step.
+    void: bool,
 }
 
 /// What is to be done about a file.
@@ -153,8 +158,8 @@ impl Current {
 }
 
 /// Judges a file by the steps that concern it, the last one deciding. They are in order, none cancelled,
-/// none known to be durable.
-fn judge(tree: &Tree, path: &StorePath, steps: &[&Step]) -> Result<Verdict> {
+/// none known to be durable; those before them that are durable only tell what later ones refer to.
+fn judge(tree: &Tree, path: &StorePath, durable: &[&Step], steps: &[&Step]) -> Result<Verdict> {
     let Some((last, earlier)) = steps.split_last() else {
         return Ok(Verdict::Keep);
     };
@@ -166,69 +171,66 @@ fn judge(tree: &Tree, path: &StorePath, steps: &[&Step]) -> Result<Verdict> {
         Step::Put { written, .. } => current.is(written),
         Step::Remove { .. } => matches!(current, Current::Absent),
     });
-    let less = |content: &[u8]| current.is_less_than(content);
-    let half_written = steps.iter().any(|step| match step {
-        Step::Put {
-            source: Source::Inline(content),
-            ..
-        } => less(content),
-        _ => false,
-    });
+    let (content, half_written) = contents(&current, durable, steps);
+    let lost = seen_before || half_written;
     match last {
         Step::Remove { .. } => Ok(match current {
-            Current::File { .. } if seen_before || half_written => Verdict::Remove,
+            Current::File { .. } if lost => Verdict::Remove,
             _ => Verdict::Keep,
         }),
         Step::Put {
-            written, source, ..
+            source: Source::Staged(stage),
+            written,
+            ..
         } => {
-            if let Source::Staged(stage) = source {
-                // Its content was durable before the entry was; only the name may be lost.
-                let Some(stage) = layout::parse_staging(stage) else {
-                    return Ok(Verdict::Keep);
-                };
-                let whole = tree
-                    .stat(&stage)?
-                    .is_some_and(|stat| stat.kind == Kind::File && stat.size == written.size);
-                return Ok(if whole && seen_before {
-                    Verdict::Rename(stage)
-                } else {
-                    Verdict::Keep
-                });
-            }
-            if current.is(written) {
-                return Ok(Verdict::Keep);
-            }
-            let Some(content) = final_content(&current, steps, written) else {
+            // Its content was durable before the entry was; only the name may be lost.
+            let Some(stage) = layout::parse_staging(stage) else {
                 return Ok(Verdict::Keep);
             };
-            Ok(if seen_before || half_written || less(&content) {
-                Verdict::Write(content)
+            let whole = tree
+                .stat(&stage)?
+                .is_some_and(|stat| stat.kind == Kind::File && stat.size == written.size);
+            Ok(if whole && lost {
+                Verdict::Rename(stage)
             } else {
                 Verdict::Keep
             })
         }
+        Step::Put { written, .. } => Ok(match content {
+            _ if current.is(written) => Verdict::Keep,
+            Some(content) if lost && Fingerprint::of(&content) == *written => {
+                Verdict::Write(content)
+            }
+            _ => Verdict::Keep,
+        }),
     }
 }
 
-/// Makes the content that the last step wrote, from contents in the journal and patches of them.
-fn final_content(current: &Current, steps: &[&Step], written: &Fingerprint) -> Option<Vec<u8>> {
+/// Makes the content that the last step wrote, from contents in the journal and patches of them; and says
+/// whether the file holds less of what any step wrote.
+fn contents(current: &Current, durable: &[&Step], steps: &[&Step]) -> (Option<Vec<u8>>, bool) {
     let mut content: Option<Vec<u8>> = None;
-    for step in steps {
-        let Step::Put {
-            previous, source, ..
-        } = step
-        else {
-            content = None;
-            continue;
-        };
-        content = match source {
-            Source::Inline(bytes) => Some(bytes.clone()),
-            Source::Staged(_) => None,
-            Source::Patch {
-                at,
-                removed,
-                insert,
+    let mut half_written = false;
+    for (index, step) in durable.iter().chain(steps).enumerate() {
+        content = match step {
+            Step::Remove { .. } => None,
+            Step::Put {
+                source: Source::Staged(_),
+                ..
+            } => None,
+            Step::Put {
+                source: Source::Inline(bytes),
+                ..
+            } => Some(bytes.clone()),
+            Step::Put {
+                source:
+                    Source::Patch {
+                        at,
+                        removed,
+                        insert,
+                    },
+                previous,
+                ..
             } => {
                 let base = content.or_else(|| match current {
                     Current::File {
@@ -240,8 +242,13 @@ fn final_content(current: &Current, steps: &[&Step], written: &Fingerprint) -> O
                 base.and_then(|base| patched(&base, *at, *removed, insert))
             }
         };
+        if index >= durable.len()
+            && let Some(content) = &content
+        {
+            half_written |= current.is_less_than(content);
+        }
     }
-    content.filter(|content| Fingerprint::of(content) == *written)
+    (content, half_written)
 }
 
 fn patched(base: &[u8], at: u64, removed: u64, insert: &[u8]) -> Option<Vec<u8>> {
@@ -268,16 +275,43 @@ fn in_order(found: &[Found]) -> BTreeMap<&LockName, Vec<Promise<'_>>> {
             if let Entry::Call(call) = entry {
                 all.entry(&call.lock).or_default().push(Promise {
                     call,
+                    writer: found.id,
                     standing: found.standing,
                     cancelled: cancelled.contains(frame),
+                    void: false,
                 });
             }
         }
     }
     for promises in all.values_mut() {
         promises.sort_by_key(|promise| promise.call.generation);
+        let mut seen = u64::MAX;
+        for promise in promises.iter_mut().rev() {
+            // A call of one step may be replayed alone: its outcome was unknown.
+            promise.void = promise.call.steps.len() > 1 && seen < promise.call.generation;
+            // Who adds one file names no generation: only the clock tells when that was.
+            if promise.call.after != 0 || promise.call.steps.len() > 1 || !adds(promise.call) {
+                seen = seen.min(promise.call.after);
+            }
+        }
     }
     all
+}
+
+/// Collects the frames of the calls of which nothing is left to do.
+fn settled(segment: &Segment) -> BTreeSet<u64> {
+    let frames = segment.entries.iter().filter_map(|(_, entry)| match entry {
+        Entry::Done(frame) | Entry::Cancelled(frame) => Some(*frame),
+        Entry::Call(_) => None,
+    });
+    frames.collect()
+}
+
+/// Says whether a call only adds files.
+fn adds(call: &Call) -> bool {
+    call.steps
+        .iter()
+        .all(|step| matches!(step, Step::Put { previous: None, .. }))
 }
 
 /// Returns the highest generation up to which everything under a lock is durable: see the module's text.
@@ -296,29 +330,50 @@ fn durable_up_to(promises: &[Promise<'_>], stored: u64) -> u64 {
         .unwrap_or_default()
 }
 
+/// What may be lost of a file.
+struct Lost<'f> {
+    path: StorePath,
+    /// What was promised of it and is durable, as far as it is still in a segment.
+    durable: Vec<&'f Step>,
+    /// What was promised of it since, in order.
+    steps: Vec<&'f Step>,
+    /// The number of the writer that had the last word.
+    writer: u64,
+}
+
 /// Collects what concerns each file under one lock and may be lost; only files whose last word is a writer's
 /// of this machine that went down.
-fn lost_steps<'f>(promises: &[Promise<'f>], stored: u64) -> Vec<(StorePath, Vec<&'f Step>)> {
-    let durable = durable_up_to(promises, stored);
-    let mut files: BTreeMap<&str, (Standing, Vec<&'f Step>)> = BTreeMap::new();
-    for promise in promises {
-        if promise.cancelled || promise.call.generation <= durable {
-            continue;
-        }
+fn lost_steps<'f>(promises: &[Promise<'f>], stored: u64) -> Vec<Lost<'f>> {
+    let durable_up_to = durable_up_to(promises, stored);
+    let mut files: BTreeMap<&str, Vec<(&Promise<'f>, &'f Step)>> = BTreeMap::new();
+    for promise in promises.iter().filter(|promise| !promise.cancelled) {
         for step in &promise.call.steps {
-            let (standing, steps) = files
-                .entry(step.path())
-                .or_insert((Standing::Foreign, Vec::new()));
-            *standing = promise.standing;
-            steps.push(step);
+            let steps = files.entry(step.path()).or_default();
+            steps.push((promise, step));
         }
     }
-    files
-        .into_iter()
-        .filter(|(_, (standing, _))| *standing == Standing::Lost)
-        // A path that is not one of the format's was not written by this store.
-        .filter_map(|(path, (_, steps))| Some((layout::parse(path)?, steps)))
-        .collect()
+    let mut lost = Vec::new();
+    for (path, mut steps) in files {
+        // What was never carried out is not the last word. Before another one it may stay: it matches nothing.
+        while steps.last().is_some_and(|(promise, _)| promise.void) {
+            steps.pop();
+        }
+        let durable = |(promise, _): &(&Promise<'_>, _)| promise.call.generation <= durable_up_to;
+        let (durable, steps): (Vec<_>, Vec<_>) = steps.into_iter().partition(durable);
+        if let Some((last, _)) = steps.last()
+            && last.standing == Standing::Lost
+            // A path that is not one of the format's was not written by this store.
+            && let Some(path) = layout::parse(path)
+        {
+            lost.push(Lost {
+                path,
+                writer: last.writer,
+                durable: durable.into_iter().map(|(_, step)| step).collect(),
+                steps: steps.into_iter().map(|(_, step)| step).collect(),
+            });
+        }
+    }
+    lost
 }
 
 /// Says what a segment is, by where it was written. Its writer is known to be gone.
@@ -345,6 +400,17 @@ fn segment_ids(tree: &Tree) -> Result<Vec<u64>> {
         .collect())
 }
 
+/// Returns the number of every writer that has a segment or the file of a lock.
+fn writer_ids(tree: &Tree) -> Result<BTreeSet<u64>> {
+    let entries = tree.list(&layout::directory(Top::Index))?;
+    let id = |name: &str| layout::segment_of(name).or_else(|| layout::segment_lock_of(name));
+    Ok(entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::File)
+        .filter_map(|entry| id(&entry.name))
+        .collect())
+}
+
 /// Reads a segment; none if it is no segment that this version knows, or vanished.
 fn read_segment(
     tree: &Tree,
@@ -357,9 +423,9 @@ fn read_segment(
 impl Scope {
     /// Does what dead writers left to do, and removes what they left behind.
     pub(crate) fn recover(&self) -> Result<()> {
-        let ids = segment_ids(&self.tree)?;
+        let writers = writer_ids(&self.tree)?;
         let staged = self.staged_tokens()?;
-        if ids.is_empty() && staged.is_empty() {
+        if writers.is_empty() && staged.is_empty() {
             return Ok(());
         }
         let timeout = self.options.lock_timeout_ms;
@@ -391,21 +457,26 @@ impl Scope {
             }
         }
         let dead = |found: &Found| found.standing != Standing::Foreign;
+        for found in found.iter().filter(|found| dead(found)) {
+            self.sweep(found)?;
+        }
+        // Stage files are gone for good before the segments that name them are.
         if found.iter().any(dead) {
             self.sync_all()?;
         }
         let mut removed = false;
         for found in found.into_iter().filter(dead) {
             removed = true;
-            self.sweep(&found)?;
             self.tree.remove(&layout::journal_segment(found.id))?;
             self.tree.remove(&lock_file(found.id)?)?;
             drop(found.lock);
         }
-        self.sweep_staging(&staged)?;
         if removed {
+            // A segment that a power cut brings back must find the staged files that it names.
             self.tree.sync_directory(&layout::directory(Top::Index))?;
         }
+        self.sweep_staging(&staged)?;
+        self.sweep_locks(&writers)?;
         Ok(())
     }
 
@@ -471,12 +542,21 @@ impl Scope {
             };
             let stored = lock.content().map(|content| generation_of(&content));
             let stored = stored.map_err(|reason| maintenance_failed(&reason))?;
-            for (path, steps) in lost_steps(&promises, stored) {
-                let verdict = judge(&self.tree, &path, &steps)?;
-                self.carry_out_verdict(&path, verdict)?;
-                if matches!(steps.last(), Some(Step::Remove { .. })) {
-                    self.remove_empty_directory(&path)?;
+            for lost in lost_steps(&promises, stored) {
+                let verdict = judge(&self.tree, &lost.path, &lost.durable, &lost.steps)?;
+                self.carry_out_verdict(lost.writer, &lost.path, verdict)?;
+                if matches!(lost.steps.last(), Some(Step::Remove { .. })) {
+                    self.remove_empty_directory(&lost.path)?;
                 }
+            }
+            // The lock's file may have lost its generation. It is named again, so that these promises count
+            // as durable if another power cut brings back some of their segments and not the others.
+            let last = promises.last().map(|promise| promise.call.generation);
+            if let Some(last) = last.filter(|last| *last > stored)
+                && !promises.iter().all(|promise| adds(promise.call))
+            {
+                lock.set_content(last.to_string().as_bytes())
+                    .map_err(|reason| maintenance_failed(&reason))?;
             }
         }
         Ok(())
@@ -486,25 +566,28 @@ impl Scope {
     fn lock_again(&self, name: &LockName) -> Result<Option<Box<dyn Lock>>> {
         let held = match name {
             LockName::Run(run) => match crate::names::RunId::parse(run) {
-                Ok(run) => self.lock_run(&run)?,
+                Ok(run) => self.lock_run_to_recover(&run)?,
                 // No writer of ours locks a run that cannot be named.
                 Err(_) => return Ok(None),
             },
             LockName::Other(name) if name == crate::manifests::LOCK => {
-                self.lock_named(name, "the list of manifests")?
+                self.lock_named(name, "the list of manifests")?.lock
             }
             LockName::Other(_) => return Ok(None),
         };
-        Ok(held.lock)
+        Ok(held)
     }
 
-    fn carry_out_verdict(&self, path: &StorePath, verdict: Verdict) -> Result<()> {
+    /// Does what is to be done about a file. A stage file is named as the dead writer would have named it,
+    /// so that it is swept with the others if this recovery does not come to its end.
+    fn carry_out_verdict(&self, writer: u64, path: &StorePath, verdict: Verdict) -> Result<()> {
         match verdict {
             Verdict::Keep => Ok(()),
             Verdict::Remove => self.tree.remove(path).map(drop),
             Verdict::Rename(stage) => self.rename_into_place(&stage, path),
             Verdict::Write(content) => {
-                let stage = self.stage(path);
+                let stage = path.stage(low_half(writer));
+                self.tree.remove(&stage)?;
                 let written = self
                     .write_stage(&stage, &content, false)
                     .and_then(|()| self.tree.rename(&stage, path));
@@ -530,26 +613,20 @@ impl Scope {
     /// Finishes the calls of a killed writer that are half done and that nothing came after.
     fn finish(&self, dead: &Found, all: &[Found]) -> Result<()> {
         let entries = &dead.segment.entries;
-        let settled: BTreeSet<u64> = entries
-            .iter()
-            .filter_map(|(_, entry)| match entry {
-                Entry::Done(frame) | Entry::Cancelled(frame) => Some(*frame),
-                Entry::Call(_) => None,
-            })
-            .collect();
+        let settled = settled(&dead.segment);
         for (frame, entry) in entries {
             // One step is done or not; a call of one that is not was never acknowledged.
             if let Entry::Call(call) = entry
                 && call.steps.len() > 1
                 && !settled.contains(frame)
             {
-                self.finish_call(call, all)?;
+                self.finish_call(dead.id, call, all)?;
             }
         }
         Ok(())
     }
 
-    fn finish_call(&self, call: &Call, all: &[Found]) -> Result<()> {
+    fn finish_call(&self, writer: u64, call: &Call, all: &[Found]) -> Result<()> {
         let Some(lock) = self.lock_again(&call.lock)? else {
             return Ok(());
         };
@@ -566,6 +643,36 @@ impl Scope {
         if later {
             return Ok(());
         }
+        self.finish_steps(writer, call)
+    }
+
+    /// Finishes the call that a writer left half done under a lock that is held now: it was killed, or an
+    /// error of the operating system ended it.
+    pub(crate) fn finish_half_done(&self, held: &Held) -> Result<()> {
+        let (Some(writer), Some(lock)) = (held.unsettled, &held.lock) else {
+            return Ok(());
+        };
+        let generation = held.stored.get();
+        if let Some(Ok(segment)) = read_segment(&self.tree, writer)?
+            && standing(&self.ports.roots.identity(), &segment.header.identity) == Standing::Killed
+        {
+            let settled = settled(&segment);
+            for (frame, entry) in &segment.entries {
+                if let Entry::Call(call) = entry
+                    && call.lock == held.name
+                    && call.generation == generation
+                    && !settled.contains(frame)
+                {
+                    self.finish_steps(writer, call)?;
+                }
+            }
+        }
+        lock.set_content(generation.to_string().as_bytes())
+            .map_err(|reason| lock_content_failed(held, &reason))
+    }
+
+    /// Finishes a call of which something is done and that nothing came after. Its lock is held.
+    fn finish_steps(&self, writer: u64, call: &Call) -> Result<()> {
         let mut done = false;
         let mut left = Vec::new();
         for step in &call.steps {
@@ -583,8 +690,8 @@ impl Scope {
             return Ok(());
         }
         for (path, step) in left {
-            let verdict = judge(&self.tree, &path, &[step])?;
-            self.carry_out_verdict(&path, verdict)?;
+            let verdict = judge(&self.tree, &path, &[], &[step])?;
+            self.carry_out_verdict(writer, &path, verdict)?;
             if matches!(step, Step::Remove { .. }) {
                 self.remove_empty_directory(&path)?;
             }
@@ -643,6 +750,20 @@ impl Scope {
         Ok(())
     }
 
+    /// Removes the lock files of writers that died before they began a segment.
+    fn sweep_locks(&self, writers: &BTreeSet<u64>) -> Result<()> {
+        for id in writers {
+            if self.tree.stat(&layout::journal_segment(*id))?.is_none()
+                && self.tree.stat(&lock_file(*id)?)?.is_some()
+                && let Some(lock) = self.dead_writer(*id)?
+            {
+                self.tree.remove(&lock_file(*id)?)?;
+                drop(lock);
+            }
+        }
+        Ok(())
+    }
+
     /// Returns what a recovery would do, for a store that is only read; none if nothing.
     pub(crate) fn overlay(&self) -> Result<Option<Overlay>> {
         let ids = segment_ids(&self.tree)?;
@@ -682,14 +803,15 @@ impl Scope {
         let mut files = BTreeMap::new();
         for (name, promises) in in_order(&found) {
             let stored = self.stored_generation(name)?;
-            for (path, steps) in lost_steps(&promises, stored) {
-                let overlaid = match judge(&self.tree, &path, &steps)? {
+            for lost in lost_steps(&promises, stored) {
+                let verdict = judge(&self.tree, &lost.path, &lost.durable, &lost.steps)?;
+                let overlaid = match verdict {
                     Verdict::Keep => continue,
                     Verdict::Write(content) => Overlaid::Content(content.into()),
                     Verdict::Rename(stage) => Overlaid::Moved(stage),
                     Verdict::Remove => Overlaid::Removed,
                 };
-                files.insert(path, overlaid);
+                files.insert(lost.path, overlaid);
             }
         }
         Ok((!files.is_empty()).then(|| Overlay::new(files, lost)))

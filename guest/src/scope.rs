@@ -2,7 +2,7 @@
 
 use crate::artifact_manifest::KnownManifest;
 use crate::codec;
-use crate::commit::{Change, Held, Journal};
+use crate::commit::{Change, Held, Journal, generation_of, lock_content_failed, unsettled_writer};
 use crate::error::{Error, Result};
 use crate::journal::LockName;
 use crate::json::{Object, Value};
@@ -10,7 +10,7 @@ use crate::layout::{self, StorePath, Top};
 use crate::log_files::LogFiles;
 use crate::model::{Access, Durability, StoreOptions};
 use crate::names::{ExperimentId, RunId};
-use crate::ports::{Lock, LockError, LockMode, LockTarget, Ports};
+use crate::ports::{Kind, Lock, LockError, LockMode, LockTarget, Ports};
 use crate::segment::low_half;
 use crate::tree::{Overlay, Tree};
 use sha2::{Digest, Sha256};
@@ -143,11 +143,41 @@ impl Scope {
             if let Some(experiment) = &self.experiment {
                 meta.insert("experiment_id", Value::String(experiment.as_str().into()));
             }
-            // Without a lock, and before anything is promised about this directory.
-            let text = codec::print(&Value::Object(meta)).into_bytes();
-            self.make(&Change::put(layout::meta(), None, text))?;
+            // One creates it at a time, so that a stage file beside it is one that a dead writer left.
+            // Without the lock it is created all the same.
+            let timeout = self.options.lock_timeout_ms;
+            let target = LockTarget::Maintenance;
+            let creating = self
+                .ports
+                .roots
+                .acquire(target, LockMode::Exclusive, timeout)
+                .ok();
+            if creating.is_some() {
+                self.sweep_meta_stages()?;
+            }
+            if self.tree.stat(&layout::meta())?.is_none() {
+                // Before anything is promised about this directory.
+                let text = codec::print(&Value::Object(meta)).into_bytes();
+                self.make(&Change::put(layout::meta(), None, text))?;
+            }
         } else if created && self.options.durability == Durability::Full {
             self.tree.sync_directory(&layout::directory(Top::Root))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what writers left that were killed while they created `_meta.json`.
+    fn sweep_meta_stages(&self) -> Result<()> {
+        let root = layout::directory(Top::Root);
+        let meta = layout::meta().stage(0);
+        let (mark, _) = meta.file_name().split_at(meta.file_name().len() - 8);
+        for entry in self.tree.list(&root)? {
+            if entry.kind == Kind::File
+                && entry.name.starts_with(mark)
+                && layout::is_stage_name(&entry.name)
+            {
+                self.tree.remove(&root.child(&entry.name)?)?;
+            }
         }
         Ok(())
     }
@@ -176,19 +206,23 @@ impl Scope {
             LockTarget::Run(run.as_str()),
             &format!("run {:?}", run.as_str()),
         )?;
-        Ok(Held {
-            name: LockName::Run(run.as_str().to_owned()),
-            lock,
-        })
+        let held = held(LockName::Run(run.as_str().to_owned()), lock)?;
+        self.finish_half_done(&held)?;
+        Ok(held)
+    }
+
+    /// Locks a run for a recovery, which looks at everything that is half done itself.
+    pub(crate) fn lock_run_to_recover(&self, run: &RunId) -> Result<Option<Box<dyn Lock>>> {
+        self.lock(
+            LockTarget::Run(run.as_str()),
+            &format!("run {:?}", run.as_str()),
+        )
     }
 
     /// Locks something else of the store by a name of the store's own.
     pub(crate) fn lock_named(&self, name: &str, what: &str) -> Result<Held> {
         let lock = self.lock(LockTarget::Segment(name), what)?;
-        Ok(Held {
-            name: LockName::Other(name.to_owned()),
-            lock,
-        })
+        held(LockName::Other(name.to_owned()), lock)
     }
 
     /// Takes a lock, or returns none where the file system has no working locks.
@@ -235,6 +269,26 @@ impl Scope {
     pub(crate) fn stage(&self, path: &StorePath) -> StorePath {
         path.stage(low_half(self.ports.random.next()))
     }
+}
+
+/// Reads the generation in the file of a lock that was taken.
+fn held(name: LockName, lock: Option<Box<dyn Lock>>) -> Result<Held> {
+    let content = lock.as_ref().map(|lock| lock.content());
+    let mut held = Held {
+        name,
+        lock,
+        stored: Cell::new(0),
+        unsettled: None,
+    };
+    match content {
+        None => {}
+        Some(Ok(content)) => {
+            held.stored.set(generation_of(&content));
+            held.unsettled = unsettled_writer(&content);
+        }
+        Some(Err(reason)) => return Err(lock_content_failed(&held, &reason)),
+    }
+    Ok(held)
 }
 
 fn lock_failed(what: &str, reason: &str) -> Error {

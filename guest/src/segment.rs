@@ -142,6 +142,13 @@ impl Writer {
         self.segment.is_some()
     }
 
+    /// Says whether nothing was appended to the segment yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segment
+            .as_ref()
+            .is_none_or(|segment| segment.next == 1)
+    }
+
     /// Says whether the segment is still there: `.index/` may have been deleted.
     pub(crate) fn segment_is_there(&self, tree: &Tree) -> Result<bool> {
         let Some(segment) = &self.segment else {
@@ -212,6 +219,8 @@ impl Segment {
             .map_err(|reason| Error::io(tree.path(&self.path), "sync", reason))?;
         if !self.named {
             tree.sync_directory(&layout::directory(Top::Index))?;
+            // Whoever created `.index` may have been killed before it made that name durable.
+            tree.sync_directory(&layout::directory(Top::Root))?;
             self.named = true;
         }
         Ok(())
