@@ -18,15 +18,26 @@ use crate::error::{Error, Result};
 use crate::journal::{self, Entry, Fingerprint, LockName, Source, Step};
 use crate::layout::{self, StorePath};
 use crate::model::Durability;
-use crate::ports::{Lock, LockError};
+use crate::ports::{Kind, Lock, LockError};
 use crate::scope::Scope;
 use crate::segment::{AppendError, Writer};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The most bytes of a long list that are journalled whole, so that later additions can refer to it.
 pub(crate) const INLINE_BASE: usize = 1024 * 1024;
+
+/// For so long, in nanoseconds, a file may be in memory alone that was written without a sync: some systems
+/// wait ten minutes.
+const LATELY: u64 = 660_000_000_000;
+
+/// How much a file's times may be behind the clock, in nanoseconds.
+const TICKS: u64 = 50_000_000;
+
+/// For more files than these, one sync of everything is better than one each.
+const FEW: usize = 8;
 
 /// What this store has promised and not yet made durable in place.
 #[derive(Default)]
@@ -40,6 +51,10 @@ pub(crate) struct Journal {
     staging_named: Cell<bool>,
     /// Whether the names in the store's own directory are known to be durable.
     root_named: Cell<bool>,
+    /// What this store wrote since its segment was begun: the segment brings it back.
+    written: RefCell<BTreeMap<StorePath, Fingerprint>>,
+    /// When everything was last made durable, in nanoseconds since 1970.
+    synced: Cell<u64>,
 }
 
 /// Something locked, or not where the file system has no working locks.
@@ -275,6 +290,7 @@ impl Scope {
 
     /// Makes durable whatever was written to the file system of the store.
     pub(crate) fn sync_all(&self) -> Result<()> {
+        let now = self.ports.clock.now();
         self.ports.roots.sync().map_err(|reason| Error::Io {
             file: self.outside.clone(),
             operation: "sync",
@@ -284,7 +300,47 @@ impl Scope {
                 "what was written to {} could not be made durable: {reason}",
                 self.outside
             ),
-        })
+        })?;
+        self.journal.synced.set(now);
+        self.journal.written.borrow_mut().clear();
+        Ok(())
+    }
+
+    /// Makes durable what the calls replace or remove, if another program wrote it lately, maybe without a
+    /// sync. Else a power cut could leave something that was there neither before nor after the call, and
+    /// that would be taken for a change by that program.
+    fn settle_previous(&self, calls: &[Call<'_>], now: u64) -> Result<()> {
+        let durable = now.saturating_sub(LATELY).max(self.journal.synced.get());
+        let written = self.journal.written.borrow();
+        let mut recent = Vec::new();
+        for change in calls.iter().flat_map(|call| &call.changes) {
+            let (path, previous) = match change {
+                Change::Put { path, previous, .. } => (path, previous.as_ref()),
+                Change::Remove { path, previous } => (path, Some(previous)),
+            };
+            if previous.is_none() || written.get(path) == previous {
+                continue;
+            }
+            if let Some(stat) = self.tree.stat(path)?
+                && stat.kind == Kind::File
+                // A clock of files is a little behind.
+                && stat.modified.max(stat.changed).saturating_add(TICKS) > durable
+            {
+                recent.push(path);
+            }
+        }
+        drop(written);
+        if recent.len() > FEW {
+            return self.sync_all().map_err(nothing_done);
+        }
+        for path in recent {
+            if let Some((file, _)) = self.tree.open(path)? {
+                file.sync_data()
+                    .map_err(|reason| Error::io(self.tree.path(path), "sync", reason))?;
+                self.sync_names(path)?;
+            }
+        }
+        Ok(())
     }
 
     fn commit_journalled(
@@ -296,6 +352,9 @@ impl Scope {
         let mut outcomes: Vec<Result<()>> = Vec::with_capacity(calls.len());
         let mut entries = Vec::with_capacity(calls.len());
         let mut moves = Vec::with_capacity(calls.len());
+        if let Err(error) = self.settle_previous(calls, now) {
+            return calls.iter().map(|_| Err(error.clone())).collect();
+        }
         let token = slot.as_ref().map(Writer::token);
         let empty = slot.as_ref().is_none_or(Writer::is_empty);
         for call in calls.iter_mut() {
@@ -340,6 +399,9 @@ impl Scope {
             }
             if let Some(((generation, stored), frame)) = promised.next() {
                 *outcome = self.carry_out(slot, call, generation, stored, frame);
+                if outcome.is_ok() {
+                    self.remember(call);
+                }
             }
         }
         // If the sync fails, or the segment cannot be removed, it is left to the next one who opens the
@@ -354,6 +416,17 @@ impl Scope {
             *slot = None;
         }
         outcomes
+    }
+
+    /// Remembers what a call wrote.
+    fn remember(&self, call: &Call<'_>) {
+        let mut files = self.journal.written.borrow_mut();
+        for change in &call.changes {
+            match change {
+                Change::Put { path, written, .. } => files.insert(path.clone(), *written),
+                Change::Remove { path, .. } => files.remove(path),
+            };
+        }
     }
 
     /// Puts contents that are too long for the journal into stage files, and makes those durable.
@@ -696,6 +769,26 @@ fn unknown(error: Error) -> Error {
                 "{other}; whether the call takes effect shows when the store is opened again"
             ),
         },
+    }
+}
+
+/// Turns an error into one that says: the call had not begun.
+fn nothing_done(error: Error) -> Error {
+    match error {
+        Error::Io {
+            file,
+            operation,
+            code,
+            message,
+            ..
+        } => Error::Io {
+            file,
+            operation,
+            code,
+            outcome_unknown: false,
+            message,
+        },
+        other => other,
     }
 }
 

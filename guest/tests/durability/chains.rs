@@ -5,6 +5,8 @@ use crate::script::{
     RUNS, canonical, descriptor, dump, filler, leftovers, open, record, samples, seed,
 };
 use crate::sim::{Disk, Fault, SimDisk, Tree};
+use metalab_store_guest::codec;
+use metalab_store_guest::json::Value;
 use metalab_store_guest::model::{Access, Expectation};
 use metalab_store_guest::store::Store;
 
@@ -305,4 +307,48 @@ fn a_call_of_a_killed_writer_is_whole_or_nothing_to_the_writers_that_live_on() {
             assert_eq!(again, found, "{context}, reopened");
         }
     }
+}
+
+/// Another program writes as the reference does: it renames, and syncs nothing.
+#[test]
+fn what_replaces_another_programs_unsynced_file_survives_as_much_as_anything_else() {
+    let disk = SimDisk::new(12);
+    let store = open(&disk, Access::ReadWrite).unwrap();
+    let text = |tag: &str| {
+        let record = record("c", tag, 300);
+        codec::print(&Value::Object(codec::run_record_to(&record).unwrap())).into_bytes()
+    };
+    disk.foreign_write("runs/c.json", &text("foreign"));
+    put(&store, "c", "ours");
+    survives(&disk, "replaced");
+    put(&store, "c", "ours again");
+    survives(&disk, "replaced again");
+    disk.foreign_write("runs/c.json", &text("foreign again"));
+    disk.advance(100_000_000);
+    put(&store, "c", "last");
+    survives(&disk, "replaced after a change by both");
+    disk.foreign_write("derived/c.json", b"{}");
+    store.put_derived_text("c", r#"{"a": 1}"#).unwrap();
+    survives(&disk, "derived metrics replaced");
+    disk.foreign_write("runs/c.json", &text("foreign at last"));
+    disk.foreign_write("derived/c.json", b"{}");
+    disk.foreign_write("results/c/x.json", b"{}");
+    assert!(store.delete_run("c").unwrap());
+    survives(&disk, "deleted");
+    // A file that was there for long is as durable as it will ever be.
+    disk.foreign_write("runs/c.json", &text("old"));
+    disk.sync();
+    disk.advance(3_600_000_000_000);
+    put(&store, "c", "new");
+    survives(&disk, "an old one replaced");
+    // Of many, all are made durable at once.
+    let records: Vec<_> = (0..40)
+        .map(|index| record(&format!("many-{index}"), "ours", 50))
+        .collect();
+    for record in &records {
+        disk.foreign_write(&format!("runs/{}.json", record.run_id), b"{}");
+    }
+    let outcomes = store.put_run_records(&records).unwrap();
+    assert!(outcomes.iter().all(Result::is_ok));
+    survives(&disk, "a batch");
 }
