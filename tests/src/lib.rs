@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod script;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,4 +82,83 @@ pub fn command() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Returns the path of a program that was built with the tests.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let built = std::env::current_exe().unwrap();
+    let directory = built
+        .ancestors()
+        .find(|path| path.ends_with("release") || path.ends_with("debug"))
+        .unwrap();
+    directory.join(name)
+}
+
+/// A process that a test started. It is killed if the test ends before it does.
+pub struct Worker {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Worker {
+    /// Starts a worker on a store.
+    #[must_use]
+    pub fn start(mode: &str, root: &Path, arguments: &[&str]) -> Self {
+        use std::io::BufRead;
+        use std::process::Stdio;
+        let mut child = Command::new(program("store-worker"))
+            .arg(mode)
+            .arg(root)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Waits for the next line; none is the end.
+    pub fn line(&mut self) -> Option<String> {
+        self.lines.next().map(Result::unwrap)
+    }
+
+    /// Kills it, without a chance to do anything more, and returns how many lines more it had written.
+    pub fn kill(mut self) -> usize {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.lines.by_ref().count()
+    }
+
+    /// Tells it to end, waits until it does, and returns how many lines more it had written.
+    pub fn end(mut self) -> usize {
+        drop(self.child.stdin.take());
+        let lines = self.lines.by_ref().count();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "a worker failed: {status}");
+        lines
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Returns what a store should not keep: stage files, and the journal and locks of writers that are gone.
+#[must_use]
+pub fn leftovers(root: &Path) -> Vec<String> {
+    let stage = |name: &String| name.contains(".tmp.");
+    let journal = |name: &String| {
+        name.contains(".index/journal-")
+            || (name.contains(".index/staging/") && !name.ends_with('/'))
+    };
+    tree(root)
+        .into_keys()
+        .filter(|name| stage(name) || journal(name))
+        .collect()
 }
