@@ -71,9 +71,14 @@ impl RunList {
                     };
                     let file = scope.tree.path(&layout::run_record(&run));
                     let record = codec::parse_object(&file, &content)?;
-                    // What cannot be loaded is damaged, whatever a query sees of it.
-                    let loaded = codec::run_record(&file, record.clone())?;
-                    if experiment.is_some_and(|wanted| wanted != loaded.experiment_id) {
+                    match codec::run_record(&file, record.clone()) {
+                        // Lines of text can hold what typed records cannot.
+                        Ok(_) | Err(Error::Unrepresentable { .. }) => {}
+                        // What cannot be loaded is damaged, whatever a query sees of it.
+                        Err(error) => return Err(error),
+                    }
+                    let named = record.get("experiment_id").and_then(Value::as_str);
+                    if experiment.is_some_and(|wanted| wanted != named.unwrap_or_default()) {
                         return Ok(());
                     }
                     let derived = match with_derived {

@@ -203,12 +203,19 @@ pub fn after(before: &State, call: &Call, tag: u64) -> Vec<State> {
         Call::Derived(run) => change(run, &|state| {
             state.derived = Some(format!("{{\n  \"tag\": {tag}\n}}"));
         }),
-        Call::Append(run) => change(run, &|state| {
-            state
-                .log
-                .get_or_insert_default()
-                .push_str(&format!("{tag}\n"));
-        }),
+        Call::Append(run) => {
+            let mut created = before.clone();
+            let state = created.entry(run.clone()).or_default();
+            // A log is created and then written, since other programs may write it at the same time.
+            state.log.get_or_insert_default();
+            change(run, &|state| {
+                state
+                    .log
+                    .get_or_insert_default()
+                    .push_str(&format!("{tag}\n"));
+            });
+            states.insert(1, created);
+        }
         Call::Bytes(run, name) | Call::Pieces(run, name) | Call::File(run, name) => {
             change(run, &|state| {
                 let bytes = content(tag, lengths(call));
