@@ -178,8 +178,9 @@ impl Scope {
     /// Finds the file of a log: where it would be written, else in one of the older forms.
     fn find_log(&self, run: &RunId, name: &LogName) -> Result<Option<StorePath>> {
         let candidates = logs_naming::candidates(run, name);
+        // Whatever else has this name is an error when it is opened.
         if let Ok(place) = logs_naming::place(run, name)
-            && self.tree.is_file(&place)?
+            && self.tree.stat(&place)?.is_some()
         {
             return Ok(Some(place));
         }

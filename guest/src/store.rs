@@ -42,7 +42,7 @@ impl Store {
             // A damaged `_meta.json` says nothing, and must not hide the runs.
             let declared = match scope.declared_experiment() {
                 Ok(declared) => declared,
-                Err(Error::Corrupt { .. }) => None,
+                Err(Error::Corrupt { .. } | Error::TooLarge(_)) => None,
                 Err(error) => return Err(error),
             };
             if let Some(declared) = declared

@@ -162,3 +162,12 @@ pub fn leftovers(root: &Path) -> Vec<String> {
         .filter(|name| stage(name) || journal(name))
         .collect()
 }
+
+/// Returns the most memory that this process ever had, in MiB; 0 where the system does not say.
+#[must_use]
+pub fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
+    peak.unwrap_or_default() / 1024
+}

@@ -13,6 +13,7 @@ use metalab_store::{Engine, FileStoreConfig, Store};
 use metalab_store_guest::model;
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store as NativeStore;
+use metalab_store_tests::peak_memory;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -334,14 +335,12 @@ fn many_artifacts(directory: &Path, runs: usize) {
     );
 }
 
-/// Returns the most memory that this process had since the last call, in MiB.
-fn peak_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
+/// Returns the most memory that this process had since the last call, in MiB, if the system can tell.
+fn peak_since() -> u64 {
+    let peak = peak_memory();
     // Begins anew; only Linux can.
     fs::write("/proc/self/clear_refs", "5").ok();
-    peak.unwrap_or_default() / 1024
+    peak
 }
 
 fn big_artifact(directory: &Path, bytes: u64) {
@@ -379,9 +378,9 @@ fn big_artifact(directory: &Path, bytes: u64) {
         });
         fs::remove_file(copied).unwrap();
         let staged = ArtifactDescriptor::new("run", format!("staged{round}"), "blob", "bin");
-        peak_memory();
+        peak_since();
         times[1].measure(|| store.put_artifact_file(&source, &staged).unwrap());
-        peaks[0] = peaks[0].max(peak_memory());
+        peaks[0] = peaks[0].max(peak_since());
         store.delete_run("run").unwrap();
         let streamed = ArtifactDescriptor::new("run", format!("streamed{round}"), "blob", "bin");
         times[2].measure(|| {
@@ -389,7 +388,7 @@ fn big_artifact(directory: &Path, bytes: u64) {
             std::io::copy(&mut File::open(&source).unwrap(), &mut writer).unwrap();
             writer.finish().unwrap()
         });
-        peaks[1] = peaks[1].max(peak_memory());
+        peaks[1] = peaks[1].max(peak_since());
         store.delete_run("run").unwrap();
     }
     fs::remove_file(source).unwrap();
