@@ -743,53 +743,36 @@ pub(crate) fn lock_content_failed(held: &Held, reason: &LockError) -> Error {
 }
 
 /// Turns an error into one that says: it may have happened, or will when the store is opened again.
-fn unknown(error: Error) -> Error {
-    match error {
-        Error::Io {
-            file,
-            operation,
-            code,
-            message,
-            ..
-        } => Error::Io {
-            file,
-            operation,
-            code,
-            outcome_unknown: true,
-            message: format!(
-                "{message}; whether the call takes effect shows when the store is opened again"
-            ),
-        },
-        other => Error::Io {
-            file: String::new(),
-            operation: "finish",
-            code: "io",
-            outcome_unknown: true,
-            message: format!(
-                "{other}; whether the call takes effect shows when the store is opened again"
-            ),
-        },
+fn unknown(mut error: Error) -> Error {
+    const SAID: &str = "; whether the call takes effect shows when the store is opened again";
+    if let Error::Io {
+        outcome_unknown,
+        message,
+        ..
+    } = &mut error
+    {
+        *outcome_unknown = true;
+        message.push_str(SAID);
+        return error;
+    }
+    Error::Io {
+        file: String::new(),
+        operation: "finish",
+        code: "io",
+        outcome_unknown: true,
+        message: format!("{error}{SAID}"),
     }
 }
 
 /// Turns an error into one that says: the call had not begun.
-fn nothing_done(error: Error) -> Error {
-    match error {
-        Error::Io {
-            file,
-            operation,
-            code,
-            message,
-            ..
-        } => Error::Io {
-            file,
-            operation,
-            code,
-            outcome_unknown: false,
-            message,
-        },
-        other => other,
+fn nothing_done(mut error: Error) -> Error {
+    if let Error::Io {
+        outcome_unknown, ..
+    } = &mut error
+    {
+        *outcome_unknown = false;
     }
+    error
 }
 
 fn busy() -> Error {

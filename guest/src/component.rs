@@ -522,6 +522,25 @@ impl store::GuestStore for Store {
         Ok(store::RunList::new(RunList(RefCell::new(list))))
     }
 
+    fn list_fields(&self, filter: String) -> Answer<store::FieldCatalogue> {
+        let found = self.0.list_fields(&filter)?;
+        let fields = found.fields.into_iter().map(|field| store::FieldSummary {
+            field: field.field,
+            types: field.types.into_iter().map(str::to_owned).collect(),
+            runs: field.runs,
+            min: field.min,
+            max: field.max,
+            values: field.values,
+            complete: field.complete,
+        });
+        Ok(store::FieldCatalogue {
+            fields: fields.collect(),
+            complete: found.complete,
+            runs: found.runs,
+            damaged: found.damaged.convert(),
+        })
+    }
+
     fn run_exists(&self, run_id: String) -> Answer<bool> {
         Ok(self.0.run_exists(&run_id)?)
     }

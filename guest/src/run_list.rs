@@ -2,11 +2,11 @@
 
 use crate::codec;
 use crate::error::{Error, Result};
-use crate::json::{self, Value};
+use crate::json::{self, Object, Value};
 use crate::layout;
 use crate::model::{Damage, RunRecord};
 use crate::names::RunId;
-use crate::query::{Column, Field, Pager, Query, RecordRow};
+use crate::query::{Catalogue, Column, Field, FieldSummary, Pager, Query, RecordRow};
 use crate::scope::Scope;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -59,64 +59,35 @@ impl RunList {
             total: 0,
             cursor: None,
         };
-        let with_derived = needs_derived(query);
         let mut pager = Pager::new(query);
         let mut kept = 0;
-        for (index, scope) in list.scopes.iter().enumerate() {
-            for run in scope.recorded_runs()? {
-                // None: it vanished since the directory was listed, so it is deleted, and not in the list.
-                let offered = scope.record_content(&run).and_then(|content| {
-                    let Some(content) = content else {
-                        return Ok(());
-                    };
-                    let file = scope.tree.path(&layout::run_record(&run));
-                    let record = codec::parse_object(&file, &content)?;
-                    match codec::run_record(&file, record.clone()) {
-                        // Lines of text can hold what typed records cannot.
-                        Ok(_) | Err(Error::Unrepresentable { .. }) => {}
-                        // What cannot be loaded is damaged, whatever a query sees of it.
-                        Err(error) => return Err(error),
-                    }
-                    let named = record.get("experiment_id").and_then(Value::as_str);
-                    if experiment.is_some_and(|wanted| wanted != named.unwrap_or_default()) {
-                        return Ok(());
-                    }
-                    let derived = match with_derived {
-                        true => scope.derived_content(&run)?,
-                        false => None,
-                    };
-                    let derived_file = scope.tree.path(&layout::derived(&run));
-                    let derived = derived
-                        .as_deref()
-                        .map(|content| codec::parse_object(&derived_file, content))
-                        .transpose()?;
-                    let row = RecordRow::new(&record, derived.as_ref());
-                    pager.offer(&row, || {
-                        let columns = query.columns.as_ref();
-                        let shown = columns.map(|columns| {
-                            let values = columns.values(&row).into_iter();
-                            values
-                                .map(|value| value.as_ref().map(codec::print_line))
-                                .collect()
-                        });
-                        let keep = shown.is_none() && kept + content.len() <= KEPT_BYTES;
-                        if keep {
-                            kept += content.len();
-                        }
-                        Listed {
-                            scope: index,
-                            run: run.clone(),
-                            content: keep.then(|| content.clone()),
-                            row: shown,
-                        }
-                    });
-                    Ok(())
-                });
-                if let Err(error) = offered {
-                    list.damaged.push(damage(error)?);
-                }
+        let scanned = scan(&list.scopes, needs_derived(query), |found| {
+            let named = found.record.get("experiment_id").and_then(Value::as_str);
+            if experiment.is_some_and(|wanted| wanted != named.unwrap_or_default()) {
+                return;
             }
-        }
+            let row = RecordRow::new(found.record, found.derived);
+            pager.offer(&row, || {
+                let columns = query.columns.as_ref();
+                let shown = columns.map(|columns| {
+                    let values = columns.values(&row).into_iter();
+                    values
+                        .map(|value| value.as_ref().map(codec::print_line))
+                        .collect()
+                });
+                let keep = shown.is_none() && kept + found.content.len() <= KEPT_BYTES;
+                if keep {
+                    kept += found.content.len();
+                }
+                Listed {
+                    scope: found.scope,
+                    run: found.run.clone(),
+                    content: keep.then(|| found.content.to_vec()),
+                    row: shown,
+                }
+            });
+        });
+        list.damaged.extend(scanned?);
         let page = pager.finish();
         list.entries = page.rows.into();
         list.total = page.total;
@@ -256,6 +227,101 @@ impl RunList {
             }
         }
     }
+}
+
+/// A run that a scan came to.
+struct Scanned<'s> {
+    scope: usize,
+    run: &'s RunId,
+    content: &'s [u8],
+    record: &'s Object<'s>,
+    derived: Option<&'s Object<'s>>,
+}
+
+/// Reads all records, and the derived metrics if they are wanted, in no particular order. Returns the files that
+/// are damaged; they are not shown.
+fn scan(
+    scopes: &[Rc<Scope>],
+    with_derived: bool,
+    mut show: impl FnMut(&Scanned<'_>),
+) -> Result<Vec<Damage>> {
+    let mut damaged = Vec::new();
+    for (index, scope) in scopes.iter().enumerate() {
+        for run in scope.recorded_runs()? {
+            let scanned = scope.record_content(&run).and_then(|content| {
+                // It vanished since the directory was listed: deleted, so it is not there.
+                let Some(content) = content else {
+                    return Ok(());
+                };
+                let file = scope.tree.path(&layout::run_record(&run));
+                let record = codec::parse_object(&file, &content)?;
+                match codec::run_record(&file, record.clone()) {
+                    // Lines of text can hold what typed records cannot.
+                    Ok(_) | Err(Error::Unrepresentable { .. }) => {}
+                    // What cannot be loaded is damaged, whatever a query sees of it.
+                    Err(error) => return Err(error),
+                }
+                let derived_content = match with_derived {
+                    true => scope.derived_content(&run)?,
+                    false => None,
+                };
+                let derived_file = scope.tree.path(&layout::derived(&run));
+                let derived = derived_content
+                    .as_deref()
+                    .map(|content| codec::parse_object(&derived_file, content))
+                    .transpose()?;
+                show(&Scanned {
+                    scope: index,
+                    run: &run,
+                    content: &content,
+                    record: &record,
+                    derived: derived.as_ref(),
+                });
+                Ok(())
+            });
+            if let Err(error) = scanned {
+                damaged.push(damage(error)?);
+            }
+        }
+    }
+    Ok(damaged)
+}
+
+/// Collects which fields the runs in some scopes have that a query's filter matches.
+pub(crate) fn catalogue(
+    scopes: &[Rc<Scope>],
+    query: &Query,
+    mut damaged: Vec<Damage>,
+) -> Result<FieldCatalogue> {
+    let mut catalogue = Catalogue::default();
+    let mut runs = 0;
+    let scanned = scan(scopes, true, |found| {
+        if query.matches(&RecordRow::new(found.record, found.derived)) {
+            runs += 1;
+            catalogue.add(found.record, found.derived);
+        }
+    });
+    damaged.extend(scanned?);
+    damaged.sort();
+    let (fields, complete) = catalogue.finish();
+    Ok(FieldCatalogue {
+        fields,
+        complete,
+        runs,
+        damaged,
+    })
+}
+
+/// Which fields some runs have.
+pub struct FieldCatalogue {
+    /// The fields.
+    pub fields: Vec<FieldSummary>,
+    /// Whether these are all.
+    pub complete: bool,
+    /// How many runs there are.
+    pub runs: u64,
+    /// The files found damaged, sorted by name.
+    pub damaged: Vec<Damage>,
 }
 
 /// Appends a row as an object of the columns that the run has.

@@ -16,7 +16,7 @@ use crate::names::{ExperimentId, LogName, ManifestStamp, ResultName, RunId};
 use crate::ports::{Kind, Ports};
 use crate::query::{Query, QueryText};
 use crate::records::PreparedRecord;
-use crate::run_list::{Found, RunList};
+use crate::run_list::{self, FieldCatalogue, Found, RunList};
 use crate::scope::{Scope, revision};
 use std::rc::Rc;
 
@@ -280,6 +280,21 @@ impl Store {
         let query = Query::parse(query, i64::try_from(now).unwrap_or(i64::MAX))?;
         let (scopes, damaged) = self.scopes()?;
         RunList::open(scopes, None, &query, damaged)
+    }
+
+    /// Returns which fields the runs have that a filter matches, by a look at every file.
+    ///
+    /// # Errors
+    /// `invalid-query`, `io`. A file that cannot be read is reported and hides no other.
+    pub fn list_fields(&self, filter: &str) -> Result<FieldCatalogue> {
+        let now = self.scope.ports.clock.now() / 1_000;
+        let query = QueryText {
+            filter,
+            ..QueryText::default()
+        };
+        let query = Query::parse(&query, i64::try_from(now).unwrap_or(i64::MAX))?;
+        let (scopes, damaged) = self.scopes()?;
+        run_list::catalogue(&scopes, &query, damaged)
     }
 
     /// Says whether there is a file for the run's record.

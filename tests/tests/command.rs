@@ -164,6 +164,14 @@ fn lists_for_people_are_aligned_and_name_what_is_damaged() -> TestResult {
             r#"run_id, duration_ms, metrics."nan", metrics.one, tags"#
         ],
         &["-e", "nobody", "runs", "--where", "duration_ms > 3 ms"],
+        &["-e", "curve_fit:1.0", "fields"],
+        &[
+            "-e",
+            "curve_fit:1.0",
+            "fields",
+            "--where",
+            "status = \"nothing\""
+        ],
         &["artifacts", "ab715c67c9710b4f"],
         &["artifacts", "run_1"],
         &["logs", "ab715c67c9710b4f"],
@@ -202,6 +210,14 @@ fn json_for_programs_is_stable() -> TestResult {
             "run_id, derived, metrics.loss"
         ],
         &["-e", "curve_fit:1.0", "runs", "--json", "--count"],
+        &[
+            "-e",
+            "special:2",
+            "fields",
+            "--json",
+            "--where",
+            "metrics.nan exists"
+        ],
         &["logs", "ab715c67c9710b4f", "--json"],
         &["logs", "ab715c67c9710b4f", "run", "--json"],
         &["artifacts", "ab715c67c9710b4f", "--json"],

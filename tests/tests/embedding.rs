@@ -325,7 +325,7 @@ fn opening_for_writing_makes_the_reference_s_layout_and_opening_a_collection_mak
 }
 
 #[test]
-fn a_call_that_takes_too_long_ends_and_the_store_goes_on() {
+fn a_call_that_needs_too_much_memory_ends_and_the_store_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let limits = metalab_store::Limits {
         memory_bytes: 16 << 20,

@@ -44,6 +44,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod catalogue;
 mod cursor;
 mod error;
 mod eval;
@@ -61,6 +62,7 @@ mod row;
 #[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 mod tests;
 
+pub use catalogue::{Catalogue, FieldSummary, MAX_FIELDS, MAX_VALUES};
 pub use cursor::Cursor;
 pub use error::{Part, QueryError, Reason};
 pub use eval::{compares, contains, equals, order};

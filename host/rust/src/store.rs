@@ -5,8 +5,8 @@ use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::pool::{Pool, Resource};
 use crate::types::{
-    Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, LogChunk, Manifest,
-    ManifestHeader, Metric, RunQuery, RunRecord, StructuredResult, VersionedRun,
+    Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, LogChunk,
+    Manifest, ManifestHeader, Metric, RunQuery, RunRecord, StructuredResult, VersionedRun,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -215,6 +215,14 @@ impl Store {
                 .call_query_runs(&mut instance.store, store, query)
         })?;
         Ok(RunList { resource })
+    }
+
+    /// Returns which fields the runs have that a filter matches, and what is in them. All runs if it is empty.
+    ///
+    /// # Errors
+    /// [`Error::InvalidQuery`], [`Error::Io`].
+    pub fn list_fields(&self, filter: &str) -> Result<FieldCatalogue> {
+        call!(self.call_list_fields(filter))
     }
 
     /// Says whether there is a file for the run's record, readable or not.

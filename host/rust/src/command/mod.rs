@@ -4,6 +4,7 @@ mod artifacts;
 mod cat;
 mod delete;
 mod experiments;
+mod fields;
 mod logs;
 mod put;
 mod runs;
@@ -60,6 +61,8 @@ enum Command {
     Experiments,
     /// List runs, the newest first
     Runs(runs::Runs),
+    /// List the fields that runs have: types, ranges, values
+    Fields(fields::Fields),
     /// Show one run in full
     Show(show::Show),
     /// Store run records read from standard input: one JSON record, or one a line
@@ -214,6 +217,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
     };
     match arguments.command {
         Command::Experiments => experiments::run(&mut context)?,
+        Command::Fields(options) => options.run(&mut context)?,
         Command::Runs(options) => options.run(&mut context)?,
         Command::Show(options) => options.run(&mut context)?,
         Command::Put => put::run(&mut context)?,
