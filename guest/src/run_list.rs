@@ -63,7 +63,16 @@ impl RunList {
         let mut pager = Pager::new(query);
         let mut kept = 0;
         for (index, scope) in list.scopes.iter().enumerate() {
-            for run in scope.recorded_runs()? {
+            let runs = match scope.recorded_runs() {
+                Ok(runs) => runs,
+                // The first is the store's own directory; one experiment hides no other.
+                Err(error) if index > 0 => {
+                    list.damaged.push(damage(error)?);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for run in runs {
                 // None: it vanished since the directory was listed, so it is deleted, and not in the list.
                 let offered = scope.record_content(&run).and_then(|content| {
                     let Some(content) = content else {
@@ -318,7 +327,12 @@ pub(crate) fn damage(error: Error) -> Result<Damage> {
             reason: message,
         }),
         Error::TooLarge(message) => {
-            let file = message.split(' ').next().unwrap_or_default().to_owned();
+            // The message begins with the file, whose name may hold spaces too.
+            let end = message
+                .rfind(" has ")
+                .or_else(|| message.rfind(" grows;"))
+                .unwrap_or_default();
+            let file = message[..end].to_owned();
             Ok(Damage {
                 file,
                 offset: None,
