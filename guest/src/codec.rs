@@ -713,19 +713,25 @@ fn default<'a>(object: &mut Object<'a>, field: &'static str, value: impl FnOnce(
     }
 }
 
-/// Checks that a document about to be written is not of a newer format than this one.
-fn check_version(object: &Object<'_>) -> Result<()> {
+/// Returns the version of a record's format as a text, if it is another than the one that this crate writes.
+#[must_use]
+pub fn other_version(object: &Object<'_>) -> Option<String> {
     let version = match object.get("_schema_version") {
-        None | Some(Value::Null) => return Ok(()),
+        None | Some(Value::Null) => return None,
         Some(Value::String(version)) => version.as_str().unwrap_or("\u{fffd}").to_owned(),
         Some(other) => line(other),
     };
-    if version.is_empty() || version == SCHEMA_VERSION {
-        return Ok(());
+    (!version.is_empty() && version != SCHEMA_VERSION).then_some(version)
+}
+
+/// Checks that a document about to be written is not of a newer format than this one.
+fn check_version(object: &Object<'_>) -> Result<()> {
+    match other_version(object) {
+        None => Ok(()),
+        Some(version) => Err(Error::InvalidArgument(format!(
+            "the record is of format version {version}; this version writes {SCHEMA_VERSION} and does not rewrite newer records: update the store"
+        ))),
     }
-    Err(Error::InvalidArgument(format!(
-        "the record is of format version {version}; this version writes {SCHEMA_VERSION} and does not rewrite newer records: update the store"
-    )))
 }
 
 /// Loads structured result data.

@@ -40,7 +40,13 @@ pub(crate) fn discover(root: &Scope) -> Result<Collection> {
         let Ok(unnamed) = ExperimentId::parse(&entry.name) else {
             continue;
         };
-        let child = root.child(&entry.name, unnamed)?;
+        let child = match root.child(&entry.name, unnamed) {
+            Ok(child) => child,
+            Err(error) => {
+                found.damaged.push(damage(error)?);
+                continue;
+            }
+        };
         let declared = child
             .declared_experiment()
             .and_then(|declared| match declared {

@@ -106,6 +106,15 @@ impl Directory for NativeDirectory {
     }
 
     fn list(&self, path: &str) -> PortResult<Listing> {
+        // As in the component, a link is no directory.
+        if !path.is_empty()
+            && self
+                .0
+                .symlink_metadata(path)
+                .is_ok_and(|found| found.is_symlink())
+        {
+            return Err(PortError::NotDirectory);
+        }
         let mut listing = Listing::default();
         for entry in self
             .0

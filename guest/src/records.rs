@@ -11,8 +11,11 @@ use crate::names::{ExperimentId, RunId};
 use crate::scope::{Scope, revision};
 use std::collections::BTreeSet;
 
-/// How the version key of a record of this format stands in its file.
-const CURRENT_VERSION: &[u8] = b"\"_schema_version\": \"0.1\"";
+/// How a record of this format begins in a file that the store or the reference wrote.
+const CURRENT_HEAD: &[u8] = b"{\n  \"_schema_version\": \"0.1\"";
+
+/// The key of the version.
+const VERSION_KEY: &[u8] = b"\"_schema_version\"";
 
 /// The most runs that a batch locks at a time.
 const BATCH: usize = 128;
@@ -192,9 +195,11 @@ fn check_expectation(run: &str, expect: &Expectation, current: Option<&[u8]>) ->
 
 /// Refuses to replace a record of a newer format: what this version does not know would be lost.
 fn refuse_newer(file: &str, current: &[u8]) -> Result<()> {
-    if current
-        .windows(CURRENT_VERSION.len())
-        .any(|window| window == CURRENT_VERSION)
+    // Most records need not be parsed: the key is the first, and nothing else in them is called so.
+    if let Some(rest) = current.strip_prefix(CURRENT_HEAD)
+        && !rest
+            .windows(VERSION_KEY.len())
+            .any(|window| window == VERSION_KEY)
     {
         return Ok(());
     }
@@ -202,14 +207,11 @@ fn refuse_newer(file: &str, current: &[u8]) -> Result<()> {
     let Ok(object) = codec::parse_object(file, current) else {
         return Ok(());
     };
-    match object.get("_schema_version") {
-        Some(Value::String(version)) if version.as_str() != Some(codec::SCHEMA_VERSION) => {
-            Err(Error::InvalidArgument(format!(
-                "{file} is of format version {:?}; this version writes {} and does not replace newer records: update the store",
-                version.as_str().unwrap_or("\u{fffd}"),
-                codec::SCHEMA_VERSION
-            )))
-        }
-        _ => Ok(()),
+    match codec::other_version(&object) {
+        None => Ok(()),
+        Some(version) => Err(Error::InvalidArgument(format!(
+            "{file} is of format version {version}; this version writes {} and does not replace newer records: update the store",
+            codec::SCHEMA_VERSION
+        ))),
     }
 }

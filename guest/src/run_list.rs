@@ -247,7 +247,16 @@ fn scan(
 ) -> Result<Vec<Damage>> {
     let mut damaged = Vec::new();
     for (index, scope) in scopes.iter().enumerate() {
-        for run in scope.recorded_runs()? {
+        let runs = match scope.recorded_runs() {
+            Ok(runs) => runs,
+            // The first is the store's own directory; one experiment hides no other.
+            Err(error) if index > 0 => {
+                damaged.push(damage(error)?);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for run in runs {
             let scanned = scope.record_content(&run).and_then(|content| {
                 // It vanished since the directory was listed: deleted, so it is not there.
                 let Some(content) = content else {
@@ -384,7 +393,12 @@ pub(crate) fn damage(error: Error) -> Result<Damage> {
             reason: message,
         }),
         Error::TooLarge(message) => {
-            let file = message.split(' ').next().unwrap_or_default().to_owned();
+            // The message begins with the file, whose name may hold spaces too.
+            let end = message
+                .rfind(" has ")
+                .or_else(|| message.rfind(" grows;"))
+                .unwrap_or_default();
+            let file = message[..end].to_owned();
             Ok(Damage {
                 file,
                 offset: None,

@@ -107,10 +107,21 @@ impl Store {
     }
 
     /// Finds the scope that holds a run: the one with its record, else one with anything of it, else the
-    /// store's own.
+    /// store's own. An experiment that cannot be looked at hides no run of another.
     fn owner(&self, run: &RunId) -> Result<Rc<Scope>> {
+        let mut unknown = None;
+        let owner = self.find_owner(run, &mut unknown)?;
+        match (owner, unknown) {
+            (Some(owner), _) => Ok(owner),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(Rc::clone(&self.scope)),
+        }
+    }
+
+    /// Finds the scope that holds something of a run, and keeps why one could not be looked at.
+    fn find_owner(&self, run: &RunId, unknown: &mut Option<Error>) -> Result<Option<Rc<Scope>>> {
         if self.scope.experiment.is_some() {
-            return Ok(Rc::clone(&self.scope));
+            return Ok(Some(Rc::clone(&self.scope)));
         }
         let (scopes, _) = self.scopes()?;
         let probes: [fn(&Scope, &RunId) -> Result<bool>; 2] = [
@@ -131,8 +142,10 @@ impl Store {
         for probe in probes {
             let mut holders = Vec::new();
             for scope in &scopes {
-                if probe(scope, run)? {
-                    holders.push(Rc::clone(scope));
+                match probe(scope, run) {
+                    Ok(true) => holders.push(Rc::clone(scope)),
+                    Ok(false) => {}
+                    Err(error) => *unknown = Some(error),
                 }
             }
             if holders.len() > 1 {
@@ -147,18 +160,23 @@ impl Store {
                 });
             }
             if let Some(holder) = holders.pop() {
-                return Ok(holder);
+                return Ok(Some(holder));
             }
         }
-        Ok(Rc::clone(&self.scope))
+        Ok(None)
     }
 
     /// Returns the scope to write a run to: the store's own. A collection refuses to write a second copy
     /// of a run that one of its experiments holds.
     fn writer(&self, run: &RunId) -> Result<&Scope> {
         if self.scope.experiment.is_none() && self.scope.options.access == Access::ReadWrite {
-            let owner = self.owner(run)?;
-            if let Some(experiment) = &owner.experiment {
+            let mut unknown = None;
+            let owner = self.find_owner(run, &mut unknown)?;
+            if let Some(error) = unknown {
+                // The run may be the unreadable experiment's.
+                return Err(error);
+            }
+            if let Some(experiment) = owner.as_ref().and_then(|owner| owner.experiment.as_ref()) {
                 return Err(Error::Conflict {
                     current: None,
                     message: format!(
@@ -304,12 +322,15 @@ impl Store {
     pub fn run_exists(&self, run_id: &str) -> Result<bool> {
         let run = RunId::parse(run_id)?;
         let (scopes, _) = self.scopes()?;
+        let mut unknown = None;
         for scope in scopes {
-            if scope.tree.stat(&layout::run_record(&run))?.is_some() {
-                return Ok(true);
+            match scope.tree.stat(&layout::run_record(&run)) {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) => {}
+                Err(error) => unknown = Some(error),
             }
         }
-        Ok(false)
+        unknown.map_or(Ok(false), Err)
     }
 
     /// Deletes a run with everything that belongs to it, and says whether there was anything.

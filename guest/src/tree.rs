@@ -277,8 +277,14 @@ impl Tree {
     /// Lists a directory; one that does not exist has no entries.
     pub(crate) fn list(&self, path: &StorePath) -> Result<Vec<Entry>> {
         let name = self.path(path);
-        let mut entries = match absent(self.root.list(&name)) {
-            Ok(listing) => listing.map(|listing| listing.entries).unwrap_or_default(),
+        let mut entries = match self.root.list(&name) {
+            Ok(listing) => listing.entries,
+            Err(PortError::NotFound) => Vec::new(),
+            // Hosts differ in what they say of a link.
+            Err(reason @ (PortError::NotDirectory | PortError::Loop | PortError::Denied)) => {
+                self.no_directory(path, reason)?;
+                Vec::new()
+            }
             Err(reason) => return Err(Error::io(name, "list", reason)),
         };
         if self.overlay.is_some()
@@ -287,6 +293,31 @@ impl Tree {
             overlay.change_list(path, &mut entries);
         }
         Ok(entries)
+    }
+
+    /// Judges what cannot be listed: as empty if it holds nothing of the format, else as damage. What is in
+    /// the place of `runs` must not look as if there were no runs.
+    fn no_directory(&self, path: &StorePath, reason: PortError) -> Result<()> {
+        // Without the journal's directory there is no journal.
+        if path.top() == Top::Index && path.rest().is_empty() && reason == PortError::NotDirectory {
+            return Ok(());
+        }
+        let name = self.path(path);
+        let found = match self.stat_below(path)?.map(|stat| stat.kind) {
+            // Something above it is no directory, and is judged where that is listed.
+            None => return Ok(()),
+            Some(Kind::Directory) => return Err(Error::io(name, "list", reason)),
+            // The file of one run can be called like the directory of another.
+            Some(Kind::File) if !path.rest().is_empty() => return Ok(()),
+            Some(Kind::File) => "a file",
+            Some(Kind::Link) => "a symbolic link, which is not followed",
+            Some(Kind::Other) => "neither a file nor a directory",
+        };
+        Err(Error::corrupt(
+            name,
+            None,
+            format!("expected a directory, found {found}"),
+        ))
     }
 
     /// Creates a directory and those above it, and says whether it was missing.
