@@ -213,7 +213,7 @@ impl Scope {
                 kind: NameKind::ArtifactFormat,
                 name: descriptor.format.clone(),
                 message: format!(
-                    "The artifact format {:?} begins with a dot; give it without, as in \"json\".",
+                    "artifact format {:?} begins with a dot; give it without, as in \"json\"",
                     descriptor.format
                 ),
             });

@@ -17,7 +17,7 @@
 //! assert_eq!(refused.reason, NameReason::LeadingDot);
 //! assert_eq!(
 //!     refused.to_string(),
-//!     r#"The run id "../outside" starts with a dot; put another character before it."#
+//!     r#"run id "../outside" starts with a dot; put another character before it"#
 //! );
 //! # Ok::<(), metalab_store_guest::names::NameError>(())
 //! ```
@@ -136,7 +136,7 @@ pub enum NameReason {
 /// The message is one sentence with the kind, the name (escaped, and cut if it is long), the reason and the
 /// way out.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("The {kind} {} {reason}.", shown(.name))]
+#[error("{kind} {} {reason}", shown(.name))]
 pub struct NameError {
     /// What it should have named.
     pub kind: NameKind,
@@ -738,13 +738,13 @@ mod tests {
         ]
         .map(|error| error.to_string());
         let expected = [
-            r#"The run id "" is empty; give it at least one character."#.to_owned(),
-            format!(r#"The run id "{}"... has 300 bytes; use at most 242."#, "x".repeat(64)),
-            r#"The log name "a\u{1b}[2J" holds the control character '\u{1b}'; leave it out."#.to_owned(),
-            r#"The experiment id "a/b" holds '/', which separates the parts of a path; write '_' or '-' instead."#
+            r#"run id "" is empty; give it at least one character"#.to_owned(),
+            format!(r#"run id "{}"... has 300 bytes; use at most 242"#, "x".repeat(64)),
+            r#"log name "a\u{1b}[2J" holds the control character '\u{1b}'; leave it out"#.to_owned(),
+            r#"experiment id "a/b" holds '/', which separates the parts of a path; write '_' or '-' instead"#
                 .to_owned(),
-            r#"The artifact name "_manifest" is a name that the store uses itself; choose another one."#.to_owned(),
-            r#"The manifest timestamp "v1_000001" ends like the counter of an equal timestamp ('_' and 6 digits); pass the part before it and the counter apart."#
+            r#"artifact name "_manifest" is a name that the store uses itself; choose another one"#.to_owned(),
+            r#"manifest timestamp "v1_000001" ends like the counter of an equal timestamp ('_' and 6 digits); pass the part before it and the counter apart"#
                 .to_owned(),
         ];
         assert_eq!(messages, expected);

@@ -59,8 +59,11 @@ pub fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
             } else if path.is_dir() {
                 found.insert(format!("{name}/"), Vec::new());
                 walk(root, &path, found);
-            } else {
+            } else if path.is_file() {
                 found.insert(name, fs::read(&path).unwrap());
+            } else {
+                // To read a FIFO would block for ever.
+                found.insert(name, b"no regular file".to_vec());
             }
         }
     }

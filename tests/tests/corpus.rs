@@ -46,8 +46,18 @@ const FLOATS: [&str; 26] = [
     "-Infinity",
 ];
 
-/// Texts as JSON string contents: escapes of every kind.
-const TEXTS: [&str; 26] = [
+/// Where the printed form of a float changes. Its neighbours are tried too.
+const BORDERS: [f64; 6] = [
+    1e16,
+    1e22,
+    1e-4,
+    1e-7,
+    9_007_199_254_740_992.0,
+    f64::MIN_POSITIVE,
+];
+
+/// Texts as JSON string contents: escapes of every kind, and characters that need none.
+const TEXTS: [&str; 33] = [
     "",
     "plain",
     "\\u0000",
@@ -74,6 +84,13 @@ const TEXTS: [&str; 26] = [
     "../../etc/passwd",
     "\\r\\n",
     "' or 1=1 --",
+    "\u{e9}",
+    "\u{7f}\u{80}",
+    "\u{2028}",
+    "\u{ffff}",
+    "\u{1f600}",
+    "e\u{301}",
+    "\\u00E9\\uD83D\\uDE00",
 ];
 
 /// Makes values as JSON text.
@@ -102,8 +119,18 @@ impl Maker {
     }
 
     fn float(&mut self) -> String {
-        match self.0.below(3) {
+        match self.0.below(5) {
             0 => self.pick(&FLOATS).to_owned(),
+            2 => {
+                let border = BORDERS[usize::try_from(self.0.below(6)).unwrap()];
+                let bits = border.to_bits() + self.0.below(5) - 2;
+                format!("{:e}", f64::from_bits(bits))
+            }
+            // So small that few bits are left.
+            3 => format!(
+                "-{:e}",
+                f64::from_bits(self.0.draw() >> (12 + self.0.below(52)))
+            ),
             1 => loop {
                 let value = f64::from_bits(self.0.draw());
                 if value.is_finite() {
@@ -116,7 +143,10 @@ impl Maker {
     }
 
     fn text(&mut self) -> String {
-        let pieces = 1 + self.0.below(3);
+        let pieces = match self.0.below(500) {
+            0 => 5_000,
+            _ => 1 + self.0.below(3),
+        };
         let text: String = (0..pieces).map(|_| self.pick(&TEXTS)).collect();
         format!("\"{text}\"")
     }
@@ -134,27 +164,31 @@ impl Maker {
                 format!("[{}]", items.join(","))
             }
             6 if self.0.below(20) == 0 => {
-                let deep = usize::try_from(self.0.below(80)).unwrap();
-                format!("{}{}{}", "[".repeat(deep), self.value(0), "]".repeat(deep))
+                // Python itself gives up a little below a thousand, and what is so deep prints large.
+                let deepest = if self.0.below(20) == 0 { 900 } else { 80 };
+                let deep = usize::try_from(self.0.below(deepest)).unwrap();
+                if self.0.below(2) == 0 {
+                    format!("{}{}{}", "[".repeat(deep), self.value(0), "]".repeat(deep))
+                } else {
+                    let open = "{\"\":".repeat(deep);
+                    format!("{open}{}{}", self.value(0), "}".repeat(deep))
+                }
             }
             _ => self.object(depth - 1),
         }
     }
 
     fn object(&mut self, depth: u64) -> String {
-        let mut seen = Vec::new();
+        let mut seen = 0;
         let mut text = String::from("{");
         for _ in 0..self.0.below(6) {
             let key = self.text();
-            // The same key twice is another matter: the last one counts, in Python too.
-            if seen.contains(&key) {
-                continue;
-            }
-            if !seen.is_empty() {
+            // Now and then a key comes twice: the last one counts, in Python too.
+            if seen > 0 {
                 text.push(',');
             }
             write!(text, "{key}:{}", self.value(depth)).unwrap();
-            seen.push(key);
+            seen += 1;
         }
         text.push('}');
         text
@@ -182,10 +216,48 @@ impl Maker {
                 fields.push(format!("\"{name}\": {value}"));
             }
         };
-        for name in ["context_fingerprint", "params_fingerprint", "notes"] {
+        for name in [
+            "context_fingerprint",
+            "params_fingerprint",
+            "seed_fingerprint",
+            "notes",
+        ] {
             let text = self.text();
             maybe(name, text, &mut self.0);
         }
+        // Keys that nobody knows, before and behind all others by their code points.
+        for name in [
+            "",
+            " ",
+            "\\u0000",
+            "zz\u{e9}",
+            "\\uffff",
+            "\u{1f600}",
+            "\\ud83d",
+        ] {
+            let value = self.value(2);
+            if self.0.below(4) == 0 {
+                maybe(name, value, &mut self.0);
+            }
+        }
+        let error = self.object(2);
+        maybe("error", error, &mut self.0);
+        let warnings = format!("[{}, {}]", self.object(1), self.object(1));
+        maybe("warnings", warnings, &mut self.0);
+        // With every field: a typed put names those that are missing.
+        let artifacts = format!(
+            "[{{\"artifact_id\": {}, \"name\": {}, \"kind\": {}, \"format\": \"\", \"uri\": {}, \
+             \"content_hash\": {}, \"size_bytes\": {}, \"metadata\": {}, \"other\": {}}}]",
+            self.text(),
+            self.text(),
+            self.text(),
+            self.text(),
+            self.text(),
+            self.0.below(1 << 62),
+            self.object(2),
+            self.value(1)
+        );
+        maybe("artifacts", artifacts, &mut self.0);
         for name in ["started_at", "finished_at"] {
             let time = format!("\"{}\"", self.pick(&times));
             maybe(name, time, &mut self.0);
@@ -298,15 +370,14 @@ fn superset(file: &str, small: &[u8], large: &[u8], context: &str) {
     let small = codec::parse_object(file, small).unwrap();
     let large = codec::parse_object(file, large).unwrap();
     for (name, value) in small.iter() {
-        let name = name.as_str().unwrap();
-        let found = large.get(name);
-        // What has the default's value may be left out.
-        let print = |value| codec::print(value);
+        // By comparing, as a name with a lone surrogate is none that could be looked up as text.
+        let found = large.iter().find(|(other, _)| *other == name);
+        let found = found.map(|(_, value)| codec::print(value));
+        let shown = name.as_str().unwrap_or("a name with a lone surrogate");
         assert!(
-            found.map(print) == Some(print(value)),
-            "{context}: {name} was {} and is {:?}",
-            print(value),
-            found.map(print)
+            found == Some(codec::print(value)),
+            "{context}: {shown} was {} and is {found:?}",
+            codec::print(value)
         );
     }
 }
@@ -370,17 +441,45 @@ fn python_reads_and_prints_the_same_bytes() {
     println!("METALAB_STORE_SEED={seed}");
     let directory = tempfile::tempdir().unwrap();
     let corpus = fill(directory.path(), RECORDS, seed);
+    let store = open(directory.path());
+    let mut maker = Maker(Numbers::new(seed));
+    let mut files: Vec<String> = Vec::new();
+    for (run, _) in &corpus {
+        files.push(format!("runs/{run}.json"));
+    }
+    for (run, _) in corpus.iter().take(300) {
+        store.put_derived_text(run, &maker.object(2)).unwrap();
+        files.push(format!("derived/{run}.json"));
+        let mut result = metalab_store::types::StructuredResult::new(maker.value(3));
+        result.metadata = maker.object(2);
+        store.put_result(run, "x", &result).unwrap();
+        files.push(format!("results/{run}/x.json"));
+        let mut artifact = metalab_store::types::ArtifactDescriptor::new(run, "x", "blob", "bin");
+        artifact.unknown = maker.object(2);
+        artifact
+            .artifact_id
+            .push_str("\u{e9}\u{1f600}\u{2028}\u{7f}");
+        store.put_artifact(b"content", &artifact).unwrap();
+        files.push(format!("artifacts/{run}/_manifest.json"));
+        let body = maker.object(3);
+        let stamp = format!("t{run}");
+        let header = store.put_experiment_manifest("corpus:1", &body, Some(&stamp));
+        header.unwrap();
+        files.push(format!("experiments/corpus_1_{stamp}.json"));
+    }
+    files.push("_meta.json".to_owned());
     let program = "
 import json, sys
-differing = 0
+differing = total = 0
 for path in sys.stdin.read().splitlines():
+    total += 1
     with open(path, 'rb') as file:
         data = file.read()
     printed = json.dumps(json.loads(data), indent=2, sort_keys=True).encode('ascii')
     if printed != data:
         differing += 1
         print(path)
-print('checked', differing)
+print('differing', differing, 'of', total)
 ";
     let mut child = Command::new("python3")
         .args(["-c", program])
@@ -389,8 +488,8 @@ print('checked', differing)
         .spawn()
         .unwrap();
     let mut paths = String::new();
-    for (run, _) in &corpus {
-        let path = directory.path().join(format!("corpus_1/runs/{run}.json"));
+    for file in &files {
+        let path = directory.path().join("corpus_1").join(file);
         writeln!(paths, "{}", path.display()).unwrap();
     }
     child
@@ -402,7 +501,7 @@ print('checked', differing)
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
-        said.ends_with("checked 0\n"),
+        said.ends_with(&format!("differing 0 of {}\n", files.len())),
         "METALAB_STORE_SEED={seed}: {said}"
     );
 }
