@@ -498,6 +498,12 @@ pub fn index(name: &str) -> Result<StorePath, NameError> {
     Ok(single(Top::Index, name.to_owned()))
 }
 
+/// The file that counts the changes of names in `logs/`.
+#[must_use]
+pub fn log_changes() -> StorePath {
+    single(Top::Index, "log-changes".to_owned())
+}
+
 /// Returns the path of a journal segment, `.index/journal-{16 hexadecimal digits}.seg`.
 pub fn journal_segment(segment: u64) -> StorePath {
     single(Top::Index, format!("journal-{segment:016x}.seg"))

@@ -7,7 +7,13 @@
 //! does so too after each change of its own. Whatever another program creates or removes later gives the
 //! directory another time.
 //!
-//! What remains is a moment: a change by another program between the look at the stamp before a change of
+//! A new stamp after a change of ours would also cover what others changed since the look before it, and that
+//! may be long: a journal is synced between. So each of our writers adds a byte to `.index/log-changes` after
+//! it changed the directory and before it releases the run's lock. If after a change of ours the file has
+//! grown by more than our own byte, the names are not kept; if it has grown later, they are not used. Whoever
+//! holds a run's lock therefore knows of all logs that another of our writers made for it.
+//!
+//! What remains are programs that are not ours: their change between the look at the stamp before a change of
 //! ours and the new stamp after it is taken for ours. So after changes of its own the store looks again from
 //! time to time.
 
@@ -34,6 +40,9 @@ const LOOK_AGAIN: u64 = 2_000_000_000;
 /// How many times longer than a look it takes is the time until the next, after changes of our own.
 const PAUSE: u64 = 50;
 
+/// The size beyond which the file that counts changes is begun anew, in bytes.
+const MARKS: u64 = 64 * 1024;
+
 /// When a directory changed, as far as its times tell.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
@@ -59,6 +68,8 @@ pub(crate) struct LogFiles {
     took: u64,
     /// Whether this store changed the directory since.
     changed: bool,
+    /// How many changes of our writers were counted when the names were last known to be complete.
+    marks: u64,
 }
 
 /// Returns the texts in a file's name that may be the id of its run.
@@ -137,8 +148,25 @@ impl Scope {
     fn stands(&self, files: &LogFiles) -> Result<bool> {
         match files.stamp {
             None => Ok(false),
-            Some(stamp) => Ok(self.log_stamp()? == Some(stamp)),
+            // A time that this store did not set tells of all changes.
+            Some(stamp) => Ok(self.log_stamp()? == Some(stamp)
+                && (!files.changed || self.log_marks()? == files.marks)),
         }
+    }
+
+    fn log_marks(&self) -> Result<u64> {
+        let marks = self.tree.stat(&layout::log_changes())?;
+        Ok(marks.map_or(0, |stat| stat.size))
+    }
+
+    /// Counts a change of names in `logs/`, and returns how many were counted; none if that failed.
+    ///
+    /// The change was made, so a failure is none of the call: others may miss it for a moment, as if another
+    /// program had made it.
+    pub(crate) fn mark_log_change(&self) -> Option<u64> {
+        let marks = self.tree.open_to_append(&layout::log_changes()).ok()?;
+        marks.append(&[b'.']).ok()?;
+        Some(marks.stat().ok()?.size)
     }
 
     fn log_stamp(&self) -> Result<Option<Stamp>> {
@@ -167,7 +195,16 @@ impl Scope {
             Some(stamp) => Some(stamp),
             None => self.set_log_stamp(now)?,
         };
-        let mut files = LogFiles::default();
+        let mut marks = self.log_marks()?;
+        if marks > MARKS && self.options.access == Access::ReadWrite {
+            // Whoever remembers the old count looks again.
+            self.tree.remove(&layout::log_changes())?;
+            marks = self.log_marks()?;
+        }
+        let mut files = LogFiles {
+            marks,
+            ..LogFiles::default()
+        };
         for entry in self.tree.list(&layout::directory(Top::Logs))? {
             if entry.kind == Kind::File {
                 files.insert(&entry.name);
@@ -193,9 +230,14 @@ impl Scope {
             let stamp = files.stamp.take();
             stamp.is_some() && stamp == self.log_stamp()?
         };
-        let done = change()?;
-        if stood {
-            let mut files = self.log_files.borrow_mut();
+        // It may have been made in part.
+        let done = change();
+        let marks = self.mark_log_change();
+        let done = done?;
+        let mut files = self.log_files.borrow_mut();
+        let alone = marks.is_some_and(|marks| marks == files.marks + 1);
+        if stood && alone {
+            files.marks += 1;
             for change in changes {
                 match change {
                     LogChange::Added(name) => files.insert(name),

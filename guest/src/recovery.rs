@@ -689,12 +689,17 @@ impl Scope {
         if !done {
             return Ok(());
         }
+        let mut logs = false;
         for (path, step) in left {
             let verdict = judge(&self.tree, &path, &[], &[step])?;
+            logs |= path.top() == Top::Logs;
             self.carry_out_verdict(writer, &path, verdict)?;
             if matches!(step, Step::Remove { .. }) {
                 self.remove_empty_directory(&path)?;
             }
+        }
+        if logs {
+            self.mark_log_change();
         }
         Ok(())
     }

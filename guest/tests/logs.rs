@@ -13,10 +13,11 @@ use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
-/// A directory that counts how often its `logs/` is listed.
+/// A directory that counts how often its `logs/` is listed, and lets others work before a file goes.
 struct Counted {
     inner: Rc<dyn Directory>,
     lists: Rc<Cell<u32>>,
+    others: Box<dyn Fn()>,
 }
 
 impl Directory for Counted {
@@ -48,6 +49,7 @@ impl Directory for Counted {
     }
 
     fn remove_file(&self, path: &str) -> PortResult<()> {
+        (self.others)();
         self.inner.remove_file(path)
     }
 
@@ -105,6 +107,7 @@ fn a_store_s_own_changes_cost_no_look_at_all_names() {
     ports.directory = Rc::new(Counted {
         inner: ports.directory,
         lists: Rc::clone(&lists),
+        others: Box::new(|| ()),
     });
     let store = open_with(ports, directory.path(), Access::ReadWrite);
     let run = |index: u32| format!("{index:016x}");
@@ -169,6 +172,38 @@ fn what_others_do_to_the_directory_shows_at_once() {
                 wanted
             );
         }
+    }
+}
+
+/// The time that a store gives the directory after a change of its own covered what another writer had created
+/// meanwhile. For two seconds the new logs were in no list, and a delete of their run left them behind. Writers
+/// count their changes now, and the store looks again if another one counted.
+#[test]
+fn a_log_that_another_writer_makes_during_a_delete_is_deleted_with_its_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = open(directory.path(), Access::ReadWrite);
+    let mut ports = native::ports(directory.path()).unwrap();
+    let made = Rc::new(Cell::new(0));
+    let count = Rc::clone(&made);
+    ports.directory = Rc::new(Counted {
+        inner: ports.directory,
+        lists: Rc::default(),
+        others: Box::new(move || {
+            let run = format!("run{}", count.get());
+            count.set(count.get() + 1);
+            other.append_log(&run, "run", "line\n", false).unwrap();
+        }),
+    });
+    let store = open_with(ports, directory.path(), Access::ReadWrite);
+    store.put_log("first", "run", "line\n").unwrap();
+    assert!(store.delete_run("first").unwrap());
+    assert!(made.get() > 0);
+    // Each delete lets the other one make another log.
+    for index in 0..10 {
+        let run = format!("run{index}");
+        assert_eq!(store.list_logs(&run).unwrap(), ["run"]);
+        assert!(store.delete_run(&run).unwrap());
+        assert_eq!(store.list_logs(&run).unwrap(), Vec::<String>::new());
     }
 }
 

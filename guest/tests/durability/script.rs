@@ -541,7 +541,11 @@ pub fn canonical(mut tree: Tree) -> Tree {
 
 /// Returns what should not be there after a recovery and a close: segments, lock files of writers, stages.
 pub fn leftovers(tree: &Tree) -> Vec<String> {
-    let known = [".index/maintenance.lock", ".index/manifests.lock"];
+    let known = [
+        ".index/maintenance.lock",
+        ".index/manifests.lock",
+        ".index/log-changes",
+    ];
     tree.keys()
         .filter(|path| {
             path.contains(".tmp.") || path.starts_with(".index/") && !known.contains(&path.as_str())
