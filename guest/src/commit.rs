@@ -284,8 +284,14 @@ impl Scope {
             return Ok(());
         }
         writer.resign(&self.tree)?;
-        self.tree
-            .sync_directory(&layout::directory(layout::Top::Index))
+        let index = layout::directory(layout::Top::Index);
+        match self.tree.sync_directory(&index) {
+            // Somebody removed the journal: no segment is left that a power cut could bring back.
+            Err(Error::Io {
+                code: "no-entry", ..
+            }) => Ok(()),
+            synced => synced,
+        }
     }
 
     /// Makes durable whatever was written to the file system of the store.
