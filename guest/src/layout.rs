@@ -906,7 +906,7 @@ mod tests {
             NameReason::FileTooLong { bytes: 257 },
         );
         assert!(
-            long.to_string().ends_with("shorten it by 2 or more."),
+            long.to_string().ends_with("shorten it by 2 or more"),
             "{long}"
         );
 
