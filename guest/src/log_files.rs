@@ -165,7 +165,7 @@ impl Scope {
     /// program had made it.
     pub(crate) fn mark_log_change(&self) -> Option<u64> {
         let marks = self.tree.open_to_append(&layout::log_changes()).ok()?;
-        marks.append(&[b'.']).ok()?;
+        marks.append(b".").ok()?;
         Some(marks.stat().ok()?.size)
     }
 

@@ -416,7 +416,12 @@ fn read_segment(
     tree: &Tree,
     id: u64,
 ) -> Result<Option<std::result::Result<Segment, journal::NotASegment>>> {
-    let content = tree.read(&layout::journal_segment(id), MAX_SEGMENT)?;
+    let content = match tree.read(&layout::journal_segment(id), MAX_SEGMENT) {
+        Ok(content) => content,
+        // No segment of ours grows to this: it must not keep the store from being opened.
+        Err(Error::TooLarge(_)) => return Ok(Some(Err(journal::NotASegment::Unknown))),
+        Err(error) => return Err(error),
+    };
     Ok(content.as_deref().map(journal::read))
 }
 

@@ -179,19 +179,11 @@ impl Maker {
     }
 
     fn object(&mut self, depth: u64) -> String {
-        let mut seen = 0;
-        let mut text = String::from("{");
-        for _ in 0..self.0.below(6) {
-            let key = self.text();
-            // Now and then a key comes twice: the last one counts, in Python too.
-            if seen > 0 {
-                text.push(',');
-            }
-            write!(text, "{key}:{}", self.value(depth)).unwrap();
-            seen += 1;
-        }
-        text.push('}');
-        text
+        // Now and then a key comes twice: the last one counts, in Python too.
+        let members: Vec<String> = (0..self.0.below(6))
+            .map(|_| format!("{}:{}", self.text(), self.value(depth)))
+            .collect();
+        format!("{{{}}}", members.join(","))
     }
 
     /// Makes a record. Every field that may be absent is so at times.

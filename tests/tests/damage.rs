@@ -383,3 +383,23 @@ fn a_log_is_read_to_its_end_whatever_bytes_it_ends_with() {
         assert!(piece.text.ends_with('\n') || piece.text.is_empty());
     }
 }
+
+#[test]
+fn a_file_in_the_index_that_is_too_large_for_a_segment_keeps_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    fill(&store, "good").unwrap();
+    store.close().unwrap();
+    let path = directory
+        .path()
+        .join("exp_1/.index/journal-00000000deadbeef.seg");
+    File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    let store = open(directory.path());
+    is_whole(&store, "good");
+    fill(&store, "other").unwrap();
+    store.close().unwrap();
+    assert!(
+        path.exists(),
+        "what this version does not know is left alone"
+    );
+}

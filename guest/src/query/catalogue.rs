@@ -173,7 +173,7 @@ impl Catalogue {
     ) {
         let Some(value) = value else { return };
         match value.as_object() {
-            Some(object) if path.len() < MAX_DEPTH && (path.is_empty() || object.len() > 0) => {
+            Some(object) if path.len() < MAX_DEPTH && (path.is_empty() || !object.is_empty()) => {
                 for (name, value) in object.iter() {
                     if let Some(name) = name.as_str() {
                         path.push(Step::Key(name.to_owned()));
