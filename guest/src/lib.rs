@@ -43,3 +43,5 @@ pub mod time;
 mod tree;
 #[cfg(target_family = "wasm")]
 mod wasi;
+#[cfg(target_family = "wasm")]
+mod wasi_database;

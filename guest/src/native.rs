@@ -5,7 +5,7 @@
 
 use crate::ports::{
     Clock, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode, LockTarget,
-    OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
+    NoDatabases, OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
 };
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions, OpenOptionsExt};
@@ -30,6 +30,7 @@ pub fn ports(root: &Path) -> io::Result<Ports> {
         directory: Rc::new(NativeDirectory(directory)),
         clock: Rc::new(SystemClock),
         random: Rc::new(SystemRandom),
+        databases: Rc::new(NoDatabases),
     })
 }
 

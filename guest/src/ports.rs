@@ -1,4 +1,4 @@
-//! What the storage logic needs from the outside: directories, locks, a clock, randomness.
+//! What the storage logic needs from the outside: directories, locks, a clock, randomness, databases.
 //!
 //! One module maps these traits to WASI and the `roots` import, another to the operating system, a third
 //! to a simulated disk. Everything that crosses a port is data: nothing here knows the format.
@@ -286,6 +286,148 @@ pub trait Random {
     fn next(&self) -> u64;
 }
 
+/// A value of a statement or of a row: see the `postgres` interface.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SqlValue {
+    /// NULL.
+    Null,
+    /// `boolean`.
+    Boolean(bool),
+    /// `smallint`, `integer` or `bigint`.
+    Integer(i64),
+    /// `real` or `double precision`.
+    Float(f64),
+    /// `text`.
+    Text(String),
+    /// `bytea`.
+    Bytes(Vec<u8>),
+    /// `jsonb` or `json`, as text.
+    Json(String),
+    /// `timestamptz`, in microseconds since 1970.
+    Timestamp(i64),
+    /// `text[]`.
+    TextArray(Vec<Option<String>>),
+}
+
+/// A statement with parameters `$1`, `$2`, ….
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// The text: constant but for quoted identifiers.
+    pub sql: String,
+    /// The parameters.
+    pub parameters: Vec<SqlValue>,
+}
+
+/// Rows of a result.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowSet {
+    /// The columns' names.
+    pub columns: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<SqlValue>>,
+    /// The rows that the statement changed or returned.
+    pub affected: u64,
+}
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseFailureKind {
+    /// The host granted no binding of this name.
+    NotGranted,
+    /// No connection could be made.
+    Unreachable,
+    /// All connections were in use until the deadline.
+    PoolExhausted,
+    /// The statement took longer than it may, and was cancelled.
+    TimedOut,
+    /// The connection broke.
+    Disconnected,
+    /// The server refused the statement.
+    Refused,
+    /// A value has a type that the interface does not have.
+    UnsupportedType,
+    /// A limit of the host was exceeded.
+    TooLarge,
+}
+
+/// Why a statement failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseFailure {
+    /// What failed.
+    pub kind: DatabaseFailureKind,
+    /// The SQLSTATE, if the server answered.
+    pub sqlstate: Option<String>,
+    /// Whether the same statement may succeed later.
+    pub retryable: bool,
+    /// Whether the statement may have taken effect nevertheless.
+    pub outcome_unknown: bool,
+    /// The server's message or the host's; never a password or a connection string.
+    pub message: String,
+}
+
+/// The result of a call of the database.
+pub type DatabaseResult<T> = Result<T, DatabaseFailure>;
+
+/// How a transaction sees others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each statement sees what was committed before it.
+    ReadCommitted,
+    /// All statements see what was committed before the first.
+    RepeatableRead,
+    /// As if transactions ran one after the other.
+    Serializable,
+}
+
+/// A pool of connections to one database, which the host granted under a name.
+pub trait Database {
+    /// Runs a query outside a transaction. More than `max_rows` rows are `TooLarge`.
+    fn query(&self, statement: &Statement, max_rows: u32) -> DatabaseResult<RowSet>;
+    /// Runs a statement outside a transaction and returns the number of rows changed.
+    fn execute(&self, statement: &Statement) -> DatabaseResult<u64>;
+    /// Runs statements pipelined in one transaction: all or none. Returns the rows changed by each.
+    fn batch(&self, statements: &[Statement]) -> DatabaseResult<Vec<u64>>;
+    /// Begins a transaction.
+    fn begin(&self, isolation: Isolation, read_only: bool) -> DatabaseResult<Box<dyn Transaction>>;
+}
+
+/// A transaction. Dropping it rolls back.
+pub trait Transaction {
+    /// Runs a query. More than `max_rows` rows are `TooLarge`.
+    fn query(&self, statement: &Statement, max_rows: u32) -> DatabaseResult<RowSet>;
+    /// Runs a statement and returns the number of rows changed.
+    fn execute(&self, statement: &Statement) -> DatabaseResult<u64>;
+    /// Runs statements pipelined. Returns the rows changed by each.
+    fn batch(&self, statements: &[Statement]) -> DatabaseResult<Vec<u64>>;
+    /// Opens a cursor, which is to be dropped before the transaction.
+    fn open_cursor(&self, statement: &Statement) -> DatabaseResult<Box<dyn Cursor>>;
+    /// Begins a `COPY … FROM STDIN` in text format, which is to be finished before anything else.
+    fn copy_in(&self, sql: &str) -> DatabaseResult<Box<dyn CopyWriter>>;
+    /// Commits. The transaction is over afterwards, also when this fails.
+    fn commit(self: Box<Self>) -> DatabaseResult<()>;
+}
+
+/// A cursor within a transaction.
+pub trait Cursor {
+    /// Returns the next rows: at most `max_rows`, and no more once `max_bytes` are reached. An empty page is
+    /// the end.
+    fn next(&self, max_rows: u32, max_bytes: u32) -> DatabaseResult<RowSet>;
+}
+
+/// A running COPY. Dropping it before it is finished cancels it.
+pub trait CopyWriter {
+    /// Sends lines: at most 256 KiB a call.
+    fn write(&self, lines: &str) -> DatabaseResult<()>;
+    /// Ends the COPY and returns the number of rows.
+    fn finish(self: Box<Self>) -> DatabaseResult<u64>;
+}
+
+/// Finds the database that the host granted under a name.
+pub trait Databases {
+    /// Returns it. Whether the host granted it shows when it is used.
+    fn named(&self, binding: &str) -> Rc<dyn Database>;
+}
+
 /// Everything that a store needs from the outside.
 #[derive(Clone)]
 pub struct Ports {
@@ -297,4 +439,49 @@ pub struct Ports {
     pub clock: Rc<dyn Clock>,
     /// The source of randomness.
     pub random: Rc<dyn Random>,
+    /// The databases.
+    pub databases: Rc<dyn Databases>,
+}
+
+/// No database at all.
+pub struct NoDatabases;
+
+impl Databases for NoDatabases {
+    fn named(&self, _binding: &str) -> Rc<dyn Database> {
+        Rc::new(Self)
+    }
+}
+
+impl NoDatabases {
+    fn fail<T>() -> DatabaseResult<T> {
+        Err(DatabaseFailure {
+            kind: DatabaseFailureKind::NotGranted,
+            sqlstate: None,
+            retryable: false,
+            outcome_unknown: false,
+            message: "the host granted no PostgreSQL binding".into(),
+        })
+    }
+}
+
+impl Database for NoDatabases {
+    fn query(&self, _statement: &Statement, _max_rows: u32) -> DatabaseResult<RowSet> {
+        Self::fail()
+    }
+
+    fn execute(&self, _statement: &Statement) -> DatabaseResult<u64> {
+        Self::fail()
+    }
+
+    fn batch(&self, _statements: &[Statement]) -> DatabaseResult<Vec<u64>> {
+        Self::fail()
+    }
+
+    fn begin(
+        &self,
+        _isolation: Isolation,
+        _read_only: bool,
+    ) -> DatabaseResult<Box<dyn Transaction>> {
+        Self::fail()
+    }
 }

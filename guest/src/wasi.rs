@@ -7,6 +7,7 @@ use crate::ports::{
     Clock, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode, LockTarget,
     OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
 };
+use crate::wasi_database::HostDatabases;
 use std::cell::RefCell;
 use std::rc::Rc;
 use wasip2::clocks::wall_clock;
@@ -24,6 +25,7 @@ pub(crate) fn ports() -> Option<Ports> {
         roots: Rc::new(HostRoots),
         clock: Rc::new(WasiClock),
         random: Rc::new(WasiRandom),
+        databases: Rc::new(HostDatabases),
     })
 }
 

@@ -14,7 +14,7 @@
 
 use metalab_store_guest::ports::{
     Clock, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode, LockTarget,
-    OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
+    NoDatabases, OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -567,6 +567,7 @@ impl SimDisk {
             roots: Rc::new(of.clone()),
             clock: Rc::new(of.clone()),
             random: Rc::new(of),
+            databases: Rc::new(NoDatabases),
         }
     }
 
