@@ -8,7 +8,9 @@
 )]
 
 use crate::query::QueryText;
-use crate::{artifacts, config as settings, error, model, run_list, store as logic, wasi};
+use crate::{
+    artifacts, config as settings, connection, error, model, run_list, store as logic, wasi,
+};
 use std::cell::RefCell;
 
 wit_bindgen::generate!({
@@ -420,13 +422,39 @@ impl config::Guest for Component {
         let settings::Resolution {
             subdirectory,
             options,
-        } = settings::resolve(&config.into())?;
+            connection,
+            warnings,
+        } = settings::resolve(&config.into(), wasi::ports().as_ref())?;
         Ok(config::Resolution {
             subdirectory,
             options: options.into(),
-            connection: None,
-            warnings: Vec::new(),
+            connection: connection.map(Into::into),
+            warnings,
         })
+    }
+}
+
+impl From<connection::Connection> for config::Connection {
+    fn from(connection: connection::Connection) -> Self {
+        use connection::TlsMode;
+        Self {
+            hosts: connection.hosts,
+            database: connection.database,
+            user: connection.user,
+            password: connection.password,
+            tls_mode: match connection.tls_mode {
+                TlsMode::Disable => config::TlsMode::Disable,
+                TlsMode::Prefer => config::TlsMode::Prefer,
+                TlsMode::Require => config::TlsMode::Require,
+                TlsMode::VerifyCa => config::TlsMode::VerifyCa,
+                TlsMode::VerifyFull => config::TlsMode::VerifyFull,
+            },
+            ca_file: connection.ca_file,
+            parameters: connection.parameters,
+            connect_timeout_ms: connection.connect_timeout_ms,
+            pool_min_size: connection.pool_min_size,
+            pool_max_size: connection.pool_max_size,
+        }
     }
 }
 

@@ -314,6 +314,11 @@ pub fn meta() -> StorePath {
     single(Top::Root, META.to_owned())
 }
 
+/// Returns the path of the file in which a service of a collection keeps its address and credentials.
+pub fn postgres_service() -> StorePath {
+    single(Top::Root, format!("{SERVICES}/postgres/service.json"))
+}
+
 /// Returns the path of an experiment's directory, seen from the collection that it lies in.
 ///
 /// ```

@@ -17,6 +17,7 @@ mod commit;
 #[cfg(target_family = "wasm")]
 mod component;
 pub mod config;
+pub mod connection;
 mod delete;
 mod derived;
 pub mod error;
