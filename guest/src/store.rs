@@ -5,6 +5,8 @@
 use crate::artifacts::{ArtifactReader, ArtifactWriter};
 use crate::codec;
 use crate::collection;
+use crate::database::rebuild::{IndexRebuild, IndexState};
+use crate::database::{self, Sql};
 use crate::error::{Error, Result};
 use crate::json::Object;
 use crate::layout;
@@ -37,7 +39,12 @@ impl Store {
             .filter(|id| !id.is_empty())
             .map(ExperimentId::parse)
             .transpose()?;
+        let sql = match &options.index {
+            None => None,
+            Some(index) => Some(Rc::new(Sql::new(&ports, index)?)),
+        };
         let mut scope = Scope::new(ports, Rc::new(options), experiment);
+        scope.sql = sql;
         if let Some(experiment) = &scope.experiment {
             // A damaged `_meta.json` says nothing, and must not hide the runs.
             let declared = match scope.declared_experiment() {
@@ -85,7 +92,7 @@ impl Store {
             self.scope.unsynced.get() && self.scope.options.durability == Durability::Full;
         self.scope.checkpoint(appended)?;
         self.scope.unsynced.set(false);
-        Ok(())
+        self.scope.part_from_database()
     }
 
     /// Returns the store's directory, by its name outside.
@@ -313,6 +320,25 @@ impl Store {
         let query = Query::parse(&query, i64::try_from(now).unwrap_or(i64::MAX))?;
         let (scopes, damaged) = self.scopes()?;
         run_list::catalogue(&scopes, &query, damaged)
+    }
+
+    /// Returns how the query index is.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn index_state(&self) -> Result<IndexState> {
+        let (scopes, _) = self.scopes()?;
+        database::rebuild::index_state(&scopes, self.scope.options.access)
+    }
+
+    /// Begins to bring the query index up to date with the files.
+    ///
+    /// # Errors
+    /// `read-only`, `database`, `not-granted`, `io`.
+    pub fn rebuild_index(&self) -> Result<IndexRebuild> {
+        self.scope.refuse_read_only()?;
+        let (scopes, damaged) = self.scopes()?;
+        IndexRebuild::begin(scopes, damaged)
     }
 
     /// Says whether there is a file for the run's record.
