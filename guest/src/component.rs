@@ -7,6 +7,7 @@
     reason = "generated bindings: an expectation would depend on the generator's version"
 )]
 
+use crate::database::rebuild;
 use crate::query::QueryText;
 use crate::{
     artifacts, config as settings, connection, error, model, run_list, store as logic, wasi,
@@ -464,6 +465,8 @@ struct Store(logic::Store);
 
 struct RunList(RefCell<run_list::RunList>);
 
+struct IndexRebuild(RefCell<rebuild::IndexRebuild>);
+
 /// None once it is finished.
 struct ArtifactWriter(RefCell<Option<artifacts::ArtifactWriter>>);
 
@@ -472,6 +475,7 @@ struct ArtifactReader(artifacts::ArtifactReader);
 impl store::Guest for Component {
     type Store = Store;
     type RunList = RunList;
+    type IndexRebuild = IndexRebuild;
     type ArtifactWriter = ArtifactWriter;
     type ArtifactReader = ArtifactReader;
 }
@@ -567,6 +571,27 @@ impl store::GuestStore for Store {
             runs: found.runs,
             damaged: found.damaged.convert(),
         })
+    }
+
+    fn index_state(&self) -> Answer<store::IndexState> {
+        let state = self.0.index_state()?;
+        Ok(store::IndexState {
+            standing: match state.standing {
+                rebuild::Standing::None => store::IndexStanding::None,
+                rebuild::Standing::Current => store::IndexStanding::Current,
+                rebuild::Standing::Behind => store::IndexStanding::Behind,
+                rebuild::Standing::Unreachable => store::IndexStanding::Unreachable,
+            },
+            pending: state.pending,
+            trouble: state.trouble,
+        })
+    }
+
+    fn rebuild_index(&self) -> Answer<store::IndexRebuild> {
+        let rebuild = self.0.rebuild_index()?;
+        Ok(store::IndexRebuild::new(IndexRebuild(RefCell::new(
+            rebuild,
+        ))))
     }
 
     fn run_exists(&self, run_id: String) -> Answer<bool> {
@@ -759,6 +784,33 @@ impl store::GuestRunList for RunList {
 
     fn damaged(&self) -> Vec<store::Damage> {
         self.0.borrow().damaged().convert()
+    }
+}
+
+impl store::GuestIndexRebuild for IndexRebuild {
+    fn step(&self) -> Answer<Option<store::RebuildProgress>> {
+        let mut rebuild = self.0.borrow_mut();
+        let directory = rebuild.directory().to_owned();
+        let progress = rebuild.step()?;
+        Ok(progress.map(|progress| store::RebuildProgress {
+            directory,
+            phase: progress.phase.to_owned(),
+            done: progress.done,
+            total: progress.total,
+        }))
+    }
+
+    fn report(&self) -> store::RebuildReport {
+        let rebuild = self.0.borrow();
+        let report = rebuild.report();
+        store::RebuildReport {
+            runs: report.runs,
+            added: report.added,
+            changed: report.changed,
+            removed: report.removed,
+            manifests: report.manifests,
+            damaged: report.damaged.clone().convert(),
+        }
     }
 }
 

@@ -72,6 +72,7 @@ impl Store {
             }
             Access::ReadWrite => {
                 scope.recover()?;
+                scope.meet_database()?;
                 if scope.experiment.is_some() {
                     scope.prepare_write()?;
                 }

@@ -9,12 +9,11 @@
 
 use super::Sql;
 use super::pending::notes;
-use super::state::{self, Place, State};
+use super::state::{self, State};
 use super::sync::Sync;
 use crate::error::Result;
 use crate::layout::{self, StorePath, Top};
-use crate::model::Access;
-use crate::ports::Kind;
+use crate::model::{Access, Durability};
 use crate::scope::Scope;
 use crate::sql::directories::{self, Directory};
 use std::rc::Rc;
@@ -96,11 +95,7 @@ impl Sql {
             if self.agrees(&place, &content) {
                 return Ok(Some(state));
             }
-            // Nobody wrote since the last writer was done.
-            if state.place.can_be(&Place::of(scope))
-                && state.stamps.is_some()
-                && state.stamps == Some(state::stamps(&scope.tree)?)
-            {
+            if state.stands(scope)? {
                 self.agree(&place, content);
                 return Ok(Some(state));
             }
@@ -128,34 +123,62 @@ pub(crate) fn place_in_grant(scope: &Scope) -> String {
 }
 
 impl Scope {
+    /// Notes, when the store is opened, whether the database is in step with the directory: after the first
+    /// write that cannot be told any more.
+    pub(crate) fn meet_database(&self) -> Result<()> {
+        if let Some(sql) = &self.sql
+            && let Some((content, state)) = State::read(&self.tree)
+            && state.stands(self)?
+        {
+            sql.agree(&place_in_grant(self), content);
+        }
+        Ok(())
+    }
+
+    /// Notes that a writer is at work that keeps the database in step.
+    pub(crate) fn join_database(&self, sql: &Sql) -> Result<()> {
+        let place = place_in_grant(self);
+        if let Some((content, mut state)) = State::read(&self.tree)
+            && sql.agrees(&place, &content)
+            && !state.live
+        {
+            state.live = true;
+            state.stamps = None;
+            sql.agree(&place, state.write(self)?);
+        }
+        Ok(())
+    }
+
     /// Says, when the last writer closes the store, what the database and the directory agree on, so that the
     /// next one who opens it need not compare them.
     pub(crate) fn part_from_database(&self) -> Result<()> {
         let Some(sql) = &self.sql else {
             return Ok(());
         };
-        if self.options.access == Access::ReadOnly || !sql.told.get() || sql.is_paused() {
+        // Without the journal nobody knows who else writes.
+        if self.options.access == Access::ReadOnly
+            || self.options.durability != Durability::Full
+            || !sql.told.get()
+            || sql.is_paused()
+        {
             return Ok(());
         }
         let place = place_in_grant(self);
         let Some((content, mut state)) = State::read(&self.tree) else {
             return Ok(());
         };
-        let index = self.tree.list(&layout::directory(Top::Index))?;
         // Another writer may have changed a file and not told the database yet.
-        let writes = |name: &str| {
-            layout::segment_lock_of(name).is_some() || layout::segment_of(name).is_some()
-        };
-        let others = index
-            .iter()
-            .any(|entry| entry.kind == Kind::File && writes(&entry.name));
-        if others || !sql.agrees(&place, &content) || !notes(self)?.is_empty() {
+        if state::has_writers(&self.tree)?
+            || !sql.agrees(&place, &content)
+            || !notes(self)?.is_empty()
+        {
             return Ok(());
         }
         let Some(stamps) = state::settled_stamps(self)? else {
             return Ok(());
         };
         state.stamps = Some(stamps);
+        state.live = false;
         state.mark = sql.new_id();
         if sql.mark(&state).is_err() {
             // The marks differ now, or the old one stays in both: either way nothing wrong is believed.

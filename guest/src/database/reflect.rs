@@ -226,7 +226,9 @@ impl Scope {
                     .map(|run| self.see(sql.options.projection, &id, run))
                     .collect();
                 sql.tell(&id, &seen?)?;
-                sql.told.set(true);
+            }
+            if !sql.told.replace(true) {
+                self.join_database(sql)?;
             }
             Ok(())
         });
@@ -315,6 +317,7 @@ impl Scope {
             mark: String::new(),
             place: here,
             stamps: None,
+            live: false,
         };
         sql.doubt(&self.tree.path(&layout::directory(layout::Top::Root)));
         self.tree

@@ -7,13 +7,14 @@
 //!   told apart, and so is the same one restored from an old backup, by the *mark* that both keep;
 //! * which rows: the *scope*, an id that no other directory has. A copied directory is told by its inode;
 //! * when `runs/` and `derived/` had last changed when the last writer closed the store. Without other
-//!   times since then nobody wrote, and the rows are right without a look at the files.
+//!   times since then nobody wrote, and the rows are right without a look at the files;
+//! * whether writers are at work that keep both in step. As long as one of them is, another can join.
 
 use crate::codec;
 use crate::error::Result;
 use crate::json::{self, Object, Text, Value};
 use crate::layout::{self, StorePath, Top};
-use crate::ports::Identity;
+use crate::ports::{Identity, Kind};
 use crate::scope::Scope;
 use crate::tree::Tree;
 
@@ -47,6 +48,8 @@ pub(crate) struct State {
     pub(crate) place: Place,
     /// When the directories had changed when nobody wrote any more; none if that is not known.
     pub(crate) stamps: Option<Stamps>,
+    /// Whether writers are at work that keep the database in step: true for as long as one of them lives.
+    pub(crate) live: bool,
 }
 
 /// Where a directory is: enough to tell a copy of it.
@@ -98,6 +101,16 @@ impl State {
         Some((content, state))
     }
 
+    /// Says whether the database was in step with a directory when this was written, and nobody else can have
+    /// written since. Writers that were killed are recovered before this is asked.
+    pub(crate) fn stands(&self, scope: &Scope) -> Result<bool> {
+        if self.mark.is_empty() || !self.place.can_be(&Place::of(scope)) {
+            return Ok(false);
+        }
+        let at_rest = self.stamps.is_some() && self.stamps == Some(stamps(&scope.tree)?);
+        Ok(at_rest || (self.live && has_writers(&scope.tree)?))
+    }
+
     fn parse(content: &[u8]) -> Option<Self> {
         let value = json::parse(content).ok()?;
         let object = value.as_object()?;
@@ -136,6 +149,7 @@ impl State {
                 within: matches!(object.get("within"), Some(Value::Bool(true))),
             },
             stamps,
+            live: matches!(object.get("live"), Some(Value::Bool(true))),
         })
     }
 
@@ -151,6 +165,7 @@ impl State {
         object.insert("inode", text(&self.place.inode.to_string()));
         object.insert("directory", text(&self.place.directory));
         object.insert("within", Value::Bool(self.place.within));
+        object.insert("live", Value::Bool(self.live));
         let stamps = self.stamps.map(|stamps| {
             let stamp = |stamp: Option<(u64, u64)>| match stamp {
                 None => Value::Null,
@@ -177,6 +192,16 @@ impl State {
         }
         written.map(|()| content)
     }
+}
+
+/// Says whether a writer is registered in the journal: one that works, or one that was killed.
+pub(crate) fn has_writers(tree: &Tree) -> Result<bool> {
+    let index = tree.list(&layout::directory(Top::Index))?;
+    let writes =
+        |name: &str| layout::segment_lock_of(name).is_some() || layout::segment_of(name).is_some();
+    Ok(index
+        .iter()
+        .any(|entry| entry.kind == Kind::File && writes(&entry.name)))
 }
 
 /// Says whether a text is an id as this module gives them.

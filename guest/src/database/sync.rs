@@ -173,6 +173,7 @@ impl Sync {
             mark: sql.new_id(),
             place: Place::of(scope),
             stamps: None,
+            live: true,
         };
         let notes = set_aside(scope)?;
         let stamps = state::stamps(&scope.tree)?;
