@@ -38,6 +38,7 @@ mod recovery;
 pub mod run_list;
 mod scope;
 mod segment;
+pub mod sql;
 pub mod store;
 pub mod time;
 mod tree;
