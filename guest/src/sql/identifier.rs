@@ -16,12 +16,13 @@ pub enum SchemaError {
     Nul(String),
     /// It is too long.
     #[error(
-        "schema {name:?} has {} bytes; PostgreSQL cuts names to {MAX_BYTES}, so choose a shorter one",
-        name.len()
+        "schema {name:?} has {bytes} bytes; PostgreSQL cuts names to {MAX_BYTES}, so choose a shorter one"
     )]
     TooLong {
         /// The name.
         name: String,
+        /// Its length.
+        bytes: usize,
     },
 }
 
@@ -58,7 +59,10 @@ impl Schema {
         } else if name.contains('\0') {
             Err(SchemaError::Nul(name))
         } else if name.len() > MAX_BYTES {
-            Err(SchemaError::TooLong { name })
+            Err(SchemaError::TooLong {
+                bytes: name.len(),
+                name,
+            })
         } else {
             Ok(Self { name })
         }
@@ -103,7 +107,13 @@ mod tests {
         assert!(Schema::new("é".repeat(31) + "a").is_ok());
         let long = "é".repeat(32);
         let error = Schema::new(long.clone()).unwrap_err();
-        assert_eq!(error, SchemaError::TooLong { name: long });
+        assert_eq!(
+            error,
+            SchemaError::TooLong {
+                name: long,
+                bytes: 64
+            }
+        );
         assert!(error.to_string().contains("has 64 bytes"), "{error}");
     }
 
