@@ -7,10 +7,11 @@
     reason = "generated bindings: an expectation would depend on the generator's version"
 )]
 
+use crate::database::listing::RunListing;
 use crate::database::rebuild;
 use crate::query::QueryText;
 use crate::{
-    artifacts, config as settings, connection, error, model, run_list, store as logic, wasi,
+    artifacts, config as settings, connection, error, model, store as logic, wasi,
 };
 use std::cell::RefCell;
 
@@ -463,7 +464,7 @@ impl From<connection::Connection> for config::Connection {
 
 struct Store(logic::Store);
 
-struct RunList(RefCell<run_list::RunList>);
+struct RunList(RefCell<RunListing>);
 
 struct IndexRebuild(RefCell<rebuild::IndexRebuild>);
 

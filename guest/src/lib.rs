@@ -33,6 +33,8 @@ pub mod model;
 pub mod names;
 #[cfg(not(target_family = "wasm"))]
 pub mod native;
+#[cfg(not(target_family = "wasm"))]
+mod native_database;
 pub mod ports;
 pub mod query;
 mod records;

@@ -3,6 +3,7 @@
 //! They serve unit tests and the baseline that the component's speed is compared with. The component itself
 //! runs on the ports of a host.
 
+use crate::native_database::NativeDatabases;
 use crate::ports::{
     Clock, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode, LockTarget,
     NoDatabases, OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
@@ -31,6 +32,24 @@ pub fn ports(root: &Path) -> io::Result<Ports> {
         clock: Rc::new(SystemClock),
         random: Rc::new(SystemRandom),
         databases: Rc::new(NoDatabases),
+    })
+}
+
+/// Returns the ports of a directory of this machine, and of a database under the name of a binding.
+///
+/// # Errors
+/// If the directory cannot be opened.
+pub fn ports_with_database(
+    root: &Path,
+    binding: &str,
+    pool: metalab_store_postgres::Pool,
+) -> io::Result<Ports> {
+    Ok(Ports {
+        databases: Rc::new(NativeDatabases {
+            binding: binding.to_owned(),
+            pool,
+        }),
+        ..ports(root)?
     })
 }
 

@@ -5,6 +5,7 @@
 use crate::artifacts::{ArtifactReader, ArtifactWriter};
 use crate::codec;
 use crate::collection;
+use crate::database::listing::{DatabaseList, RunListing};
 use crate::database::rebuild::{IndexRebuild, IndexState};
 use crate::database::{self, Sql};
 use crate::error::{Error, Result};
@@ -291,21 +292,29 @@ impl Store {
     ///
     /// # Errors
     /// `io`. A file that cannot be read is reported by the list and hides no other.
-    pub fn list_run_records(&self, experiment_id: Option<&str>) -> Result<RunList> {
-        let query = Query::parse(&QueryText::default(), 0)?;
+    pub fn list_run_records(&self, experiment_id: Option<&str>) -> Result<RunListing> {
+        self.list(experiment_id, &Query::parse(&QueryText::default(), 0)?)
+    }
+
+    /// Lists runs: out of the database where it is believed, else out of the files.
+    fn list(&self, experiment: Option<&str>, query: &Query) -> Result<RunListing> {
         let (scopes, damaged) = self.scopes()?;
-        RunList::open(scopes, experiment_id, &query, damaged)
+        let access = self.scope.options.access;
+        if let Some(list) = DatabaseList::open(&scopes, access, experiment, query, &damaged)? {
+            return Ok(RunListing::Database(Box::new(list)));
+        }
+        let list = RunList::open(scopes, experiment, query, damaged)?;
+        Ok(RunListing::Files(list))
     }
 
     /// Lists the runs that a query asks for.
     ///
     /// # Errors
     /// `invalid-query`, `io`. A file that cannot be read is reported by the list and hides no other.
-    pub fn query_runs(&self, query: &QueryText<'_>) -> Result<RunList> {
+    pub fn query_runs(&self, query: &QueryText<'_>) -> Result<RunListing> {
         let now = self.scope.ports.clock.now() / 1_000;
         let query = Query::parse(query, i64::try_from(now).unwrap_or(i64::MAX))?;
-        let (scopes, damaged) = self.scopes()?;
-        RunList::open(scopes, None, &query, damaged)
+        self.list(None, &query)
     }
 
     /// Returns which fields the runs have that a filter matches, by a look at every file.
@@ -320,6 +329,10 @@ impl Store {
         };
         let query = Query::parse(&query, i64::try_from(now).unwrap_or(i64::MAX))?;
         let (scopes, damaged) = self.scopes()?;
+        let access = self.scope.options.access;
+        if let Some(found) = database::listing::catalogue(&scopes, access, &query, &damaged)? {
+            return Ok(found);
+        }
         run_list::catalogue(&scopes, &query, damaged)
     }
 

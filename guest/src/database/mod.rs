@@ -11,7 +11,7 @@
 //! What is known is kept in `.index/database.json` ([`state`]) and compared with what the database says. A
 //! database that is behind is brought up to date by comparing it with the files ([`sync`]).
 
-pub(crate) mod listing;
+pub mod listing;
 pub(crate) mod pending;
 pub(crate) mod ready;
 pub mod rebuild;

@@ -1,6 +1,7 @@
 //! The tables that say what this database is and which directories it knows.
 
 use super::Schema;
+use super::page::Key;
 use crate::ports::{
     Database, DatabaseFailure, DatabaseFailureKind, DatabaseResult, Isolation, RowSet, SqlValue,
     Statement, Transaction,
@@ -209,6 +210,27 @@ pub(crate) fn known(
         })
     };
     Ok(rows.rows.iter().filter_map(directory).collect())
+}
+
+/// Returns the runs of these directories whose record cannot be read.
+pub(crate) fn unreadable(
+    database: &dyn Database,
+    schema: &Schema,
+    scopes: &[String],
+) -> DatabaseResult<Vec<Key>> {
+    let sql = format!(
+        "SELECT scope, run_id FROM {} WHERE scope = ANY($1::text[]) ORDER BY scope, run_id",
+        schema.name("metalab_store_unreadable")
+    );
+    let scopes = texts(scopes.iter().map(String::as_str));
+    let rows = database.query(&statement(sql, vec![scopes]), u32::MAX)?;
+    let key = |row: &Vec<SqlValue>| {
+        Some(Key {
+            scope: text(row, 0)?.to_owned(),
+            run_id: text(row, 1)?.to_owned(),
+        })
+    };
+    Ok(rows.rows.iter().filter_map(key).collect())
 }
 
 /// Finds the id under which the database knows the directory at a place: `.index/` may have been deleted.
