@@ -357,7 +357,7 @@ fn column_names(query: &Query) -> Vec<String> {
 }
 
 /// Tells whether a query needs the derived metrics of runs.
-fn needs_derived(query: &Query) -> bool {
+pub(crate) fn needs_derived(query: &Query) -> bool {
     let mut needed = false;
     query.for_each_field(|field| needed |= matches!(field, Field::Derived(_)));
     let columns = query.columns.as_ref();
