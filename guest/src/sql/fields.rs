@@ -29,13 +29,15 @@ pub struct Fields {
 /// Those of the database.
 pub fn run(database: &dyn Database, within: Within<'_>, query: &Query) -> DatabaseResult<Fields> {
     let mut parameters = Parameters::default();
-    let scopes = within.scopes_parameter(&mut parameters);
+    let scopes = within.scopes(&mut parameters);
     let matching = within.matching(query, &scopes, &mut parameters);
+    // Of equal values the first one is shown: so the order has to be the same every time.
     let statement = Statement {
         sql: format!(
             "SELECT r.scope, r.run_id, r.revision, r.record, r.derived, r.inexact FROM {} AS r \
-             WHERE r.scope = ANY({scopes}) AND (r.inexact OR ({matching}))",
-            within.schema.name(TABLE)
+             WHERE {} AND (r.inexact OR ({matching})) ORDER BY r.scope, r.run_id",
+            within.schema.name(TABLE),
+            scopes.condition()
         ),
         parameters: parameters.into_values(),
     };

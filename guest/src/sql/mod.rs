@@ -15,3 +15,7 @@ pub mod runs;
 pub mod translate;
 
 pub use identifier::Schema;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+mod tests;

@@ -136,7 +136,7 @@ const TOTAL: i64 = 2;
 pub fn statement(within: Within<'_>, query: &Query, total: bool) -> Statement {
     let mut parameters = Parameters::default();
     let table = within.schema.name(TABLE);
-    let scopes = within.scopes_parameter(&mut parameters);
+    let scopes = within.scopes(&mut parameters);
     let columns = columns(query);
     let mut sql = format!("(SELECT {EXACT}::bigint, {columns}, NULL::bigint FROM (");
     let limit = query.limit.map(|limit| i64::from(limit) + 1);
@@ -145,7 +145,8 @@ pub fn statement(within: Within<'_>, query: &Query, total: bool) -> Statement {
         &mut sql,
         format_args!(
             ") AS r) UNION ALL (SELECT {INEXACT}, {columns}, NULL FROM {table} AS r \
-             WHERE r.scope = ANY({scopes}) AND r.inexact LIMIT {})",
+             WHERE {} AND r.inexact LIMIT {})",
+            scopes.condition(),
             MAX_INEXACT + 1
         ),
     );
@@ -175,24 +176,25 @@ fn columns(query: &Query) -> &'static str {
 }
 
 impl Within<'_> {
-    pub(super) fn scopes_parameter(&self, parameters: &mut Parameters) -> String {
+    /// Makes the parameter of the directories.
+    pub(super) fn scopes(&self, parameters: &mut Parameters) -> Scopes {
         let mut known = HashSet::new();
         let scopes = self.scopes.iter().map(String::as_str);
-        parameters.texts(scopes.filter(|scope| known.insert(*scope)))
+        let scopes: Vec<_> = scopes.filter(|scope| known.insert(*scope)).collect();
+        match *scopes {
+            [scope] => Scopes::One(parameters.text(scope)),
+            _ => Scopes::Many(parameters.texts(scopes)),
+        }
     }
 
     /// Returns the condition of all rows that the database is sure of and that the query's filter matches.
     pub(super) fn matching(
         &self,
         query: &Query,
-        scopes: &str,
+        scopes: &Scopes,
         parameters: &mut Parameters,
     ) -> String {
-        let scope = match self.scopes {
-            [scope] => format!("r.scope = {}", parameters.text(scope)),
-            _ => format!("r.scope = ANY({scopes})"),
-        };
-        scope + &self.conditions(query, parameters)
+        scopes.condition() + &self.conditions(query, parameters)
     }
 
     fn conditions(&self, query: &Query, parameters: &mut Parameters) -> String {
@@ -219,7 +221,7 @@ impl Within<'_> {
         &self,
         query: &Query,
         limit: Option<i64>,
-        scopes: &str,
+        scopes: &Scopes,
         parameters: &mut Parameters,
     ) -> String {
         let table = self.schema.name(TABLE);
@@ -232,22 +234,34 @@ impl Within<'_> {
         let limit = limit.map_or(String::new(), |limit| {
             format!(" LIMIT {}", parameters.integer(limit))
         });
-        match self.scopes {
-            [scope] => {
-                let scope = parameters.text(scope);
-                format!(
-                    "SELECT r.* FROM {table} AS r WHERE r.scope = {scope}{conditions} ORDER BY {by}{limit}"
-                )
-            }
-            _ if limit.is_empty() => format!(
-                "SELECT r.* FROM {table} AS r WHERE r.scope = ANY({scopes}){conditions} \
-                 ORDER BY {by}, r.scope"
-            ),
-            _ => format!(
+        match scopes {
+            Scopes::Many(scopes) if !limit.is_empty() => format!(
                 "SELECT r.* FROM unnest({scopes}) AS one (scope) CROSS JOIN LATERAL (\
                  SELECT r.* FROM {table} AS r WHERE r.scope = one.scope{conditions} \
                  ORDER BY {by}{limit}) AS r ORDER BY {by}, r.scope{limit}"
             ),
+            scopes => format!(
+                "SELECT r.* FROM {table} AS r WHERE {}{conditions} ORDER BY {by}, r.scope{limit}",
+                scopes.condition()
+            ),
+        }
+    }
+}
+
+/// The directories of a statement, as its parameter.
+pub(super) enum Scopes {
+    /// One of them.
+    One(String),
+    /// None or several.
+    Many(String),
+}
+
+impl Scopes {
+    /// Returns the condition of all their rows.
+    pub(super) fn condition(&self) -> String {
+        match self {
+            Self::One(scope) => format!("r.scope = {scope}"),
+            Self::Many(scopes) => format!("r.scope = ANY({scopes})"),
         }
     }
 }
@@ -487,7 +501,7 @@ impl Listing {
         let inexact = listing.find_inexact(within)?;
         if total {
             let mut parameters = Parameters::default();
-            let scopes = within.scopes_parameter(&mut parameters);
+            let scopes = within.scopes(&mut parameters);
             let matching = within.matching(query, &scopes, &mut parameters);
             let table = within.schema.name(TABLE);
             let counted = listing.transaction.query(
@@ -501,7 +515,7 @@ impl Listing {
             listing.total = Some(count_of(count)? + inexact);
         }
         let mut parameters = Parameters::default();
-        let scopes = within.scopes_parameter(&mut parameters);
+        let scopes = within.scopes(&mut parameters);
         let limit = query.limit.map(|limit| i64::from(limit) + 1);
         let rows = within.exact(query, limit, &scopes, &mut parameters);
         let columns = columns(query);
@@ -515,12 +529,13 @@ impl Listing {
     /// Finds the places of the inexact rows that are on this page or behind it; returns how many match.
     fn find_inexact(&mut self, within: Within<'_>) -> DatabaseResult<u64> {
         let mut parameters = Parameters::default();
-        let scopes = within.scopes_parameter(&mut parameters);
+        let scopes = within.scopes(&mut parameters);
         let cursor = self.transaction.open_cursor(&Statement {
             sql: format!(
-                "SELECT {} FROM {} AS r WHERE r.scope = ANY({scopes}) AND r.inexact",
+                "SELECT {} FROM {} AS r WHERE {} AND r.inexact",
                 columns(&self.query),
-                within.schema.name(TABLE)
+                within.schema.name(TABLE),
+                scopes.condition()
             ),
             parameters: parameters.into_values(),
         })?;

@@ -24,9 +24,8 @@ use crate::query::{
 #[derive(Debug, Default)]
 pub struct Parameters {
     values: Vec<SqlValue>,
-    nan: Option<String>,
-    infinity: Option<String>,
-    negative_infinity: Option<String>,
+    /// The places of the values that stand for floats without a number in JSON, once they are needed.
+    special: Vec<(&'static str, usize)>,
 }
 
 impl Parameters {
@@ -56,28 +55,29 @@ impl Parameters {
         self.add(SqlValue::Json(text)) + "::jsonb"
     }
 
-    fn nan(&mut self) -> String {
-        let known = self.nan.clone();
-        known.unwrap_or_else(|| {
-            let name = self.json(NAN.to_owned());
-            self.nan.insert(name).clone()
-        })
+    /// Takes what stands for NaN or an infinity, once.
+    fn special(&mut self, text: &'static str) -> String {
+        let known = self.special.iter().find(|(known, _)| *known == text);
+        match known {
+            Some((_, place)) => format!("${place}::jsonb"),
+            None => {
+                let name = self.json(text.to_owned());
+                self.special.push((text, self.values.len()));
+                name
+            }
+        }
     }
 
-    fn infinity(&mut self) -> String {
-        let known = self.infinity.clone();
-        known.unwrap_or_else(|| {
-            let name = self.json(INFINITY.to_owned());
-            self.infinity.insert(name).clone()
-        })
-    }
-
-    fn negative_infinity(&mut self) -> String {
-        let known = self.negative_infinity.clone();
-        known.unwrap_or_else(|| {
-            let name = self.json(NEGATIVE_INFINITY.to_owned());
-            self.negative_infinity.insert(name).clone()
-        })
+    /// Makes a condition, and forgets its parameters if it came out constant: the server refuses to guess the
+    /// types of those that a statement does not use.
+    fn used(&mut self, make: impl FnOnce(&mut Self) -> String) -> String {
+        let before = self.values.len();
+        let sql = make(self);
+        if sql == FALSE || sql == TRUE {
+            self.values.truncate(before);
+            self.special.retain(|(_, place)| *place <= before);
+        }
+        sql
     }
 
     /// Returns the values.
@@ -164,6 +164,7 @@ fn text_of(json: &str) -> String {
 }
 
 const FALSE: &str = "false";
+const TRUE: &str = "true";
 
 /// Returns the condition that a row fulfils if it is as the filter says. It may be NULL instead of false.
 #[must_use]
@@ -172,44 +173,57 @@ pub fn condition(expr: &Expr, now: i64, parameters: &mut Parameters) -> String {
         Expr::And(children) => joined(children, " AND ", now, parameters),
         Expr::Or(children) => joined(children, " OR ", now, parameters),
         Expr::Not(child) => negated(&condition(child, now, parameters)),
-        Expr::Compare { field, op, value } => {
+        Expr::Compare {
+            field,
+            op: CompareOp::NotEqual,
+            value,
+        } => {
+            let same = parameters.used(|parameters| {
+                let source = source(field, parameters);
+                equal(&source, value, now, parameters)
+            });
+            negated(&same)
+        }
+        Expr::Compare { field, op, value } => parameters.used(|parameters| {
             let source = source(field, parameters);
             match op {
                 CompareOp::Equal => equal(&source, value, now, parameters),
-                CompareOp::NotEqual => negated(&equal(&source, value, now, parameters)),
                 order => ordered(&source, *order, value, now, parameters),
             }
-        }
-        Expr::In { field, values } => {
+        }),
+        Expr::In { field, values } => parameters.used(|parameters| {
             let source = source(field, parameters);
             equal_to_one(&source, values, now, parameters)
-        }
-        Expr::Between { field, low, high } => {
+        }),
+        Expr::Between { field, low, high } => parameters.used(|parameters| {
             let source = source(field, parameters);
             let low = ordered(&source, CompareOp::GreaterOrEqual, low, now, parameters);
             let high = ordered(&source, CompareOp::LessOrEqual, high, now, parameters);
-            format!("({low} AND {high})")
-        }
-        Expr::Contains { field, value } => {
+            match low == FALSE || high == FALSE {
+                true => FALSE.to_owned(),
+                false => format!("({low} AND {high})"),
+            }
+        }),
+        Expr::Contains { field, value } => parameters.used(|parameters| {
             let source = source(field, parameters);
             contains(&source, value, parameters)
-        }
+        }),
         Expr::Like {
             field,
             pattern,
             fold,
-        } => {
+        } => parameters.used(|parameters| {
             let source = source(field, parameters);
             like(&source, pattern.source(), *fold, parameters)
-        }
-        Expr::Exists(field) => match source(field, parameters) {
-            Source::Text(_) => "true".to_owned(),
-            Source::Age => format!("r.age < {}", parameters.integer(NO_AGE)),
+        }),
+        Expr::Exists(field) => parameters.used(|parameters| match source(field, parameters) {
+            Source::Text(_) => TRUE.to_owned(),
+            Source::Age => format!("r.age < {NO_AGE}"),
             Source::Time(column) => format!("{column} IS NOT NULL"),
             Source::Tags => "r.tags <> '{}'".to_owned(),
             Source::Json(json) => format!("{json} IS NOT NULL"),
             Source::Missing => FALSE.to_owned(),
-        },
+        }),
     }
 }
 
@@ -336,7 +350,7 @@ fn ordered(
             // Runs without a start are older than all others, and no time compares with them.
             match op {
                 CompareOp::Less | CompareOp::LessOrEqual => {
-                    format!("({sql} AND r.age < {})", parameters.integer(NO_AGE))
+                    format!("({sql} AND r.age < {NO_AGE})")
                 }
                 _ => sql,
             }
@@ -404,10 +418,13 @@ fn number_ordered(
     };
     let mut special = Vec::new();
     if holds(-1) {
-        special.push(format!("{json} = {}", parameters.negative_infinity()));
+        special.push(format!(
+            "{json} = {}",
+            parameters.special(NEGATIVE_INFINITY)
+        ));
     }
     if holds(1) {
-        special.push(format!("{json} = {}", parameters.infinity()));
+        special.push(format!("{json} = {}", parameters.special(INFINITY)));
     }
     let special = match special.is_empty() {
         true => String::new(),
@@ -647,11 +664,11 @@ impl SortedKey {
                 made.bool_rank(false),
                 rank::NULL,
                 rank::LIST,
-                parameters.negative_infinity(),
+                parameters.special(NEGATIVE_INFINITY),
                 made.infinity_rank(false),
-                parameters.infinity(),
+                parameters.special(INFINITY),
                 made.infinity_rank(true),
-                parameters.nan(),
+                parameters.special(NAN),
                 rank::NAN,
                 rank::OBJECT,
                 rank::MISSING,
@@ -730,8 +747,7 @@ impl SortedKey {
                 _ => Placed::constant(place < rank::TEXT, false),
             },
             Source::Age => {
-                let none = parameters.integer(NO_AGE);
-                let missing = format!("r.age = {none}");
+                let missing = format!("r.age = {NO_AGE}");
                 match value {
                     SortValue::Time(micros) => {
                         let age = parameters.integer(age(Some(away(*micros))));
