@@ -4,6 +4,7 @@
 
 mod component;
 mod paths;
+mod postgres;
 mod process;
 mod toolchain;
 
@@ -25,6 +26,8 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   bench       build everything and measure it (arguments are passed on)
 
 METALAB_WASM_TOOLCHAIN=installed|rustup|debian forces where the compiler for the component comes from.
+METALAB_TEST_POSTGRES names a PostgreSQL database for tests, as postgresql://user@host/database; else a private
+server is started, and installed before if that is possible.
 ";
 
 fn main() -> ExitCode {
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
     let paths = Paths::find();
     let outcome = match command.as_str() {
         "demo" => build(&paths).and_then(|()| run_binary(&paths, "demo", &rest)),
-        "bench" => build(&paths).and_then(|()| run_binary(&paths, "bench", &rest)),
+        "bench" => build(&paths).and_then(|()| bench(&paths, &rest)),
         "test" => test(&paths, &rest),
         "build" => build(&paths),
         "component" => component::build(&paths).map(drop),
@@ -85,6 +88,14 @@ fn check(paths: &Paths) -> Result<(), Failure> {
     ]))
 }
 
+fn bench(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
+    let server = postgres::Server::provide()?;
+    step("run bench");
+    let mut command = Command::new(paths.target.join("release").join("bench"));
+    server.name_in(&mut command);
+    run(command.args(arguments).current_dir(&paths.root))
+}
+
 fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Failure> {
     step(&format!("run {name}"));
     run(Command::new(paths.target.join("release").join(name))
@@ -95,8 +106,10 @@ fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Fai
 /// Runs all tests, passes their output on, and closes with their sum.
 fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     build(paths)?;
+    let server = postgres::Server::provide()?;
     step("run the tests");
     let mut command = cargo(paths);
+    server.name_in(&mut command);
     command
         .args([
             "test",

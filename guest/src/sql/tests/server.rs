@@ -6,9 +6,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::native;
-use crate::ports::{
-    CopyWriter, Cursor, Database, DatabaseResult, Isolation, RowSet, Transaction,
-};
+use crate::ports::{CopyWriter, Cursor, Database, DatabaseResult, Isolation, RowSet, Transaction};
 
 /// A schema with our table. It goes with the value.
 pub(super) struct Server {
