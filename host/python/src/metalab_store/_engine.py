@@ -103,8 +103,30 @@ def shared() -> Engine:
 _abandoned: list[object] = []
 
 
+#: Whether a component of this process used a directory: WASI's own threads are at work then.
+_started = False
+#: Whether that was so in the parent, when this process was forked.
+_orphaned = False
+
+
+def starts() -> None:
+    """Says that an instance is about to use a directory. `EngineError` where none can.
+
+    The threads that WASI works with are the parent's, and a child of `fork` cannot have others: its calls would wait
+    for them for ever.
+    """
+    global _started
+    if _orphaned:
+        raise EngineError(
+            "a store cannot be used in a process that was forked from one that has used a store; "
+            "start processes by `spawn` or `forkserver` (multiprocessing.set_start_method), or open stores after the fork"
+        )
+    _started = True
+
+
 def _after_fork() -> None:
-    global _shared, _shared_guard
+    global _shared, _shared_guard, _orphaned
+    _orphaned = _orphaned or _started
     _shared_guard = threading.Lock()
     if _shared is not None:
         _abandoned.append(_shared)

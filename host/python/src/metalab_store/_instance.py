@@ -16,7 +16,7 @@ from wasmtime import Store, Trap, TrapCode, WasiConfig, WasmtimeError
 from wasmtime import component as c
 
 from . import _imports, _values
-from ._engine import TICK, Engine, abandon, shared
+from ._engine import TICK, Engine, abandon, shared, starts
 from ._grant import Grant
 from ._postgres import Binding, PostgresContext
 from ._roots import Roots
@@ -44,6 +44,8 @@ class Instance:
     """An instance of the component."""
 
     def __init__(self, engine: Engine, grant: Grant | None, limits: Limits, bindings: dict[str, Binding]) -> None:
+        if grant is not None:
+            starts()
         self._engine = engine
         self._limits = limits
         self._said = bytearray()
@@ -234,7 +236,7 @@ class Pool:
         self._returned = threading.Condition()
 
     def _check_process(self) -> None:
-        """In a child of `fork` the instances are the parent's: it starts its own."""
+        """In a child of `fork` the instances are the parent's: it starts its own, or says that it cannot."""
         if self._pid != os.getpid():
             generation = max(slot.generation for slot in self._slots) + 1
             abandon(self._slots)
