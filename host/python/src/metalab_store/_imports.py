@@ -1,7 +1,7 @@
 """What the component imports besides WASI, defined for a linker. The work is done by the context of the instance that
 calls: host functions run on the thread that called the component.
 
-No function here raises: what a host function raises would reach whoever calls next, on whichever thread.
+No function here raises: what a host function raises traps the call.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from wasmtime import component as c
-from wasmtime.component import ResourceAny, ResourceHost, Variant
+from wasmtime.component import ResourceAny, ResourceHost
 
+from . import _functions
 from ._postgres import PostgresContext
 from ._roots import HeldLock, LockRefused, Roots, utc_offset
 
@@ -80,39 +81,27 @@ def active() -> Context:
     return context
 
 
-class _Fields(c.Record):
-    """A record, by the names of the contract."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self.__dict__.update(fields)
-
-
-def record(**fields: Any) -> Any:
-    """Returns a record as the C library takes it; `_` in a name stands for `-`."""
-    return _Fields({name.replace("_", "-"): value for name, value in fields.items()})
-
-
 def representation(store: Any, borrowed: ResourceAny) -> int:
     """Returns the number behind a borrowed resource."""
     # That gives the borrow back, too. One that is kept traps the call.
     return borrowed.to_host(store).rep
 
 
-def _refused(error: LockRefused) -> Variant:
-    return Variant(error.case) if error.reason is None else Variant(error.case, error.reason)
+def _refused(error: LockRefused) -> tuple[bool, Any]:
+    return False, (error.case, error.reason)
 
 
-def _broken(error: BaseException) -> Variant:
-    return Variant("io", f"the host failed: {error}")
+def _broken(error: BaseException) -> tuple[bool, Any]:
+    return False, ("io", f"the host failed: {error}")
 
 
-def _acquire(_: Any, target: Variant, mode: str, timeout_ms: int) -> Any:
-    context = active()
+def _acquire(_: Any, target: tuple[str, str | None], mode: str, timeout_ms: int) -> Any:
     lock = None
     try:
-        lock = context.roots.acquire((target.tag, target.payload), mode == "exclusive", timeout_ms)
+        context = active()
+        lock = context.roots.acquire(target, mode == "exclusive", timeout_ms)
         content = lock.content()
-        return ResourceHost.own(context.push(lock), _LOCK), content
+        return True, (ResourceHost.own(context.push(lock), _LOCK), content)
     except LockRefused as error:
         if lock is not None:
             lock.release()
@@ -127,7 +116,7 @@ def _set_content(store: Any, lock: ResourceAny, content: bytes) -> Any:
     number = representation(store, lock)
     try:
         active().locks[number].set_content(content)
-        return None
+        return True, None
     except LockRefused as error:
         return _refused(error)
     except Exception as error:
@@ -141,15 +130,16 @@ def _drop_lock(_: Any, number: int) -> None:
         lock.release()
 
 
-def _sync(_: Any) -> str | None:
+def _sync(_: Any) -> tuple[bool, str | None]:
     try:
-        return active().roots.sync()
+        failed = active().roots.sync()
     except Exception as error:
-        return f"the host failed: {error}"
+        failed = f"the host failed: {error}"
+    return failed is None, failed
 
 
-def _get_identity(_: Any) -> Any:
-    return record(**active().roots.identity())
+def _get_identity(_: Any) -> dict[str, object]:
+    return active().roots.identity()
 
 
 def define(root: c.LinkerInstance, interface: Callable[[str], str]) -> None:
@@ -158,10 +148,10 @@ def define(root: c.LinkerInstance, interface: Callable[[str], str]) -> None:
 
     with root.add_instance(interface("roots")) as roots:
         roots.add_resource("lock", c.ResourceType.host(_LOCK), _drop_lock)
-        roots.add_func("acquire", _acquire)
-        roots.add_func("[method]lock.set-content", _set_content)
-        roots.add_func("sync", _sync)
-        roots.add_func("get-identity", _get_identity)
-        roots.add_func("utc-offset", lambda _, at_seconds: utc_offset(at_seconds))
+        _functions.add(roots, "acquire", _acquire)
+        _functions.add(roots, "[method]lock.set-content", _set_content)
+        _functions.add(roots, "sync", _sync)
+        _functions.add(roots, "get-identity", _get_identity)
+        _functions.add(roots, "utc-offset", lambda _, at_seconds: utc_offset(at_seconds))
     with root.add_instance(interface("postgres")) as postgres:
         _postgres_imports.define(postgres)

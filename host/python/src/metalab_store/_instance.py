@@ -88,7 +88,7 @@ class Instance:
             raise EngineError(f"the store's component has no function {name}")
         signature = self._engine.signatures.get(key)
         if signature is None:
-            signature = self._engine.signatures[key] = _values.Signature(func, self.store)
+            signature = self._engine.signatures[key] = _values.Signature.of(func.type(self.store))
         self._functions[key] = func, signature
         return func, signature
 
@@ -128,7 +128,8 @@ class Instance:
             )
         if code == TrapCode.STACK_OVERFLOW or "call stack exhausted" in text:
             return LimitExceededError("the store's component exceeded its limit: its stack is used up")
-        if "memory allocation of" in said:
+        # The runtime says so, or the function that makes room for arguments finds none.
+        if "memory allocation of" in said or "cabi_realloc" in text:
             return LimitExceededError(
                 f"the store's component exceeded its limit: more than {self._limits.memory_bytes} bytes of memory"
             )
@@ -184,7 +185,7 @@ def configure(name: str, *arguments: Any, grant: Grant | None = None) -> Any:
                 _pure = None
                 raise
     except _Failed as failed:
-        raise failed.error from failed
+        raise failed.error from failed.__cause__
 
 
 class _Slot:
@@ -286,7 +287,7 @@ class Pool:
         except _Failed as failed:
             # After a trap the component cannot be entered again.
             self._discard(slot)
-            raise failed.error from failed
+            raise failed.error from failed.__cause__
 
     def _discard(self, slot: _Slot) -> None:
         instance, slot.instance, slot.store = slot.instance, None, None
@@ -353,7 +354,7 @@ class Pool:
             slot.instance = instance
         except _Failed as failed:
             instance.close()
-            raise failed.error from failed
+            raise failed.error from failed.__cause__
         except BaseException:
             instance.close()
             raise
@@ -394,7 +395,7 @@ class Pool:
                 instance.drop(resource)
             instance.checked("store", "[method]store.close", store)
         except _Failed as failed:
-            raise failed.error from failed
+            raise failed.error from failed.__cause__
         finally:
             slot.instance = None
             instance.close()

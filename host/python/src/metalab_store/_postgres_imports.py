@@ -6,62 +6,38 @@ from collections.abc import Callable
 from typing import Any
 
 from wasmtime import component as c
-from wasmtime.component import ResourceAny, ResourceHost, Variant
+from wasmtime.component import ResourceAny, ResourceHost
 
-from ._imports import COPY_WRITER, CURSOR, TRANSACTION, active, record, representation
+from . import _functions
+from ._imports import COPY_WRITER, CURSOR, TRANSACTION, active, representation
 from ._postgres import CopyWriter, Cursor, Failure, PostgresContext, Rows, Transaction, Value
 
 
-def _guarded(function: Callable[[PostgresContext], Any]) -> Any:
+def _guarded(function: Callable[[PostgresContext], Any]) -> tuple[bool, Any]:
     try:
-        return function(active().postgres)
+        return True, function(active().postgres)
     except Failure as failure:
-        return _failure(failure)
+        return False, _failure(failure)
     except Exception as error:  # noqa: BLE001
-        return _failure(Failure("refused", f"the host failed: {type(error).__name__}"))
+        return False, _failure(Failure("refused", f"the host failed: {type(error).__name__}"))
 
 
-def _failure(failure: Failure) -> Any:
-    return _Failed(
-        record(
-            kind=failure.kind,
-            sqlstate=failure.sqlstate,
-            retryable=failure.retryable,
-            outcome_unknown=failure.outcome_unknown,
-            message=failure.message,
-        )
-    )
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {
+        "kind": failure.kind,
+        "sqlstate": failure.sqlstate,
+        "retryable": failure.retryable,
+        "outcome-unknown": failure.outcome_unknown,
+        "message": failure.message,
+    }
 
 
-class _Failed:
-    def __init__(self, wire: Any) -> None:
-        self.wire = wire
+def _statement(statement: dict[str, Any]) -> tuple[str, list[Value]]:
+    return statement["sql"], statement["parameters"]
 
 
-def _plain(answer: Any) -> Any:
-    """A result whose cases are of different classes has no tag."""
-    return answer.wire if isinstance(answer, _Failed) else answer
-
-
-def _tagged(answer: Any) -> Any:
-    """A result of two records has one."""
-    return Variant("err", answer.wire) if isinstance(answer, _Failed) else Variant("ok", answer)
-
-
-def _value(value: Any) -> Value:
-    return value.tag, value.payload
-
-
-def _statement(statement: Any) -> tuple[str, list[Value]]:
-    return statement.sql, [_value(value) for value in statement.parameters]
-
-
-def _rows(rows: Rows) -> Any:
-    return record(
-        columns=rows.columns,
-        rows=[[Variant(tag, payload) for tag, payload in row] for row in rows.rows],
-        affected=rows.affected,
-    )
+def _rows(rows: Rows) -> dict[str, Any]:
+    return {"columns": rows.columns, "rows": rows.rows, "affected": rows.affected}
 
 
 def _transaction(context: PostgresContext, number: int) -> Transaction:
@@ -93,46 +69,34 @@ def define(postgres: c.LinkerInstance) -> None:
     """Defines the interface."""
 
     def query(_: Any, binding: str, statement: Any, max_rows: int) -> Any:
-        return _tagged(
-            _guarded(lambda context: _rows(context.query(binding, *_statement(statement), max_rows)))
-        )
+        return _guarded(lambda context: _rows(context.query(binding, *_statement(statement), max_rows)))
 
     def execute(_: Any, binding: str, statement: Any) -> Any:
-        return _plain(_guarded(lambda context: context.execute(binding, *_statement(statement))))
+        return _guarded(lambda context: context.execute(binding, *_statement(statement)))
 
     def batch(_: Any, binding: str, statements: list[Any]) -> Any:
-        return _plain(
-            _guarded(lambda context: context.batch(binding, [_statement(statement) for statement in statements]))
-        )
+        return _guarded(lambda context: context.batch(binding, list(map(_statement, statements))))
 
     def begin(_: Any, binding: str, isolation: str, read_only: bool) -> Any:
         def run(context: PostgresContext) -> Any:
             number = context.push(context.begin(binding, isolation, read_only))
             return ResourceHost.own(number, TRANSACTION)
 
-        return _plain(_guarded(run))
+        return _guarded(run)
 
     def transaction_query(store: Any, borrowed: ResourceAny, statement: Any, max_rows: int) -> Any:
         number = representation(store, borrowed)
-        return _tagged(
-            _guarded(
-                lambda context: _rows(_transaction(context, number).query(*_statement(statement), max_rows))
-            )
+        return _guarded(
+            lambda context: _rows(_transaction(context, number).query(*_statement(statement), max_rows))
         )
 
     def transaction_execute(store: Any, borrowed: ResourceAny, statement: Any) -> Any:
         number = representation(store, borrowed)
-        return _plain(_guarded(lambda context: _transaction(context, number).execute(*_statement(statement))))
+        return _guarded(lambda context: _transaction(context, number).execute(*_statement(statement)))
 
     def transaction_batch(store: Any, borrowed: ResourceAny, statements: list[Any]) -> Any:
         number = representation(store, borrowed)
-        return _plain(
-            _guarded(
-                lambda context: _transaction(context, number).batch(
-                    [_statement(statement) for statement in statements]
-                )
-            )
-        )
+        return _guarded(lambda context: _transaction(context, number).batch(list(map(_statement, statements))))
 
     def open_cursor(store: Any, borrowed: ResourceAny, statement: Any) -> Any:
         number = representation(store, borrowed)
@@ -141,7 +105,7 @@ def define(postgres: c.LinkerInstance) -> None:
             cursor = _transaction(context, number).open_cursor(*_statement(statement))
             return ResourceHost.own(context.push(cursor), CURSOR)
 
-        return _plain(_guarded(run))
+        return _guarded(run)
 
     def copy_in(store: Any, borrowed: ResourceAny, sql: str) -> Any:
         number = representation(store, borrowed)
@@ -150,39 +114,40 @@ def define(postgres: c.LinkerInstance) -> None:
             writer = _transaction(context, number).copy_in(sql)
             return ResourceHost.own(context.push(writer), COPY_WRITER)
 
-        return _plain(_guarded(run))
+        return _guarded(run)
 
     def commit(store: Any, borrowed: ResourceAny) -> Any:
         number = representation(store, borrowed)
-        return _plain(_guarded(lambda context: _transaction(context, number).commit()))
+        return _guarded(lambda context: _transaction(context, number).commit())
 
     def next_rows(store: Any, borrowed: ResourceAny, max_rows: int, max_bytes: int) -> Any:
         number = representation(store, borrowed)
-        return _tagged(
-            _guarded(lambda context: _rows(_cursor(context, number).next(max_rows, max_bytes)))
-        )
+        return _guarded(lambda context: _rows(_cursor(context, number).next(max_rows, max_bytes)))
 
     def write(store: Any, borrowed: ResourceAny, lines: str) -> Any:
         number = representation(store, borrowed)
-        return _plain(_guarded(lambda context: _copy(context, number).write(lines)))
+        return _guarded(lambda context: _copy(context, number).write(lines))
 
     def finish(store: Any, borrowed: ResourceAny) -> Any:
         number = representation(store, borrowed)
-        return _plain(_guarded(lambda context: _copy(context, number).finish()))
+        return _guarded(lambda context: _copy(context, number).finish())
 
     postgres.add_resource("transaction", c.ResourceType.host(TRANSACTION), _drop)
     postgres.add_resource("cursor", c.ResourceType.host(CURSOR), _drop)
     postgres.add_resource("copy-writer", c.ResourceType.host(COPY_WRITER), _drop)
-    postgres.add_func("query", query)
-    postgres.add_func("execute", execute)
-    postgres.add_func("batch", batch)
-    postgres.add_func("[static]transaction.begin", begin)
-    postgres.add_func("[method]transaction.query", transaction_query)
-    postgres.add_func("[method]transaction.execute", transaction_execute)
-    postgres.add_func("[method]transaction.batch", transaction_batch)
-    postgres.add_func("[method]transaction.open-cursor", open_cursor)
-    postgres.add_func("[method]transaction.copy-in", copy_in)
-    postgres.add_func("[method]transaction.commit", commit)
-    postgres.add_func("[method]cursor.next", next_rows)
-    postgres.add_func("[method]copy-writer.write", write)
-    postgres.add_func("[method]copy-writer.finish", finish)
+    for name, function in {
+        "query": query,
+        "execute": execute,
+        "batch": batch,
+        "[static]transaction.begin": begin,
+        "[method]transaction.query": transaction_query,
+        "[method]transaction.execute": transaction_execute,
+        "[method]transaction.batch": transaction_batch,
+        "[method]transaction.open-cursor": open_cursor,
+        "[method]transaction.copy-in": copy_in,
+        "[method]transaction.commit": commit,
+        "[method]cursor.next": next_rows,
+        "[method]copy-writer.write": write,
+        "[method]copy-writer.finish": finish,
+    }.items():
+        _functions.add(postgres, name, function)

@@ -289,10 +289,14 @@ class Signature:
 
     __slots__ = ("parameters", "result")
 
-    def __init__(self, func: c.Func, store: Store) -> None:
-        ty = func.type(store)
-        self.parameters = [compile_type(parameter) for _, parameter in ty.params]
-        self.result = _maybe(ty.result)
+    def __init__(self, parameters: list[Codec], result: Codec | None) -> None:
+        self.parameters = parameters
+        self.result = result
+
+    @classmethod
+    def of(cls, ty: c.FuncType) -> Signature:
+        """Compiles the types of a function's type."""
+        return cls([compile_type(parameter) for _, parameter in ty.params], _maybe(ty.result))
 
 
 def call(func: c.Func, signature: Signature, store: Store, arguments: tuple[Any, ...]) -> Any:
