@@ -101,9 +101,7 @@ def measure(directory: Path, runs: int, mib: int) -> None:
     files = root / "bench_1" / "runs"
 
     def plain_list() -> list[RunRecord]:
-        return [
-            record_from_dict(json.loads(path.read_bytes())) for path in files.iterdir() if path.suffix == ".json"
-        ]
+        return [record_from_dict(json.loads(path.read_bytes())) for path in files.iterdir() if path.suffix == ".json"]
 
     assert len(store.list_run_records()) == len(plain_list()) == runs
     against(f"list {runs} runs as records", *compared(store.list_run_records, plain_list, 3))
@@ -166,8 +164,14 @@ def measure(directory: Path, runs: int, mib: int) -> None:
     content = os.urandom(1 << 20)
     small = ArtifactDescriptor("bench", "small", "blob", "bin", metadata={"_run_id": names[0]})
     uri = store.put_artifact(content, small).uri
-    show("put 1 MiB of bytes", f"{statistics.median(timed(lambda: store.put_artifact(content, small)) for _ in range(ROUNDS)) * 1e3:.1f} ms")
-    show("get 1 MiB of bytes", f"{statistics.median(timed(lambda: store.get_artifact(uri)) for _ in range(ROUNDS)) * 1e3:.1f} ms")
+    show(
+        "put 1 MiB of bytes",
+        f"{statistics.median(timed(lambda: store.put_artifact(content, small)) for _ in range(ROUNDS)) * 1e3:.1f} ms",
+    )
+    show(
+        "get 1 MiB of bytes",
+        f"{statistics.median(timed(lambda: store.get_artifact(uri)) for _ in range(ROUNDS)) * 1e3:.1f} ms",
+    )
     store.close()
 
 

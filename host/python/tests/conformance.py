@@ -152,8 +152,7 @@ def _query_rows(executor: Executor, store: Store[Any], args: Arguments) -> Any:
 def _put_run_lines(_: Executor, store: Store[Any], args: Arguments) -> Any:
     outcomes = store.put_run_lines(args["lines"])
     return [
-        {"error": _error(outcome)} if isinstance(outcome, StoreError) else {"revision": outcome}
-        for outcome in outcomes
+        {"error": _error(outcome)} if isinstance(outcome, StoreError) else {"revision": outcome} for outcome in outcomes
     ]
 
 
@@ -246,9 +245,7 @@ def _list_artifacts(_: Executor, store: Store[Any], args: Arguments) -> Any:
 
 def _put_manifest(_: Executor, store: Store[Any], args: Arguments) -> Any:
     return _unwire(
-        store._pool.call(
-            "[method]store.put-experiment-manifest", args["experiment"], args["body"], args["timestamp"]
-        )
+        store._pool.call("[method]store.put-experiment-manifest", args["experiment"], args["body"], args["timestamp"])
     )
 
 

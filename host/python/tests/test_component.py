@@ -69,9 +69,7 @@ def test_links_and_rubbish_in_the_cache_are_replaced(cache: Path, tmp_path: Path
     assert only(cache).stat().st_size > 1_000_000
 
 
-def test_a_cache_that_is_a_link_or_cannot_be_made_does_no_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_is_a_link_or_cannot_be_made_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to("real")
     for path in (tmp_path / "link", Path("/proc/none/cache")):

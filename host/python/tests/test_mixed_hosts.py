@@ -81,7 +81,9 @@ def test_what_a_killed_writer_said_was_done_is_there_for_the_other_host(root: Pa
                     with store.open_artifact(artifact.uri, verify=True) as opened:
                         assert len(opened.read()) == artifact.size_bytes
     # Whoever came next cleaned up after it.
-    left = [path.name for path in (root / "exp_1").rglob("*") if ".tmp." in path.name or path.name.startswith("journal-")]
+    left = [
+        path.name for path in (root / "exp_1").rglob("*") if ".tmp." in path.name or path.name.startswith("journal-")
+    ]
     assert [name for name in left if not name.endswith(".lock")] == []
 
 

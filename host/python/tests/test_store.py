@@ -43,7 +43,14 @@ def test_a_record_comes_back_as_it_was_put(store: FileStore) -> None:
         "0123456789abcdef",
         status=Status.FAILED,
         started_at=datetime(2026, 3, 1, 9, tzinfo=timezone(timedelta(hours=5, minutes=30))),
-        metrics={"big": 2**70, "zero": -0.0, "tiny": 5e-324, "text": "a\ud800\u0000😀", "flag": True, "inf": float("inf")},
+        metrics={
+            "big": 2**70,
+            "zero": -0.0,
+            "tiny": 5e-324,
+            "text": "a\ud800\u0000😀",
+            "flag": True,
+            "inf": float("inf"),
+        },
         provenance=Provenance("hash", "3.11", "0.1.0", "local", "host", {"gpu": [1]}, {"later": True}),
         error={"type": "E", "message": "m", "traceback": None},
         params_resolved={"lr": 0.1, "nested": {"layers": [{"width": 64}]}},
@@ -270,7 +277,9 @@ def test_logs_results_derived_and_manifests(store: FileStore, root: Path) -> Non
 
     store.put_result("a", "matrix", [[1.0, float("nan")]], dtype="float64", shape=[1, 2], metadata={"k": 1})
     found = store.get_result("a", "matrix")
-    assert found is not None and found["shape"] == [1, 2] and found["dtype"] == "float64" and found["metadata"] == {"k": 1}
+    assert (
+        found is not None and found["shape"] == [1, 2] and found["dtype"] == "float64" and found["metadata"] == {"k": 1}
+    )
     assert store.list_results("a") == ["matrix"]
     assert store.get_result("a", "none") is None
 
@@ -304,7 +313,11 @@ def test_a_query_gives_dictionaries_pages_and_a_data_frame(store: FileStore) -> 
     assert list(frame.columns) == ["run_id", "metrics.loss"] and frame["metrics.loss"].sum() == pytest.approx(2.4)
     assert store.query("run_id = 'r1'").rows[0]["metrics"] == {"loss": 0.1}
     fields = {summary.field: summary for summary in store.fields("metrics.loss < 0.3")}
-    assert (fields["metrics.loss"].min, fields["metrics.loss"].max, fields["metrics.loss"].values) == (0, 0.2, [0, 0.1, 0.2])
+    assert (fields["metrics.loss"].min, fields["metrics.loss"].max, fields["metrics.loss"].values) == (
+        0,
+        0.2,
+        [0, 0.1, 0.2],
+    )
 
 
 def test_a_configuration_is_a_value_and_a_collection_lists_its_experiments(root: Path) -> None:
@@ -326,7 +339,11 @@ def test_a_configuration_is_a_value_and_a_collection_lists_its_experiments(root:
 
 
 def test_locators_of_this_library_and_of_others_name_stores(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for locator in (f"{root}?experiment_id=a:1", f"file://{root}?experiment_id=a:1", f"component:file://{root}?experiment_id=a:1"):
+    for locator in (
+        f"{root}?experiment_id=a:1",
+        f"file://{root}?experiment_id=a:1",
+        f"component:file://{root}?experiment_id=a:1",
+    ):
         made = m.parse_to_config(locator)
         if "file:" in locator:
             assert made == FileStoreConfig(root=str(root), experiment_id="a:1")
@@ -411,7 +428,9 @@ def test_threads_share_a_store(root: Path) -> None:
 def test_after_a_call_that_took_too_long_the_store_goes_on_with_a_fresh_instance(root: Path) -> None:
     config = FileStoreConfig(root=str(root), max_instances=1).scoped("exp:1")
     with config.connect() as store:
-        store.put_run_lines("\n".join(json.dumps({"run_id": f"r{number}", "status": "success"}) for number in range(2000)))
+        store.put_run_lines(
+            "\n".join(json.dumps({"run_id": f"r{number}", "status": "success"}) for number in range(2000))
+        )
     limited = FileStoreConfig(root=str(root), max_instances=1, limits=m.Limits(call_deadline=0.0)).scoped("exp:1")
     with limited.connect() as store:
         store.put_run_record(record("a"))
@@ -455,7 +474,9 @@ def _in_child(work: Callable[[], str]) -> str:
     return said
 
 
-def test_a_child_of_fork_is_told_what_to_do_and_does_not_hang_or_disturb_its_parent(store: FileStore, root: Path) -> None:
+def test_a_child_of_fork_is_told_what_to_do_and_does_not_hang_or_disturb_its_parent(
+    store: FileStore, root: Path
+) -> None:
     store.put_run_record(record("a"))
     for work in (
         lambda: str(store.get_run_record("a")),

@@ -76,9 +76,7 @@ def open_source(path: str | os.PathLike[str]) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InvalidArgumentError(
-            f"cannot read the artifact's source {os.fspath(path)}: it is not a regular file"
-        )
+        raise InvalidArgumentError(f"cannot read the artifact's source {os.fspath(path)}: it is not a regular file")
     return descriptor
 
 

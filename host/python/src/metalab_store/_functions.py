@@ -46,8 +46,7 @@ def add(instance: c.LinkerInstance, name: str, function: Function) -> None:
         raise WasmtimeError._from_ptr(failed)
 
 
-@ffi.wasmtime_component_func_callback_t
-def _call(number: int | None, context: Any, ty: Any, arguments: Any, count: int, results: Any, _: int) -> Any:
+def _called(number: int | None, context: Any, ty: Any, arguments: Any, count: int, results: Any, _: int) -> Any:
     store = StoreContext(context)
     try:
         defined = _defined[number or 0]
@@ -74,6 +73,6 @@ def _trap(message: str) -> int | None:
     return ctypes.cast(WasmtimeError(message)._consume(), ctypes.c_void_p).value
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-def _forget(_: Any) -> None:
-    return None
+#: What the C library calls. They live as long as the module.
+_call = ffi.wasmtime_component_func_callback_t(_called)
+_forget = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)

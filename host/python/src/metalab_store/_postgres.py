@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,6 +33,7 @@ _UNIX = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _RETRYABLE_CLASSES = ("08", "40", "53")
 _RETRYABLE_STATES = {"55P03", "57P01", "57P02", "57P03", "57014"}
 
+Answer = TypeVar("Answer")
 #: A value of the contract: its case and what is in it.
 Value = tuple[str, Any]
 
@@ -158,7 +161,7 @@ class Binding:
                 connection.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
-        psycopg = _driver()
+        driver = _driver()
         milliseconds = int(self.server.statement_timeout * 1000)
         options = self.server.parameters.get("options", "")
         parameters: dict[str, Any] = {
@@ -175,10 +178,11 @@ class Binding:
             "connect_timeout": str(max(math.ceil(self.server.connect_timeout), 2)),
         }
         try:
-            return psycopg.Connection.connect(
-                autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor, **parameters
+            connection: psycopg.Connection[Any] = driver.Connection.connect(
+                autocommit=True, prepare_threshold=None, cursor_factory=driver.RawCursor, **parameters
             )
-        except psycopg.Error as error:
+            return connection
+        except driver.Error as error:
             raise Failure(
                 "unreachable",
                 "the PostgreSQL server cannot be reached: " + self._harmless(str(error)),
@@ -193,19 +197,15 @@ class Binding:
 
 
 def _usable(connection: psycopg.Connection[Any]) -> bool:
-    """Says whether a connection that lay idle is still there: a server that ended it has said so by now."""
+    """Says whether a connection that lay idle is still there.
+
+    A server says nothing to an idle client but that it ends the connection; rather than to read what it says, another
+    one is made.
+    """
     if connection.closed:
         return False
-    import select
-
     readable, _, _ = select.select([connection.fileno()], [], [], 0)
-    if not readable:
-        return True
-    try:
-        connection.pgconn.consume_input()
-    except Exception:  # noqa: BLE001
-        return False
-    return bool(connection.pgconn.status == 0)
+    return not readable
 
 
 class Transaction:
@@ -410,7 +410,7 @@ class PostgresContext:
         """Runs statements pipelined in one transaction: all or none."""
         return self._with(binding, lambda connection: _batch(connection, statements, alone=True))
 
-    def _with(self, binding: str, function: Any) -> Any:
+    def _with(self, binding: str, function: Callable[[psycopg.Connection[Any]], Answer]) -> Answer:
         found = self.binding(binding)
         connection = found.take()
         try:
@@ -624,7 +624,8 @@ def _text_array(raw: bytes) -> Value:
     if dimensions != 1:
         raise Failure("unsupported-type", "an array of more than one dimension has to be cast")
     (count,) = struct.unpack_from("!i", raw, 12)
-    place, items = 20, []
+    place = 20
+    items: list[str | None] = []
     for _ in range(count):
         (length,) = struct.unpack_from("!i", raw, place)
         place += 4
@@ -693,5 +694,3 @@ class _translated:
             retryable=retryable,
             outcome_unknown=kind == "disconnected" and self._commits,
         ) from None
-
-

@@ -86,9 +86,7 @@ def define(postgres: c.LinkerInstance) -> None:
 
     def transaction_query(store: Any, borrowed: ResourceAny, statement: Any, max_rows: int) -> Any:
         number = representation(store, borrowed)
-        return _guarded(
-            lambda context: _rows(_transaction(context, number).query(*_statement(statement), max_rows))
-        )
+        return _guarded(lambda context: _rows(_transaction(context, number).query(*_statement(statement), max_rows)))
 
     def transaction_execute(store: Any, borrowed: ResourceAny, statement: Any) -> Any:
         number = representation(store, borrowed)
@@ -135,7 +133,7 @@ def define(postgres: c.LinkerInstance) -> None:
     postgres.add_resource("transaction", c.ResourceType.host(TRANSACTION), _drop)
     postgres.add_resource("cursor", c.ResourceType.host(CURSOR), _drop)
     postgres.add_resource("copy-writer", c.ResourceType.host(COPY_WRITER), _drop)
-    for name, function in {
+    functions: dict[str, Callable[..., Any]] = {
         "query": query,
         "execute": execute,
         "batch": batch,
@@ -149,5 +147,6 @@ def define(postgres: c.LinkerInstance) -> None:
         "[method]cursor.next": next_rows,
         "[method]copy-writer.write": write,
         "[method]copy-writer.finish": finish,
-    }.items():
+    }
+    for name, function in functions.items():
         _functions.add(postgres, name, function)

@@ -15,6 +15,7 @@ import stat
 import threading
 import time
 import unicodedata
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache
 
@@ -295,7 +296,7 @@ def utc_offset(at_seconds: int) -> int:
 
 
 @cache
-def _syncfs() -> ctypes._FuncPointer | None:  # type: ignore[name-defined]
+def _syncfs() -> Callable[[int], int] | None:
     # The library of the process itself. Not every C library has the function.
     try:
         function = ctypes.CDLL(None, use_errno=True).syncfs
@@ -303,7 +304,8 @@ def _syncfs() -> ctypes._FuncPointer | None:  # type: ignore[name-defined]
         return None
     function.argtypes = [ctypes.c_int]
     function.restype = ctypes.c_int
-    return function
+    found: Callable[[int], int] = function
+    return found
 
 
 @cache

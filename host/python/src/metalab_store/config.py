@@ -74,7 +74,7 @@ class StoreConfig:
         answer.damaged = found["damaged"]
         return answer
 
-    def connect(self) -> Store:
+    def connect(self) -> Store[Any]:
         """Opens the store."""
         raise NotImplementedError
 
@@ -94,7 +94,8 @@ class StoreConfig:
             raise InvalidArgumentError(f"Unknown config type: {kind}")
         if isinstance(values.get("limits"), dict):
             values["limits"] = Limits(**values["limits"])
-        return made(**values)
+        config: StoreConfig = made(**values)
+        return config
 
     def _root(self) -> str:
         raise NotImplementedError
@@ -292,6 +293,6 @@ class ComponentStoreConfig:
         return parse_to_config(info if isinstance(info, str) else info.raw, **kwargs)
 
 
-def create_store(locator: str = "./experiments", **kwargs: Any) -> Store:
+def create_store(locator: str = "./experiments", **kwargs: Any) -> Store[Any]:
     """Opens the store that a locator names."""
     return parse_to_config(locator, **kwargs).connect()

@@ -419,7 +419,9 @@ class Store(Generic[Config]):
 
     # --- artifacts -------------------------------------------------------------------------------------------------
 
-    def put_artifact(self, data: bytes | bytearray | memoryview | os.PathLike[str] | str, descriptor: Any) -> ArtifactDescriptor:
+    def put_artifact(
+        self, data: bytes | bytearray | memoryview | os.PathLike[str] | str, descriptor: Any
+    ) -> ArtifactDescriptor:
         """Stores an artifact of bytes or from a file, and returns its descriptor as stored.
 
         The run is the metadata's `_run_id`, or else the first 16 characters of the artifact id. Size and hash are
