@@ -30,8 +30,8 @@ _CURSOR_STEP = 256
 _EPOCH = 946_684_800_000_000
 _UNIX = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: Conditions of which the next try may know nothing: a serialization failure, a full server, one that restarts.
-_RETRYABLE_CLASSES = ("08", "40", "53")
-_RETRYABLE_STATES = {"55P03", "57P01", "57P02", "57P03", "57014"}
+_RETRYABLE_CLASSES = ("08", "40", "53", "57")
+_LOCK_NOT_AVAILABLE = "55P03"
 
 Answer = TypeVar("Answer")
 #: A value of the contract: its case and what is in it.
@@ -73,12 +73,12 @@ class Server:
 
     parameters: dict[str, str] = field(repr=False)
     connect_timeout: float = 10.0
-    statement_timeout: float = 60.0
+    statement_timeout: float = 30.0
     pool_timeout: float = 30.0
     max_size: int = 2
 
     @classmethod
-    def resolved(cls, connection: dict[str, Any], *, statement_timeout: float = 60.0) -> Server:
+    def resolved(cls, connection: dict[str, Any], *, statement_timeout: float = 30.0) -> Server:
         """Takes the contract's `connection`."""
         parameters = dict(connection["parameters"])
         hosts = connection["hosts"]
@@ -185,7 +185,7 @@ class Binding:
         except driver.Error as error:
             raise Failure(
                 "unreachable",
-                "the PostgreSQL server cannot be reached: " + self._harmless(str(error)),
+                self._harmless(str(error)),
                 sqlstate=error.sqlstate,
                 retryable=True,
             ) from None
@@ -193,7 +193,12 @@ class Binding:
     def _harmless(self, message: str) -> str:
         password = self.server.parameters.get("password")
         line = " ".join(message.split())
-        return line.replace(password, "…") if password else line
+        if password:
+            line = line.replace(password, "…")
+        _, fatal, refusal = line.rpartition("FATAL: ")
+        if fatal:
+            return f"the server refused the connection: {refusal.strip()}"
+        return f"no connection could be made: {line}"
 
 
 def _usable(connection: psycopg.Connection[Any]) -> bool:
@@ -255,7 +260,7 @@ class Transaction:
         """Commits. The transaction is over afterwards, also when this fails."""
         connection = self._open()
         try:
-            cursor = _run(connection, "COMMIT", [], commits=True)
+            cursor = _run(connection, "COMMIT", [])
             if cursor.statusmessage != "COMMIT":
                 raise Failure("refused", "the transaction was rolled back: a statement in it had failed")
         finally:
@@ -404,7 +409,7 @@ class PostgresContext:
 
     def execute(self, binding: str, sql: str, parameters: list[Value]) -> int:
         """Runs a statement outside a transaction."""
-        return self._with(binding, lambda connection: _affected(_run(connection, sql, parameters, commits=True)))
+        return self._with(binding, lambda connection: _affected(_run(connection, sql, parameters)))
 
     def batch(self, binding: str, statements: list[tuple[str, list[Value]]]) -> list[int]:
         """Runs statements pipelined in one transaction: all or none."""
@@ -490,13 +495,11 @@ def _timestamp(microseconds: int) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S.%f+00").rjust(29, "0")
 
 
-def _run(
-    connection: psycopg.Connection[Any], sql: str, parameters: list[Value], *, commits: bool = False
-) -> psycopg.Cursor[Any]:
+def _run(connection: psycopg.Connection[Any], sql: str, parameters: list[Value]) -> psycopg.Cursor[Any]:
     cursor = connection.cursor()
     _register(cursor)
     encoded = [_encode(value) for value in parameters]
-    with _translated(commits=commits):
+    with _translated():
         cursor.execute(sql.encode(), encoded or None, binary=True)
     return cursor
 
@@ -543,7 +546,7 @@ def _batch(
     encoded = [(sql.encode(), [_encode(value) for value in parameters]) for sql, parameters in statements]
     cursors = []
     try:
-        with _translated(commits=alone), connection.pipeline():
+        with _translated(), connection.pipeline():
             if alone:
                 connection.execute("BEGIN")
             for sql, parameters in encoded:
@@ -658,10 +661,6 @@ _DECODERS: dict[int, Any] = {
 class _translated:
     """Turns psycopg's errors into failures of the contract."""
 
-    def __init__(self, *, commits: bool = False) -> None:
-        #: Whether what runs may have taken effect if the connection breaks meanwhile.
-        self._commits = commits
-
     def __enter__(self) -> None:
         return None
 
@@ -677,20 +676,15 @@ class _translated:
             # The server answers no more; what the driver says may name the server, and nothing secret.
             raise Failure(
                 "disconnected",
-                "the connection to the PostgreSQL server broke",
+                "the connection broke: the server closed it or does not answer",
                 retryable=True,
-                outcome_unknown=self._commits,
+                outcome_unknown=True,
             ) from None
-        retryable = state[:2] in _RETRYABLE_CLASSES or state in _RETRYABLE_STATES
-        kind = "refused"
-        if state == "57014":
-            kind = "timed-out"
-        elif state.startswith("08") or state in ("57P01", "57P02", "57P03"):
-            kind = "disconnected"
+        retryable = state[:2] in _RETRYABLE_CLASSES or state == _LOCK_NOT_AVAILABLE
+        kind = {"57014": "timed-out", "57P01": "disconnected", "57P02": "disconnected"}.get(state, "refused")
         raise Failure(
             kind,
             message or "the server refused the statement",
             sqlstate=state,
             retryable=retryable,
-            outcome_unknown=kind == "disconnected" and self._commits,
         ) from None
