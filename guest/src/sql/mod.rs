@@ -12,6 +12,7 @@ pub mod fields;
 pub mod identifier;
 pub mod page;
 pub mod runs;
+pub mod sorting;
 pub mod translate;
 
 pub use identifier::Schema;

@@ -104,7 +104,7 @@ enum Source {
 }
 
 fn source(field: &Field, parameters: &mut Parameters) -> Source {
-    let mut within = |name: &str, path: &[Step]| json_path(name, path, parameters);
+    let mut within = |name: &'static str, path: &[Step]| json_path(name, path, parameters);
     match field {
         Field::RunId => Source::Text("r.run_id"),
         Field::ExperimentId => Source::Text("r.experiment_id"),
@@ -127,26 +127,14 @@ fn source(field: &Field, parameters: &mut Parameters) -> Source {
 
 /// Follows a path into a part of the document.
 ///
-/// `#>` alone would take a number for a key of an object as well as for the item of a list, so that it only
-/// goes where there are objects for sure; `->` with a text looks into objects alone. No operator looks into
-/// lists alone: `-> 0` takes a scalar for a list of one. A strict path does.
-fn json_path(name: &str, path: &[Step], parameters: &mut Parameters) -> Source {
-    let never = |step: &Step| match step {
-        Step::Key(key) => key.contains('\0') || key == SPECIAL,
-        Step::Index(_) => false,
-    };
-    // The part itself is below the document.
-    if path.len() >= MAX_DEPTH || path.iter().any(never) {
+/// `->` with a text looks into objects alone. No operator looks into lists alone: `#>` takes a number for a key of
+/// an object as well, and `-> 0` takes a scalar for a list of one. A strict path does.
+fn json_path(name: &'static str, path: &[Step], parameters: &mut Parameters) -> Source {
+    if !can_be_found(path) {
         return Source::Missing;
     }
-    let (mut sql, rest) = match path {
-        [Step::Key(key), rest @ ..] if name != "error" => {
-            let keys = parameters.texts([name, key]);
-            (format!("(r.document #> {keys})"), rest)
-        }
-        rest => (format!("(r.document -> {})", parameters.text(name)), rest),
-    };
-    for step in rest {
+    let mut sql = part(name);
+    for step in path {
         sql = match step {
             Step::Key(key) => format!("({sql} -> {})", parameters.text(key)),
             Step::Index(index) => {
@@ -156,6 +144,21 @@ fn json_path(name: &str, path: &[Step], parameters: &mut Parameters) -> Source {
         };
     }
     Source::Json(sql)
+}
+
+/// Returns a part of the document.
+pub(super) fn part(name: &'static str) -> String {
+    format!("(r.document -> '{name}')")
+}
+
+/// Tells whether a document can have a value at the end of a path.
+pub(super) fn can_be_found(path: &[Step]) -> bool {
+    // The part that the path goes into is below the document.
+    path.len() < MAX_DEPTH
+        && path.iter().all(|step| match step {
+            Step::Key(key) => !key.contains('\0') && key != SPECIAL,
+            Step::Index(_) => true,
+        })
 }
 
 /// Returns the text of a value that is known to be a text.
@@ -652,26 +655,10 @@ impl SortedKey {
             rank: String::new(),
         };
         if let Source::Json(json) = &made.source {
-            made.rank = format!(
-                "CASE jsonb_typeof({json}) WHEN 'number' THEN {} WHEN 'string' THEN {} \
-                 WHEN 'boolean' THEN CASE {json} WHEN 'true'::jsonb THEN {} ELSE {} END \
-                 WHEN 'null' THEN {} WHEN 'array' THEN {} \
-                 WHEN 'object' THEN CASE {json} WHEN {} THEN {} WHEN {} THEN {} WHEN {} THEN {} ELSE {} END \
-                 ELSE {} END",
-                rank::NUMBER,
-                rank::TEXT,
-                made.bool_rank(true),
-                made.bool_rank(false),
-                rank::NULL,
-                rank::LIST,
-                parameters.special(NEGATIVE_INFINITY),
-                made.infinity_rank(false),
-                parameters.special(INFINITY),
-                made.infinity_rank(true),
-                parameters.special(NAN),
-                rank::NAN,
-                rank::OBJECT,
-                rank::MISSING,
+            made.rank = rank_of(
+                json,
+                direction,
+                [NEGATIVE_INFINITY, INFINITY, NAN].map(|text| parameters.special(text)),
             );
         }
         made
@@ -682,17 +669,11 @@ impl SortedKey {
     }
 
     fn bool_rank(&self, value: bool) -> u8 {
-        match value == self.ascending() {
-            true => rank::SECOND_BOOL,
-            false => rank::FIRST_BOOL,
-        }
+        bool_rank(value, self.direction)
     }
 
     fn infinity_rank(&self, positive: bool) -> u8 {
-        match positive == self.ascending() {
-            true => rank::MOST,
-            false => rank::LEAST,
-        }
+        infinity_rank(positive, self.direction)
     }
 
     fn rank_of(&self, value: &SortValue) -> u8 {
@@ -730,9 +711,7 @@ impl SortedKey {
             Source::Time(column) => by.push(format!("{column} {direction} NULLS LAST")),
             Source::Json(json) => {
                 by.push(self.rank.clone());
-                by.push(format!(
-                    "CASE WHEN jsonb_typeof({json}) = 'number' THEN ({json})::numeric END {direction}"
-                ));
+                by.push(format!("{} {direction}", sorted_number(json)));
                 by.push(format!("{} {direction}", sorted_text(json)));
             }
             Source::Tags | Source::Missing => {}
@@ -842,8 +821,50 @@ impl SortedKey {
     }
 }
 
+fn bool_rank(value: bool, direction: Direction) -> u8 {
+    match value == (direction == Direction::Ascending) {
+        true => rank::SECOND_BOOL,
+        false => rank::FIRST_BOOL,
+    }
+}
+
+fn infinity_rank(positive: bool, direction: Direction) -> u8 {
+    match positive == (direction == Direction::Ascending) {
+        true => rank::MOST,
+        false => rank::LEAST,
+    }
+}
+
+/// Returns the group of a value, given what stands for the negative and the positive infinity and for NaN.
+pub(super) fn rank_of(json: &str, direction: Direction, special: [String; 3]) -> String {
+    let [negative, positive, nan] = special;
+    format!(
+        "CASE jsonb_typeof({json}) WHEN 'number' THEN {} WHEN 'string' THEN {} \
+         WHEN 'boolean' THEN CASE {json} WHEN 'true'::jsonb THEN {} ELSE {} END \
+         WHEN 'null' THEN {} WHEN 'array' THEN {} \
+         WHEN 'object' THEN CASE {json} WHEN {negative} THEN {} WHEN {positive} THEN {} WHEN {nan} THEN {} \
+         ELSE {} END ELSE {} END",
+        rank::NUMBER,
+        rank::TEXT,
+        bool_rank(true, direction),
+        bool_rank(false, direction),
+        rank::NULL,
+        rank::LIST,
+        infinity_rank(false, direction),
+        infinity_rank(true, direction),
+        rank::NAN,
+        rank::OBJECT,
+        rank::MISSING,
+    )
+}
+
+/// Returns a finite number for a sort; NULL if the value is none.
+pub(super) fn sorted_number(json: &str) -> String {
+    format!("CASE WHEN jsonb_typeof({json}) = 'number' THEN ({json})::numeric END")
+}
+
 /// Returns the part of a text that counts in a sort; NULL if the value is no text.
-fn sorted_text(json: &str) -> String {
+pub(super) fn sorted_text(json: &str) -> String {
     format!(
         "CASE WHEN jsonb_typeof({json}) = 'string' \
          THEN left({json} #>> '{{}}', {SORTED_CHARACTERS}) END COLLATE \"C\""

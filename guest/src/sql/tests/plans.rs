@@ -128,3 +128,89 @@ fn each_query_shape_goes_the_way_that_its_index_is_there_for() {
     );
     assert!(!holds(&found, "Seq Scan"), "{found:?}");
 }
+
+#[test]
+fn a_sort_key_with_an_index_of_its_own_is_not_sorted_by() {
+    let server = many();
+    for sort in [
+        "metrics.loss",
+        "metrics.loss desc",
+        "params.lr desc",
+        "duration_ms",
+    ] {
+        let text = QueryText {
+            sort,
+            filter: "metrics.loss > 20",
+            limit: Some(100),
+            ..QueryText::default()
+        };
+        let asked = query(&text);
+        let before = plan(&server, &["s"], &text);
+        assert!(holds(&before, "Sort"), "{sort}: {before:?}");
+        let scopes = ["s".to_owned()];
+        let page = || page::run(&server, server.within(&scopes), &asked, true).unwrap();
+        let sorted = page();
+        let key = &asked.sort.0[0];
+        let statements = sorting::create(&server.schema, key).unwrap();
+        server.in_one_transaction(&statements);
+        server.in_one_transaction(&statements);
+        let after = plan(&server, &["s"], &text);
+        assert!(!holds(&after, "Sort"), "{sort}: {after:?}");
+        assert!(
+            holds(&after, &sorting::index_name(key)),
+            "{sort}: {after:?}"
+        );
+        assert_eq!(page(), sorted, "{sort}");
+    }
+}
+
+#[test]
+fn the_names_of_a_sort_key_are_quoted_by_the_server_and_its_indexes_are_few() {
+    let server = Server::new();
+    let hostile = r#"a'); DROP TABLE %1$s; -- \\ $index$ $do$ \" é"#;
+    let record = format!(r#"{{"run_id": "a", "metrics": {{"{hostile}": 1}}}}"#);
+    server.put(&[row("s", "a", &record, None)]);
+    let scopes = ["s".to_owned()];
+    for index in 0..sorting::MAX_INDEXES + 3 {
+        let sort = format!(r#"metrics."{hostile}{index}""#);
+        let asked = query(&QueryText {
+            sort: &sort,
+            limit: Some(1),
+            ..QueryText::default()
+        });
+        server.in_one_transaction(&sorting::create(&server.schema, &asked.sort.0[0]).unwrap());
+        let page = page::run(&server, server.within(&scopes), &asked, true).unwrap();
+        assert_eq!(page.total, Some(1));
+    }
+    let statement = Statement {
+        sql: "SELECT count(*) FROM pg_indexes WHERE schemaname = $1::text \
+              AND starts_with(indexname, 'metalab_store_sort_')"
+            .to_owned(),
+        parameters: vec![SqlValue::Text(server.schema.as_str().to_owned())],
+    };
+    let found = server.query(&statement, 1).unwrap().rows;
+    let most = i64::try_from(sorting::MAX_INDEXES).unwrap();
+    assert_eq!(found, [[SqlValue::Integer(most)]]);
+}
+
+#[test]
+fn columns_of_their_own_and_paths_into_lists_get_no_index_of_a_sort_key() {
+    let server = Server::new();
+    for sort in [
+        "started_at",
+        "run_id",
+        "status",
+        "params.a[0]",
+        r#"metrics."\u0000""#,
+    ] {
+        let asked = query(&QueryText {
+            sort,
+            ..QueryText::default()
+        });
+        assert_eq!(
+            sorting::create(&server.schema, &asked.sort.0[0]),
+            None,
+            "{sort}"
+        );
+    }
+}

@@ -83,6 +83,14 @@ impl Server {
         writer.finish().unwrap();
     }
 
+    pub(super) fn in_one_transaction(&self, statements: &[Statement]) {
+        self.run("BEGIN");
+        for statement in statements {
+            self.execute(statement).unwrap();
+        }
+        self.run("COMMIT");
+    }
+
     fn asks(&self) -> RefMut<'_, Client> {
         self.asked.set(self.asked.get() + 1);
         self.client.borrow_mut()
