@@ -59,7 +59,7 @@ pub fn create(schema: &Schema, key: &SortKey) -> Option<[Statement; 2]> {
     let special = [NEGATIVE_INFINITY, INFINITY, NAN]
         .map(|text| format!("E'{}'::jsonb", text.replace('\\', "\\\\")));
     let rank = rank_of(&json, key.direction, special);
-    let number = sorted_number(&json);
+    let number = sorted_number(&json, key.direction);
     let text = sorted_text(&json);
     let mut arguments = String::new();
     for index in 0..keys.len() {
@@ -70,8 +70,8 @@ pub fn create(schema: &Schema, key: &SortKey) -> Option<[Statement; 2]> {
          PERFORM pg_advisory_xact_lock(hashtext(given->>'schema'), hashtext('{TABLE}')); \
          IF (SELECT count(*) FROM pg_indexes WHERE schemaname = given->>'schema' AND tablename = '{TABLE}' \
          AND starts_with(indexname, 'metalab_store_sort_')) < {MAX_INDEXES} THEN EXECUTE format($index$\
-         CREATE INDEX IF NOT EXISTS %1$I ON %2$I.{TABLE} (scope, ({rank}), ({number}) {direction}, \
-         ({text}) {direction}, age, experiment_id, run_id) WHERE NOT inexact\
+         CREATE INDEX IF NOT EXISTS %1$I ON %2$I.{TABLE} (scope, ({rank}), ({number}), ({text}) {direction}, \
+          age, experiment_id, run_id) WHERE NOT inexact\
          $index$, given->>'index', given->>'schema'{arguments}); END IF; END $do$"
     );
     let mut given = Object::new();

@@ -16,7 +16,7 @@ use super::runs::{NO_AGE, age};
 use crate::json::{self, Value};
 use crate::ports::SqlValue;
 use crate::query::{
-    CompareOp, Cursor, Direction, Expr, Field, Literal, Position, SORTED_CHARACTERS, Sort, SortKey,
+    CompareOp, Direction, Expr, Field, Literal, Position, Query, SORTED_CHARACTERS, SortKey,
     SortValue, Step,
 };
 
@@ -554,34 +554,47 @@ fn like(source: &Source, pattern: &str, fold: bool, parameters: &mut Parameters)
 pub struct Order {
     /// The list for `ORDER BY`, without the scope.
     pub by: String,
-    /// The condition, if there is a cursor. It may be NULL instead of false.
-    pub after: Option<String>,
+    /// Conditions that may be NULL instead of false: that a row comes after the cursor, and what else follows
+    /// from the query, in a form that bounds an index of the first key.
+    pub within: Vec<String>,
 }
 
 /// Translates the order of a query.
 #[must_use]
-pub fn order(sort: &Sort, cursor: Option<&Cursor>, parameters: &mut Parameters) -> Order {
+pub fn order(query: &Query, parameters: &mut Parameters) -> Order {
     let mut by = Vec::new();
     let mut steps = Vec::new();
+    let mut within = Vec::new();
+    let mut bounds = Vec::new();
+    let cursor = query.cursor.as_ref();
     let mut values = cursor.map(|cursor| cursor.last.keys.iter());
-    for key in &sort.0 {
+    for (index, key) in query.sort.0.iter().enumerate() {
         let made = SortedKey::of(key, parameters);
         made.order_by(&mut by);
-        if let Some(value) = values.as_mut().and_then(Iterator::next) {
+        let value = values.as_mut().and_then(Iterator::next);
+        if index == 0 {
+            if let Some(filter) = &query.filter {
+                made.bounds_of(&key.field, filter, parameters, &mut bounds);
+            }
+            bounds.extend(value.and_then(|value| made.bound_after(value, parameters)));
+        }
+        if let Some(value) = value {
             steps.push(made.place(value, parameters));
         }
     }
     by.push("r.age, r.experiment_id, r.run_id".to_owned());
+    within.extend(cursor.map(|cursor| {
+        let last = after_ids(&cursor.last, parameters);
+        // From the last key to the first: later in this key, or equal in it and later in what follows.
+        steps.into_iter().rev().fold(last, |rest, place| {
+            let Placed { after, same } = place;
+            format!("({after} OR ({same} AND {rest}))")
+        })
+    }));
+    within.extend(bounds);
     Order {
         by: by.join(", "),
-        after: cursor.map(|cursor| {
-            let last = after_ids(&cursor.last, parameters);
-            // From the last key to the first: later in this key, or equal in it and later in what follows.
-            steps.into_iter().rev().fold(last, |rest, place| {
-                let Placed { after, same } = place;
-                format!("({after} OR ({same} AND {rest}))")
-            })
-        }),
+        within,
     }
 }
 
@@ -711,11 +724,92 @@ impl SortedKey {
             Source::Time(column) => by.push(format!("{column} {direction} NULLS LAST")),
             Source::Json(json) => {
                 by.push(self.rank.clone());
-                by.push(format!("{} {direction}", sorted_number(json)));
+                by.push(sorted_number(json, self.direction));
                 by.push(format!("{} {direction}", sorted_text(json)));
             }
             Source::Tags | Source::Missing => {}
         }
+    }
+
+    /// Finds what a filter says of this key alone, as bounds of an index of the key.
+    ///
+    /// They follow from the filter and decide nothing: without them, a page would read the index from its start.
+    fn bounds_of(
+        &self,
+        field: &Field,
+        filter: &Expr,
+        parameters: &mut Parameters,
+        bounds: &mut Vec<String>,
+    ) {
+        match filter {
+            Expr::And(children) => {
+                for child in children {
+                    self.bounds_of(field, child, parameters, bounds);
+                }
+            }
+            Expr::Compare {
+                field: named,
+                op,
+                value,
+            } if named == field => match op {
+                CompareOp::Less | CompareOp::LessOrEqual => {
+                    bounds.extend(self.bound(value, false, parameters));
+                }
+                CompareOp::Greater | CompareOp::GreaterOrEqual => {
+                    bounds.extend(self.bound(value, true, parameters));
+                }
+                CompareOp::Equal => {
+                    bounds.extend(self.bound(value, true, parameters));
+                    bounds.extend(self.bound(value, false, parameters));
+                }
+                CompareOp::NotEqual => {}
+            },
+            Expr::Between {
+                field: named,
+                low,
+                high,
+            } if named == field => {
+                bounds.extend(self.bound(low, true, parameters));
+                bounds.extend(self.bound(high, false, parameters));
+            }
+            _ => {}
+        }
+    }
+
+    /// Says that a value is a number from here on, or up to here. It includes the end and the infinity beyond.
+    fn bound(&self, end: &Literal, from: bool, parameters: &mut Parameters) -> Option<String> {
+        match end {
+            Literal::Int(_) | Literal::Big(_) => {}
+            Literal::Float(value) if value.is_finite() => {}
+            _ => return None,
+        }
+        self.bound_at(as_json(end)?, from == self.ascending(), parameters)
+    }
+
+    /// Says that a row does not come before one with this value.
+    fn bound_after(&self, value: &SortValue, parameters: &mut Parameters) -> Option<String> {
+        let Source::Json(_) = &self.source else {
+            return None;
+        };
+        match self.rank_of(value) {
+            rank::NUMBER => self.bound_at(number_json(value)?, true, parameters),
+            place => Some(format!("{} >= {place}", self.rank)),
+        }
+    }
+
+    fn bound_at(&self, number: String, least: bool, parameters: &mut Parameters) -> Option<String> {
+        let Source::Json(json) = &self.source else {
+            return None;
+        };
+        let sign = if self.ascending() { "" } else { "-" };
+        Some(format!(
+            "({}, {}) {} ({}, {sign}(({})::numeric))",
+            self.rank,
+            sorted_number(json, self.direction),
+            if least { ">=" } else { "<=" },
+            rank::NUMBER,
+            parameters.json(number)
+        ))
     }
 
     fn place(&self, value: &SortValue, parameters: &mut Parameters) -> Placed {
@@ -858,9 +952,13 @@ pub(super) fn rank_of(json: &str, direction: Direction, special: [String; 3]) ->
     )
 }
 
-/// Returns a finite number for a sort; NULL if the value is none.
-pub(super) fn sorted_number(json: &str) -> String {
-    format!("CASE WHEN jsonb_typeof({json}) = 'number' THEN ({json})::numeric END")
+/// Returns a finite number for an ascending sort, negative for a descending key; NULL if the value is none.
+pub(super) fn sorted_number(json: &str, direction: Direction) -> String {
+    let sign = match direction {
+        Direction::Ascending => "",
+        Direction::Descending => "-",
+    };
+    format!("CASE WHEN jsonb_typeof({json}) = 'number' THEN {sign}(({json})::numeric) END")
 }
 
 /// Returns the part of a text that counts in a sort; NULL if the value is no text.

@@ -40,6 +40,13 @@ fn many() -> Server {
 
 /// The steps of a plan: node types, with the index where there is one.
 fn plan(server: &Server, scopes: &[&str], text: &QueryText<'_>) -> Vec<String> {
+    let mut steps = details(server, scopes, text, "Node Type");
+    steps.extend(details(server, scopes, text, "Index Name"));
+    steps
+}
+
+/// All values of one name in a plan.
+fn details(server: &Server, scopes: &[&str], text: &QueryText<'_>, name: &str) -> Vec<String> {
     let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
     let mut statement = page::statement(server.within(&scopes), &query(text), false);
     statement.sql = format!("EXPLAIN (FORMAT JSON, COSTS OFF) {}", statement.sql);
@@ -47,13 +54,10 @@ fn plan(server: &Server, scopes: &[&str], text: &QueryText<'_>) -> Vec<String> {
     let Some([SqlValue::Json(json)]) = rows.first().map(Vec::as_slice) else {
         panic!("{rows:?} is no plan");
     };
-    let named = |line: &str, name: &str| {
-        let value = line.trim().strip_prefix(&format!("\"{name}\": \""))?;
-        Some(value.trim_end_matches(['"', ',']).to_owned())
-    };
-    let lines = json.lines();
-    lines
-        .filter_map(|line| named(line, "Node Type").or_else(|| named(line, "Index Name")))
+    let start = format!("\"{name}\": \"");
+    json.lines()
+        .filter_map(|line| line.trim().strip_prefix(&start))
+        .map(|value| value.trim_end_matches(['"', ',']).to_owned())
         .collect()
 }
 
@@ -156,6 +160,20 @@ fn a_sort_key_with_an_index_of_its_own_is_not_sorted_by() {
         server.in_one_transaction(&statements);
         let after = plan(&server, &["s"], &text);
         assert!(!holds(&after, "Sort"), "{sort}: {after:?}");
+        // A later page, and a range, start in the middle of the index.
+        let cursor = sorted.next.clone();
+        let text = QueryText {
+            cursor: cursor.as_deref(),
+            ..text
+        };
+        let bounds = details(&server, &["s"], &text, "Index Cond");
+        let ranges = 1 + usize::from(sort.starts_with("metrics"));
+        assert!(
+            bounds
+                .iter()
+                .any(|bound| bound.matches("ROW(").count() == 2 * ranges),
+            "{bounds:?}"
+        );
         assert!(
             holds(&after, &sorting::index_name(key)),
             "{sort}: {after:?}"
