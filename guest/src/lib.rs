@@ -20,6 +20,7 @@ pub mod config;
 mod delete;
 mod derived;
 pub mod error;
+mod index;
 pub mod journal;
 pub mod json;
 pub mod layout;
@@ -39,6 +40,8 @@ pub mod run_list;
 mod scope;
 mod segment;
 pub mod store;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 pub mod time;
 mod tree;
 #[cfg(target_family = "wasm")]

@@ -4,6 +4,7 @@ use crate::artifact_manifest::KnownManifest;
 use crate::codec;
 use crate::commit::{Change, Held, Journal, generation_of, lock_content_failed, unsettled_writer};
 use crate::error::{Error, Result};
+use crate::index::Index;
 use crate::journal::LockName;
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
@@ -38,6 +39,10 @@ pub(crate) struct Scope {
     pub(crate) manifest: Rc<RefCell<Option<KnownManifest>>>,
     /// The files in `logs/`.
     pub(crate) log_files: Rc<RefCell<LogFiles>>,
+    /// What queries need of all runs.
+    pub(crate) index: Rc<Index>,
+    /// The same of the directories below.
+    indexes: Rc<RefCell<BTreeMap<String, Rc<Index>>>>,
     /// What is read in place of lost files in the directories below, as far as they were looked at.
     overlays: Rc<RefCell<BTreeMap<String, Option<Rc<Overlay>>>>>,
 }
@@ -60,6 +65,8 @@ impl Scope {
             journal: Rc::default(),
             manifest: Rc::default(),
             log_files: Rc::default(),
+            index: Rc::default(),
+            indexes: Rc::default(),
             overlays: Rc::default(),
         }
     }
@@ -80,6 +87,9 @@ impl Scope {
             }
         };
         child.tree.set_overlay(overlay);
+        let mut indexes = self.indexes.borrow_mut();
+        child.index = Rc::clone(indexes.entry(directory.to_owned()).or_default());
+        drop(indexes);
         Ok(child)
     }
 
@@ -97,6 +107,8 @@ impl Scope {
             journal: Rc::default(),
             manifest: Rc::default(),
             log_files: Rc::default(),
+            index: Rc::default(),
+            indexes: Rc::default(),
             overlays: Rc::default(),
         }
     }

@@ -85,6 +85,7 @@ impl Store {
             self.scope.unsynced.get() && self.scope.options.durability == Durability::Full;
         self.scope.checkpoint(appended)?;
         self.scope.unsynced.set(false);
+        self.scope.index.save_at_close(&self.scope);
         Ok(())
     }
 
@@ -286,7 +287,7 @@ impl Store {
     pub fn list_run_records(&self, experiment_id: Option<&str>) -> Result<RunList> {
         let query = Query::parse(&QueryText::default(), 0)?;
         let (scopes, damaged) = self.scopes()?;
-        RunList::open(scopes, experiment_id, &query, damaged)
+        RunList::open(scopes, experiment_id, &query, damaged, false)
     }
 
     /// Lists the runs that a query asks for.
@@ -294,13 +295,42 @@ impl Store {
     /// # Errors
     /// `invalid-query`, `io`. A file that cannot be read is reported by the list and hides no other.
     pub fn query_runs(&self, query: &QueryText<'_>) -> Result<RunList> {
+        let check = query.check;
         let now = self.scope.ports.clock.now() / 1_000;
         let query = Query::parse(query, i64::try_from(now).unwrap_or(i64::MAX))?;
         let (scopes, damaged) = self.scopes()?;
-        RunList::open(scopes, None, &query, damaged)
+        RunList::open(scopes, None, &query, damaged, check)
     }
 
-    /// Returns which fields the runs have that a filter matches, by a look at every file.
+    /// Lists the same by a look at every file, without the index: what it has to agree with.
+    ///
+    /// # Errors
+    /// As `query_runs`.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn scan_runs(&self, query: &QueryText<'_>) -> Result<RunList> {
+        let now = self.scope.ports.clock.now() / 1_000;
+        let query = Query::parse(query, i64::try_from(now).unwrap_or(i64::MAX))?;
+        let (scopes, damaged) = self.scopes()?;
+        RunList::scan(scopes, None, &query, damaged)
+    }
+
+    /// Returns the same as `list_fields` by a look at every file, without the index.
+    ///
+    /// # Errors
+    /// As `list_fields`.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn scan_fields(&self, filter: &str) -> Result<FieldCatalogue> {
+        let now = self.scope.ports.clock.now() / 1_000;
+        let query = QueryText {
+            filter,
+            ..QueryText::default()
+        };
+        let query = Query::parse(&query, i64::try_from(now).unwrap_or(i64::MAX))?;
+        let (scopes, damaged) = self.scopes()?;
+        run_list::scanned_catalogue(&scopes, &query, damaged)
+    }
+
+    /// Returns which fields the runs have that a filter matches.
     ///
     /// # Errors
     /// `invalid-query`, `io`. A file that cannot be read is reported and hides no other.

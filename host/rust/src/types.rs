@@ -64,6 +64,7 @@ impl Default for RunQuery {
             columns: String::new(),
             limit: None,
             cursor: None,
+            check: false,
         }
     }
 }
