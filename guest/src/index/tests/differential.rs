@@ -61,7 +61,7 @@ fn random_queries_have_the_rows_order_totals_cursors_and_damage_of_a_scan() {
 fn ask_at_random(store: &Store, random: &mut Random, count: usize) -> u64 {
     let mut matched = 0;
     for _ in 0..count {
-        let filter = testing::expr(&mut random, 2).to_string();
+        let filter = testing::expr(random, 2).to_string();
         let filter = match parse_filter(&filter) {
             Ok(_) if random.below(5) > 0 => filter,
             _ => String::new(),
