@@ -390,6 +390,7 @@ fn indexed(
         match try_indexed(scopes, experiment, query, check, attempt) {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
+            Err(Trouble::Beyond) => return Ok(None),
             Err(Trouble::Doubt) => scopes.iter().for_each(|scope| scope.index.distrust()),
             Err(Trouble::Store(error)) => return Err(error),
         }

@@ -227,17 +227,20 @@ impl Scope {
         written
     }
 
-    /// Removes the tables that no head names, once nobody can be about to name them.
+    /// Removes the tables that no head names, once nobody can be about to name them, and what a writer that was
+    /// killed left of a head.
     fn sweep_tables(&self, state: &State) -> Result<()> {
         let now = self.ports.clock.now();
-        for entry in self.tree.list(&layout::directory(Top::Index))? {
-            let Some(id) = layout::index_table_of(&entry.name) else {
-                continue;
+        let index = layout::directory(Top::Index);
+        for entry in self.tree.list(&index)? {
+            let unnamed = match layout::index_table_of(&entry.name) {
+                Some(id) => state.tables.iter().all(|table| table.id != id),
+                None => layout::is_index_stage(&entry.name),
             };
-            if entry.kind != Kind::File || state.tables.iter().any(|table| table.id == id) {
+            if entry.kind != Kind::File || !unnamed {
                 continue;
             }
-            let path = layout::index_table(id);
+            let path = index.child(&entry.name)?;
             let old = self.tree.stat(&path)?.is_some_and(|stat| {
                 stat.modified.max(stat.changed).saturating_add(1200 * TICKS) < now
             });

@@ -45,7 +45,7 @@ use crate::ports::{Directory, Kind, Stat};
 use crate::run_list::damage;
 use crate::scope::Scope;
 use crate::time::Timestamp;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use table::{Builder, DerivedText, Seen};
@@ -63,6 +63,10 @@ const LOOK_AGAIN: u64 = 2_000_000_000;
 
 /// How many times longer than a look it takes is the time until the next, after changes by our own writers.
 const PAUSE: u64 = 50;
+
+/// The most bytes of tables that a store keeps in memory that may not save them; beyond, it reads every file for each
+/// query.
+const MAX_MEMORY: usize = 384 << 20;
 
 /// So many small tables are kept before they are made one.
 const SMALL_TABLES: usize = 4;
@@ -82,6 +86,8 @@ pub(crate) struct Doubt;
 pub(crate) enum Trouble {
     /// The index is not what it should be.
     Doubt,
+    /// There is more than may be kept in memory, and nothing may be saved.
+    Beyond,
     /// The files could not be read.
     Store(Error),
 }
@@ -157,6 +163,8 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Index {
     state: RefCell<Option<State>>,
+    /// Whether it is known to need more memory than it may.
+    beyond: Cell<bool>,
     pub(crate) log: ChangeLog,
 }
 
@@ -190,6 +198,9 @@ impl Index {
         derived: bool,
         again: bool,
     ) -> Outcome<View> {
+        if self.beyond.get() {
+            return Err(Trouble::Beyond);
+        }
         if !again && let Some(state) = self.state.borrow_mut().as_mut() {
             state.young.clear();
         }
@@ -199,6 +210,11 @@ impl Index {
                 // Made anew, from the files alone.
                 *self.state.borrow_mut() = Some(State::default());
                 self.try_refresh(scope, true, derived)
+            }
+            Err(Trouble::Beyond) => {
+                *self.state.borrow_mut() = None;
+                self.beyond.set(true);
+                Err(Trouble::Beyond)
             }
             refreshed => refreshed,
         }
@@ -591,6 +607,10 @@ impl Scope {
             table = saved;
         }
         state.tables.push(Rc::new(table));
+        let in_memory = state.tables.iter().filter_map(|table| table.bytes());
+        if in_memory.map(<[u8]>::len).sum::<usize>() > MAX_MEMORY {
+            return Err(Trouble::Beyond);
+        }
         Ok(())
     }
 

@@ -614,7 +614,7 @@ fn index(directory: &Path, count: usize) {
     let native = native_store(&root.join("bench_1"), model::Durability::Full);
     let mut times: [Times; 3] = Default::default();
     for round in 0..rounds {
-        let foreign = format!("{:016x}", 1 << 40);
+        let foreign = format!("{:016x}", 1_u64 << 40);
         fs::write(runs.join(format!("{foreign}.json")), record(round)).unwrap();
         times[0].measure(|| stat_all(&runs));
         times[1].measure(|| native_lines(&native, &count_query()));

@@ -47,6 +47,16 @@ impl Directory for Counting {
     }
 }
 
+/// A clock that goes on by a microsecond a look, so that how fast the test runs decides nothing.
+struct Steps(Cell<u64>);
+
+impl crate::ports::Clock for Steps {
+    fn now(&self) -> u64 {
+        self.0.set(self.0.get() + 1_000);
+        self.0.get()
+    }
+}
+
 fn counted(directory: &Path, access: Access, durability: Durability) -> (Store, Rc<Cell<usize>>) {
     let ports = native::ports(directory).unwrap();
     let lists = Rc::new(Cell::new(0));
@@ -55,6 +65,7 @@ fn counted(directory: &Path, access: Access, durability: Durability) -> (Store, 
             inner: Rc::clone(&ports.directory),
             lists: Rc::clone(&lists),
         }),
+        clock: Rc::new(Steps(Cell::new(ports.clock.now()))),
         ..ports
     };
     let options = StoreOptions {
