@@ -7,7 +7,7 @@
 use super::Doubt;
 use super::bytes::{Reader, place, put_u32, small, u32s};
 use crate::json::{self, Value};
-use crate::query::{Cell, List};
+use crate::query::{Cell, Direction, List};
 use std::collections::HashMap;
 
 const MISSING: u8 = 0;
@@ -262,6 +262,61 @@ impl Column {
             LIST => Cell::List(List::Cells(Vec::new())),
             _ => Cell::Missing,
         }
+    }
+
+    /// Returns a number for each row that is less only if its cell stands before in an order by this column.
+    pub(super) fn order_keys(&self, direction: Direction) -> Vec<u64> {
+        const VALUE: u64 = (1 << 60) - 1;
+        // Like the integers, with the sign turned.
+        let int = |value: u64| (value ^ (1 << 63)) >> 4;
+        // The bits of floats are in the order of their sizes.
+        let float = |value: f64| {
+            // There is one zero.
+            let bits = (value + 0.0).to_bits();
+            (if bits >> 63 == 0 {
+                bits | (1 << 63)
+            } else {
+                !bits
+            }) >> 4
+        };
+        let start = |text: &[u8]| {
+            let mut bytes = [0; 8];
+            for (to, from) in bytes.iter_mut().skip(1).zip(text) {
+                *to = *from;
+            }
+            u64::from_be_bytes(bytes)
+        };
+        let key = |(tag, value): (&u8, &u64)| {
+            let (group, key) = match *tag {
+                // Rounding keeps the order, or makes equal what is compared exactly then.
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "what rounding makes equal is compared exactly"
+                )]
+                INT => (0, float(value.cast_signed() as f64)),
+                FLOAT if f64::from_bits(*value).is_nan() => (2, 0),
+                FLOAT => (0, float(f64::from_bits(*value))),
+                BIG => {
+                    let digits = std::str::from_utf8(self.text(*value)).ok();
+                    let rounded = digits.and_then(|digits| digits.parse().ok());
+                    (0, float(rounded.unwrap_or(0.0)))
+                }
+                TIME => (1, int(*value)),
+                TEXT => (3, start(self.text(*value))),
+                FALSE => (4, 0),
+                TRUE => (4, 1),
+                NULL => (5, 0),
+                LIST => (6, 0),
+                OBJECT | DEEP => (7, 0),
+                _ => (8, 0),
+            };
+            let key = match direction {
+                Direction::Ascending => key,
+                Direction::Descending => VALUE - (key & VALUE),
+            };
+            (group << 60) | (key & VALUE)
+        };
+        self.tags.iter().zip(&self.values).map(key).collect()
     }
 
     /// Tells for each row whether its cell is as a function says; each different text is shown once.

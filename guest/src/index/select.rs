@@ -167,6 +167,8 @@ fn matching(table: &Table, expr: &Expr, now: i64) -> Result<Vec<bool>, Doubt> {
 struct Sorted<'t> {
     table: &'t Table,
     keys: Vec<Rc<Column>>,
+    /// Numbers in the order of the first key; rows with the same one are compared by their cells.
+    first: Vec<u64>,
     /// When the run started, its experiment and itself: to compare with rows elsewhere.
     last: Option<[Rc<Column>; 3]>,
 }
@@ -176,7 +178,9 @@ const LAST: [Field; 3] = [Field::StartedAt, Field::ExperimentId, Field::RunId];
 impl<'t> Sorted<'t> {
     fn new(table: &'t Table, query: &Query, several: bool) -> Result<Self, Doubt> {
         let keys = query.sort.0.iter().map(|key| table.column(&key.field));
-        let keys = keys.collect::<Result<_, _>>()?;
+        let keys = keys.collect::<Result<Vec<Rc<Column>>, _>>()?;
+        let first = keys.first().zip(query.sort.0.first());
+        let first = first.map(|(column, key)| column.order_keys(key.direction));
         let last = if several || query.cursor.is_some() {
             let [started_at, experiment, run] = LAST;
             Some([
@@ -187,7 +191,12 @@ impl<'t> Sorted<'t> {
         } else {
             None
         };
-        Ok(Self { table, keys, last })
+        Ok(Self {
+            table,
+            keys,
+            first: first.unwrap_or_default(),
+            last,
+        })
     }
 }
 
@@ -227,6 +236,11 @@ fn compare_ids(left: &Cell<'_>, right: &Cell<'_>) -> Ordering {
 impl Order<'_, '_> {
     fn compare(&self, left: Chosen, right: Chosen) -> Ordering {
         let (one, other) = (&self.tables[left.table], &self.tables[right.table]);
+        if let (Some(a), Some(b)) = (one.first.get(left.row), other.first.get(right.row))
+            && a != b
+        {
+            return a.cmp(b);
+        }
         for (index, key) in self.query.sort.0.iter().enumerate() {
             let (a, b) = (&one.keys[index], &other.keys[index]);
             let order = compare_cells(
@@ -290,11 +304,10 @@ impl Order<'_, '_> {
         candidates: impl Iterator<Item = Chosen>,
         limit: usize,
     ) -> bool {
-        // Twice as many as wanted are collected before the worse half goes: a sort now and then, and for each
-        // candidate one comparison with the worst that is sure to stay out.
+        // More than wanted are collected before the worst go, so that few comparisons are made for each candidate.
         let mut bound: Option<Chosen> = None;
         let mut more = false;
-        let room = limit.saturating_mul(2).max(64);
+        let room = limit.saturating_mul(2).max(1024);
         for candidate in candidates {
             if let Some(bound) = bound
                 && self.compare(candidate, bound).is_ge()
@@ -304,14 +317,15 @@ impl Order<'_, '_> {
             }
             kept.push(candidate);
             if kept.len() >= room {
-                kept.sort_unstable_by(|left, right| self.compare(*left, *right));
-                kept.truncate(limit);
                 more = true;
-                bound = kept.last().copied();
-                if bound.is_none() {
+                let Some(last) = limit.checked_sub(1) else {
                     // A page of no rows.
+                    kept.clear();
                     return true;
-                }
+                };
+                kept.select_nth_unstable_by(last, |left, right| self.compare(*left, *right));
+                kept.truncate(limit);
+                bound = kept.last().copied();
             }
         }
         more
