@@ -257,6 +257,7 @@ impl DatabaseList {
                 self.experiment.as_deref(),
                 &query,
                 Vec::new(),
+                false,
             );
             list.map(|list| list.total()).unwrap_or_default()
         });

@@ -3,9 +3,9 @@
 use super::*;
 use crate::codec;
 use crate::json::Value;
-use crate::query::tests::random;
 use crate::query::{Catalogue, Pager, RecordRow};
 use crate::run_list::needs_derived;
+use crate::testing as random;
 
 const SCOPES: [&str; 3] = ["a0", "b0", "c0"];
 
@@ -174,6 +174,7 @@ fn ask(server: &Server, files: &[Files], random: &mut Random) {
             columns,
             limit: random.pick(&[Some(3), Some(40), Some(40), Some(1000), Some(1025), None]),
             cursor: cursor.as_deref(),
+            check: false,
         };
         let context = format!("{text:?} of {experiment:?} in {scopes:?}");
         let query = query(&text);
