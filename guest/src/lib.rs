@@ -17,6 +17,8 @@ mod commit;
 #[cfg(target_family = "wasm")]
 mod component;
 pub mod config;
+pub mod connection;
+pub mod database;
 mod delete;
 mod derived;
 pub mod error;
@@ -31,6 +33,8 @@ pub mod model;
 pub mod names;
 #[cfg(not(target_family = "wasm"))]
 pub mod native;
+#[cfg(not(target_family = "wasm"))]
+mod native_database;
 pub mod ports;
 pub mod query;
 mod records;

@@ -334,7 +334,7 @@ pub struct FieldCatalogue {
 }
 
 /// Appends a row as an object of the columns that the run has.
-fn push_row(lines: &mut String, columns: &[String], row: &[Option<String>]) {
+pub(crate) fn push_row(lines: &mut String, columns: &[String], row: &[Option<String>]) {
     let there = columns
         .iter()
         .zip(row)
@@ -351,7 +351,7 @@ fn push_row(lines: &mut String, columns: &[String], row: &[Option<String>]) {
     lines.push_str("}\n");
 }
 
-fn column_names(query: &Query) -> Vec<String> {
+pub(crate) fn column_names(query: &Query) -> Vec<String> {
     let columns = query.columns.iter().flat_map(|columns| &columns.0);
     columns.map(Column::to_string).collect()
 }

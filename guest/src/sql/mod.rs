@@ -7,10 +7,12 @@
 //! No value ever becomes part of a statement's text: ids, names, literals and paths are parameters. Only the
 //! schema's name stands in it, quoted by [`identifier`].
 
+pub(crate) mod directories;
 pub mod document;
 pub mod fields;
 pub mod identifier;
 pub mod page;
+pub(crate) mod projection;
 pub mod runs;
 pub mod sorting;
 pub mod translate;
