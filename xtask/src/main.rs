@@ -4,10 +4,12 @@
 
 mod component;
 mod paths;
+mod postgres;
 mod process;
 mod toolchain;
 
 use paths::Paths;
+use postgres::Server;
 use process::{Failure, cargo, run};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -25,6 +27,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   bench       build everything and measure it (arguments are passed on)
 
 METALAB_WASM_TOOLCHAIN=installed|rustup|debian forces where the compiler for the component comes from.
+METALAB_TEST_POSTGRES=postgresql://... names a database for test and bench instead of a private server.
 ";
 
 fn main() -> ExitCode {
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
     let paths = Paths::find();
     let outcome = match command.as_str() {
         "demo" => build(&paths).and_then(|()| run_binary(&paths, "demo", &rest)),
-        "bench" => build(&paths).and_then(|()| run_binary(&paths, "bench", &rest)),
+        "bench" => bench(&paths, &rest),
         "test" => test(&paths, &rest),
         "build" => build(&paths),
         "component" => component::build(&paths).map(drop),
@@ -92,11 +95,23 @@ fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Fai
         .current_dir(&paths.root))
 }
 
+/// Measures, beside a server.
+fn bench(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
+    build(paths)?;
+    let server = Server::start()?;
+    step("run bench");
+    let mut command = Command::new(paths.target.join("release").join("bench"));
+    server.tell(&mut command);
+    run(command.args(arguments).current_dir(&paths.root))
+}
+
 /// Runs all tests, passes their output on, and closes with their sum.
 fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     build(paths)?;
+    let server = Server::start()?;
     step("run the tests");
     let mut command = cargo(paths);
+    server.tell(&mut command);
     command
         .args([
             "test",

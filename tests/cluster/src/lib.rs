@@ -13,6 +13,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -27,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often another port is tried.
 const ATTEMPTS: usize = 5;
+
+/// How the directories of clusters begin, before the id of the process that made one.
+const PREFIX: &str = "metalab-pg-";
 
 /// Why there is no cluster, in one sentence.
 #[derive(Debug)]
@@ -74,12 +79,19 @@ pub fn find_programs() -> Option<PathBuf> {
     versions.pop()
 }
 
+/// Says whether this program is root, which the server refuses to be.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// A server and its data.
 pub struct Cluster {
     programs: PathBuf,
     directory: TempDir,
     port: u16,
     server: Option<Child>,
+    keeper: Option<Keeper>,
     /// The user that the server runs as, if this program is root.
     as_user: Option<(u32, u32)>,
 }
@@ -97,9 +109,11 @@ impl Cluster {
             )
         })?;
         // Sockets have short paths.
-        let directory = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp")?;
-        let as_user = rustix::process::geteuid()
-            .is_root()
+        sweep();
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("{PREFIX}{}-", std::process::id()))
+            .tempdir_in("/tmp")?;
+        let as_user = is_root()
             .then(|| user("postgres").or_else(|| user("nobody")))
             .flatten();
         if let Some((uid, gid)) = as_user {
@@ -111,6 +125,7 @@ impl Cluster {
             directory,
             port: 0,
             server: None,
+            keeper: None,
             as_user,
         };
         let data = cluster.data();
@@ -194,7 +209,11 @@ impl Cluster {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.programs.join(program));
+        self.command_at(&self.programs.join(program))
+    }
+
+    fn command_at(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
@@ -257,6 +276,12 @@ impl Cluster {
             .append(true)
             .open(self.directory.path().join("log"))?;
         let mut command = self.command("postgres");
+        // Whoever starts a server may be killed, and cannot stop it then: the kernel does.
+        if let Some(setpriv) = on_path("setpriv") {
+            let server = command.get_program().to_owned();
+            command = self.command_at(&setpriv);
+            command.args(["--pdeathsig", "INT", "--"]).arg(server);
+        }
         command
             .arg("-D")
             .arg(self.data())
@@ -265,7 +290,9 @@ impl Cluster {
             .stderr(Stdio::from(log))
             // A signal at the terminal is for the tests, which stop the server themselves.
             .process_group(0);
-        self.server = Some(command.spawn()?);
+        let (keeper, server) = Keeper::spawn(command)?;
+        self.server = Some(server);
+        self.keeper = Some(keeper);
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(server) = &mut self.server
@@ -344,6 +371,7 @@ impl Cluster {
         while let Some(server) = &mut self.server {
             if server.try_wait()?.is_some() {
                 self.server = None;
+                self.keeper = None;
             } else if Instant::now() > deadline {
                 return Err(Failure("the PostgreSQL server does not stop".to_owned()));
             } else {
@@ -364,6 +392,70 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// The thread that started the server, and lives as long: the kernel stops the server when this thread ends, which
+/// the thread of a test does too soon.
+struct Keeper {
+    /// Dropped to let the thread end.
+    held: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    fn spawn(mut command: Command) -> io::Result<(Self, Child)> {
+        let (held, released) = mpsc::channel::<()>();
+        let (started, child) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("postgres".to_owned())
+            .spawn(move || {
+                if started.send(command.spawn()).is_ok() {
+                    // It fails when the other end is dropped: that is what it waits for.
+                    released.recv().ok();
+                }
+            })?;
+        let keeper = Self {
+            held: Some(held),
+            thread: Some(thread),
+        };
+        let child = child.recv().map_err(io::Error::other)??;
+        Ok((keeper, child))
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.held.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// Removes the directories of clusters whose makers were killed.
+fn sweep() {
+    for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.split('-').next())
+            .and_then(|id| id.parse::<i32>().ok())
+            .and_then(rustix::process::Pid::from_raw);
+        let is_gone = maker.is_some_and(|maker| {
+            rustix::process::test_kill_process(maker) == Err(rustix::io::Errno::SRCH)
+        });
+        if is_gone {
+            // One that is another user's stays.
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|program| program.is_file())
 }
 
 /// Finds a user's numbers by its name.
