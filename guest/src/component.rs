@@ -10,9 +10,7 @@
 use crate::database::listing::RunListing;
 use crate::database::rebuild;
 use crate::query::QueryText;
-use crate::{
-    artifacts, config as settings, connection, error, model, store as logic, wasi,
-};
+use crate::{artifacts, config as settings, connection, error, model, store as logic, wasi};
 use std::cell::RefCell;
 
 wit_bindgen::generate!({

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod conformance;
 pub mod script;
 
 use std::collections::BTreeMap;

@@ -6,10 +6,10 @@ mod component;
 mod paths;
 mod postgres;
 mod process;
+mod python;
 mod toolchain;
 
 use paths::Paths;
-use postgres::Server;
 use process::{Failure, cargo, run};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -23,11 +23,13 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   test        build everything and run all tests
   build       build the component, the command and the libraries
   component   build the component alone: target/component/metalab_store.wasm
+  python      build the Python package, and a virtual environment with it: target/python
   check       check the formatting and the lints
   bench       build everything and measure it (arguments are passed on)
 
 METALAB_WASM_TOOLCHAIN=installed|rustup|debian forces where the compiler for the component comes from.
-METALAB_TEST_POSTGRES=postgresql://... names a database for test and bench instead of a private server.
+METALAB_TEST_POSTGRES names a PostgreSQL database for tests, as postgresql://user@host/database; else a private
+server is started, and installed before if that is possible.
 ";
 
 fn main() -> ExitCode {
@@ -37,10 +39,11 @@ fn main() -> ExitCode {
     let paths = Paths::find();
     let outcome = match command.as_str() {
         "demo" => build(&paths).and_then(|()| run_binary(&paths, "demo", &rest)),
-        "bench" => bench(&paths, &rest),
+        "bench" => build(&paths).and_then(|()| bench(&paths, &rest)),
         "test" => test(&paths, &rest),
         "build" => build(&paths),
         "component" => component::build(&paths).map(drop),
+        "python" => python::build(&paths).map(drop),
         "check" => check(&paths),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
@@ -88,6 +91,14 @@ fn check(paths: &Paths) -> Result<(), Failure> {
     ]))
 }
 
+fn bench(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
+    let server = postgres::Server::provide()?;
+    step("run bench");
+    let mut command = Command::new(paths.target.join("release").join("bench"));
+    server.name_in(&mut command);
+    run(command.args(arguments).current_dir(&paths.root))
+}
+
 fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Failure> {
     step(&format!("run {name}"));
     run(Command::new(paths.target.join("release").join(name))
@@ -95,23 +106,53 @@ fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Fai
         .current_dir(&paths.root))
 }
 
-/// Measures, beside a server.
-fn bench(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
-    build(paths)?;
-    let server = Server::start()?;
-    step("run bench");
-    let mut command = Command::new(paths.target.join("release").join("bench"));
-    server.tell(&mut command);
-    run(command.args(arguments).current_dir(&paths.root))
-}
-
 /// Runs all tests, passes their output on, and closes with their sum.
 fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     build(paths)?;
-    let server = Server::start()?;
+    let server = postgres::Server::provide()?;
+    let mut sum = [0_u64; 3];
+    let mut good = test_rust(paths, &server, arguments, &mut sum)?;
+    // Arguments are cargo's: they select tests of its.
+    if arguments.is_empty() {
+        good &= test_python(paths, &server, &mut sum)?;
+    }
+    let [passed, failed, skipped] = sum;
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    if good {
+        Ok(())
+    } else {
+        Err(Failure::new("some tests failed".to_owned()))
+    }
+}
+
+fn test_python(
+    paths: &Paths,
+    server: &postgres::Server,
+    sum: &mut [u64; 3],
+) -> Result<bool, Failure> {
+    if let Some(reason) = python::missing() {
+        println!("the Python host was not tested: {reason}");
+        sum[2] += 1;
+        return Ok(std::env::var_os("CI").is_none_or(|ci| ci != "true"));
+    }
+    let python = python::build(paths)?;
+    step("run the tests of the Python host");
+    let mut tests = python::tests(paths, &python);
+    server.name_in(&mut tests);
+    watch(&mut tests, |line| {
+        python::add_result(line, sum);
+    })
+}
+
+fn test_rust(
+    paths: &Paths,
+    server: &postgres::Server,
+    arguments: &[String],
+    sum: &mut [u64; 3],
+) -> Result<bool, Failure> {
     step("run the tests");
     let mut command = cargo(paths);
-    server.tell(&mut command);
+    server.name_in(&mut command);
     command
         .args([
             "test",
@@ -121,29 +162,23 @@ fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
             "--no-fail-fast",
         ])
         .args(arguments);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| Failure::new(format!("cargo: {error}")))?;
-    let mut sum = [0_u64; 3];
+    watch(&mut command, |line| add_result(line, sum))
+}
+
+/// Runs a program, passes its output on and shows each line of it. Says whether it went well.
+fn watch(command: &mut Command, mut show: impl FnMut(&str)) -> Result<bool, Failure> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let failed = |error: std::io::Error| Failure::new(format!("{name}: {error}"));
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(failed)?;
     if let Some(output) = child.stdout.take() {
         let mut out = std::io::stdout().lock();
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            add_result(&line, &mut sum);
+            show(&line);
             // Whoever closed the output does not want it; the tests go on.
             writeln!(out, "{line}").ok();
         }
     }
-    let status = child
-        .wait()
-        .map_err(|error| Failure::new(format!("cargo: {error}")))?;
-    let [passed, failed, skipped] = sum;
-    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Failure::new("some tests failed".to_owned()))
-    }
+    Ok(child.wait().map_err(failed)?.success())
 }
 
 /// Adds the counts of a line that closes a test binary's output.

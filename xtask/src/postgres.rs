@@ -1,83 +1,64 @@
-//! The PostgreSQL server that tests and benchmarks work on: one that the caller names, or a private one.
+//! The PostgreSQL server that tests need: the one that the environment names, or a private one.
 
 use crate::process::{Failure, run};
 use crate::step;
-use metalab_store_cluster::{Cluster, find_programs, is_root};
+use metalab_store_cluster::{Cluster, find_programs};
 use std::env;
-use std::path::Path;
 use std::process::Command;
 
-/// The variable that names a database in which the tests may create schemas.
+/// Names the server for the tests.
 const VARIABLE: &str = "METALAB_TEST_POSTGRES";
 
-/// A server for as long as this is held. A private one is stopped and removed when it is dropped, and stops too
-/// when this program is killed.
-pub(crate) struct Server {
-    uri: String,
-    cluster: Option<Cluster>,
+/// A server. A private one is stopped and removed when this is dropped.
+pub(crate) enum Server {
+    /// The environment names it.
+    Named,
+    /// It was started for us.
+    Private(Box<Cluster>),
 }
 
 impl Server {
-    /// Takes the server that the environment names, or starts one; installs PostgreSQL where that is possible.
-    pub(crate) fn start() -> Result<Self, Failure> {
-        if let Some(uri) = env::var(VARIABLE).ok().filter(|uri| !uri.is_empty()) {
-            step(&format!("use the PostgreSQL server of {VARIABLE}"));
-            return Ok(Self { uri, cluster: None });
+    /// Finds or starts a server; installs one before if it is missing and that is possible.
+    pub(crate) fn provide() -> Result<Self, Failure> {
+        if env::var_os(VARIABLE).is_some() {
+            return Ok(Self::Named);
         }
         if find_programs().is_none() {
             install()?;
         }
         step("start a private PostgreSQL server");
-        let cluster = Cluster::start(&[]).map_err(|failure| Failure::new(failure.to_string()))?;
-        Ok(Self {
-            uri: cluster.uri(),
-            cluster: Some(cluster),
-        })
+        let cluster = Cluster::start(&[("max_connections", "200")])
+            .map_err(|failure| Failure::new(failure.to_string()))?;
+        Ok(Self::Private(Box::new(cluster)))
     }
 
-    /// Tells a program where the server is.
-    pub(crate) fn tell(&self, command: &mut Command) {
-        command.env(VARIABLE, &self.uri);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.cluster.take().is_some() {
-            step("the private PostgreSQL server is stopped and removed");
+    /// Names the server to a program.
+    pub(crate) fn name_in(&self, command: &mut Command) {
+        if let Self::Private(cluster) = self {
+            command.env(VARIABLE, cluster.uri());
         }
     }
 }
 
-/// Installs the distribution's server, if this program may.
+/// Installs the server from the distribution.
 fn install() -> Result<(), Failure> {
-    let apt = ["/usr/bin/apt-get", "/bin/apt-get"]
-        .into_iter()
-        .find(|path| Path::new(path).is_file());
-    let (Some(apt), true) = (apt, is_root()) else {
-        return Err(Failure::new(format!(
-            "the tests need a PostgreSQL server: install it (`apt-get install postgresql`), or name a database in which they may create schemas in {VARIABLE}"
-        )));
+    let missing = || {
+        Failure::new(format!(
+            "the tests need the PostgreSQL programs initdb and postgres: run `apt-get install postgresql` as root, or name a server in {VARIABLE}"
+        ))
     };
-    step("install PostgreSQL: apt-get install postgresql");
-    let apt_get = || {
-        let mut command = Command::new(apt);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
-    let install = || {
-        let arguments = ["install", "-y", "--no-install-recommends", "postgresql"];
-        run(apt_get().args(arguments))
-    };
-    // The list of packages may be missing or out of date.
-    if install().is_err() {
-        run(apt_get().arg("update"))?;
-        install()?;
+    if !rustix::process::geteuid().is_root()
+        || Command::new("apt-get").arg("--version").output().is_err()
+    {
+        return Err(missing());
     }
-    if find_programs().is_none() {
-        return Err(Failure::new(format!(
-            "the tests need a PostgreSQL server, and installing it brought no initdb; name a database in which they may create schemas in {VARIABLE}"
-        )));
-    }
-    Ok(())
+    step("install PostgreSQL from the distribution (apt-get)");
+    let apt = |arguments: &[&str]| {
+        run(Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    apt(&["-q", "update"])?;
+    apt(&["-q", "-y", "install", "postgresql"])?;
+    find_programs().map(drop).ok_or_else(missing)
 }

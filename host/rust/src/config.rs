@@ -3,7 +3,7 @@
 use crate::bindings::exports::metalab::store::config::{self as wire, Backend, Resolution};
 use crate::bindings::exports::metalab::store::types::Error as WireError;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::grant::Grant;
 use crate::instance::{Instance, Limits};
 use crate::pool::{Answer, Pool, off_runtime};

@@ -42,6 +42,6 @@ pub use config::{FileStoreConfig, PostgresStoreConfig, StoreConfig};
 pub use engine::{Engine, add_to_linker, component_bytes};
 pub use error::{Error, Result};
 pub use instance::Limits;
-pub use postgres::{Bindings, PostgresView};
+pub use postgres::{Bindings, HeldCopy, HeldCursor, HeldTransaction, PostgresView};
 pub use roots::{HeldLock, RootsContext, RootsView};
 pub use store::{IndexRebuild, RunList, RunPage, Store};

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 
-pub(crate) use host::{HeldCopy, HeldCursor, HeldTransaction};
+pub use host::{HeldCopy, HeldCursor, HeldTransaction};
 
 /// The pools that an instance may use, by name.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,96 @@
+"""metalab-store: run records, metrics, results, logs, artifacts and manifests, as plain files.
+
+The storage logic is a WebAssembly component that this package carries. It sees the one directory of the store, and
+nothing else.
+
+    from metalab_store import FileStoreConfig, RunRecord
+
+    with FileStoreConfig(root="./experiments").scoped("my_exp:1.0").connect() as store:
+        store.put_run_record(RunRecord.success(run_id="0123456789abcdef", metrics={"loss": 0.25}))
+        print(store.query("metrics.loss < 0.5", columns="run_id, metrics.loss").rows)
+"""
+
+from ._engine import component_bytes
+from ._instance import Limits
+from .config import (
+    ComponentStoreConfig,
+    FileStoreConfig,
+    PostgresStoreConfig,
+    StoreConfig,
+    create_store,
+    parse_to_config,
+)
+from .errors import (
+    AlreadyExistsError,
+    ArtifactNotFoundError,
+    ClosedError,
+    ConflictError,
+    CorruptError,
+    DatabaseError,
+    EngineError,
+    InvalidArgumentError,
+    InvalidNameError,
+    InvalidQueryError,
+    IoError,
+    LimitExceededError,
+    LockedError,
+    LocksUnavailableError,
+    NotFoundError,
+    NotGrantedError,
+    ReadOnlyError,
+    RootError,
+    StoreError,
+    TooLargeError,
+    TrapError,
+    UnrepresentableError,
+)
+from .records import ArtifactDescriptor, Metric, Provenance, RunRecord, Status
+from .store import Damage, Field, Fields, FileStore, LogChunk, ManifestHeader, Page, PostgresStore, RunRecords, Store
+
+__all__ = [
+    "AlreadyExistsError",
+    "ArtifactDescriptor",
+    "ArtifactNotFoundError",
+    "ClosedError",
+    "ComponentStoreConfig",
+    "ConflictError",
+    "CorruptError",
+    "Damage",
+    "DatabaseError",
+    "EngineError",
+    "Field",
+    "Fields",
+    "FileStore",
+    "FileStoreConfig",
+    "InvalidArgumentError",
+    "InvalidNameError",
+    "InvalidQueryError",
+    "IoError",
+    "LimitExceededError",
+    "Limits",
+    "LockedError",
+    "LocksUnavailableError",
+    "LogChunk",
+    "ManifestHeader",
+    "Metric",
+    "NotFoundError",
+    "NotGrantedError",
+    "Page",
+    "PostgresStore",
+    "PostgresStoreConfig",
+    "Provenance",
+    "ReadOnlyError",
+    "RootError",
+    "RunRecord",
+    "RunRecords",
+    "Status",
+    "Store",
+    "StoreConfig",
+    "StoreError",
+    "TooLargeError",
+    "TrapError",
+    "UnrepresentableError",
+    "component_bytes",
+    "create_store",
+    "parse_to_config",
+]

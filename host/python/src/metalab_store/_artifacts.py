@@ -1,0 +1,156 @@
+"""Artifacts: read as binary files, and copied from files."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import stat
+from typing import Any
+
+from ._instance import Resource
+from ._roots import describe
+from .errors import InvalidArgumentError, IoError
+
+#: The most bytes that cross into or out of the component in one call.
+CHUNK = 256 * 1024
+_COPY = 64 << 20
+_FICLONE = 0x40049409
+
+
+class ArtifactReader(io.RawIOBase):
+    """An artifact open for reading. It lives in the store: after its `close` reads are `ClosedError`."""
+
+    def __init__(self, resource: Resource) -> None:
+        self._resource = resource
+        self._position = 0
+        self.size: int = resource.call_plain("[method]artifact-reader.size")
+
+    def descriptor(self) -> dict[str, Any] | None:
+        """Returns its descriptor as the contract has it, if the run's artifact manifest has one for this file."""
+        found: dict[str, Any] | None = self._resource.call_plain("[method]artifact-reader.descriptor")
+        return found
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Reads from a byte offset: at most `length` bytes, or 256 KiB. Empty at and beyond the end."""
+        length = min(length, CHUNK)
+        content: bytes = self._resource.call("[method]artifact-reader.read", offset, length)
+        # The length is the component's: more than was asked for would not fit the caller's buffer.
+        return content[:length]
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        if not view:
+            return 0
+        content = self.read_at(self._position, len(view))
+        view[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        if base + offset < 0:
+            raise ValueError("negative seek position")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        if not self.closed:
+            self._resource.close()
+        super().close()
+
+
+def open_source(path: str | os.PathLike[str]) -> int:
+    """Opens the file that an artifact is to be copied from. `FileNotFoundError` if there is none."""
+    # Opening a FIFO without a writer must not block, and what was opened is what is looked at.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidArgumentError(f"cannot read the artifact's source {os.fspath(path)}: it is not a regular file")
+    return descriptor
+
+
+def place(directory: int, name: str, source: int | bytes) -> None:
+    """Copies a file, or writes bytes, to a name in the store's directory that must not exist."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    parent, _, file = name.rpartition("/")
+    try:
+        below = _descend(directory, parent)
+        try:
+            target = os.open(file, flags, 0o666, dir_fd=below)
+            try:
+                _fill(target, source)
+            except BaseException:
+                os.unlink(file, dir_fd=below)
+                raise
+            finally:
+                os.close(target)
+        finally:
+            os.close(below)
+    except OSError as error:
+        message = f"cannot copy the artifact into the store's file {name}: {describe(error)}"
+        failed = IoError(message)
+        failed.file, failed.operation, failed.errno = name, "copy", error.errno
+        failed.reason = _WASI_CODES.get(error.errno or 0, "io")
+        raise failed from error
+
+
+def _descend(directory: int, path: str) -> int:
+    """Opens a directory below another, one name at a time, through no link and no `..`."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    below = os.dup(directory)
+    for name in filter(None, path.split("/")):
+        try:
+            if name == "..":
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            deeper = os.open(name, flags, dir_fd=below)
+        finally:
+            os.close(below)
+        below = deeper
+    return below
+
+
+def _fill(target: int, source: int | bytes) -> None:
+    if isinstance(source, bytes):
+        view = memoryview(source)
+        while view:
+            view = view[os.write(target, view) :]
+        return
+    try:
+        # A file system that shares blocks needs no copy; any reason why not is a reason to copy.
+        fcntl.ioctl(target, _FICLONE, source)
+        return
+    except OSError:
+        pass
+    copied = 0
+    try:
+        while (count := os.copy_file_range(source, target, _COPY)) > 0:
+            copied += count
+        return
+    except OSError as error:
+        if copied or error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    while os.sendfile(target, source, None, _COPY) > 0:
+        pass
+
+
+_WASI_CODES = {
+    errno.ENOSPC: "insufficient-space",
+    errno.EDQUOT: "quota",
+    errno.EFBIG: "file-too-large",
+    errno.EACCES: "access",
+    errno.EPERM: "access",
+    errno.EROFS: "read-only",
+    errno.EEXIST: "exist",
+    errno.ENOENT: "no-entry",
+}

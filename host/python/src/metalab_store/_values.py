@@ -1,0 +1,328 @@
+"""Values between Python and the component: compiled once for a function, not looked up again for each call.
+
+`wasmtime` itself asks the C library for every type at every call, makes one Python object for each byte of a
+`list<u8>`, and leaves variants without their tag where the types of the payloads differ. Here records are
+dictionaries by their WIT names, variants are pairs of tag and payload, results are pairs of success and payload, and
+`list<u8>` is `bytes`, moved as a block.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from wasmtime import Store, WasmtimeError, _ffi as ffi
+from wasmtime import component as c
+from wasmtime.component import _types as t
+
+#: The memory of one value of the C library.
+_Value = ffi.wasmtime_component_val_t
+_SIZE = ctypes.sizeof(_Value)
+_PAYLOAD = _Value.of.offset
+#: Writes a Python value into memory of the C library that is all zero: a valid value, `false`.
+Lower = Callable[[Store, Any, Any], None]
+#: Reads memory of the C library, which stays its owner.
+Lift = Callable[[Any], Any]
+
+
+class Codec:
+    """How the values of one type are written and read."""
+
+    __slots__ = ("lower", "lift")
+
+    def __init__(self, lower: Lower, lift: Lift) -> None:
+        self.lower = lower
+        self.lift = lift
+
+
+def _scalar(kind: Any, field: str, accepted: type | tuple[type, ...]) -> Codec:
+    number = kind.value
+
+    def lower(_: Store, value: Any, out: Any) -> None:
+        if not isinstance(value, accepted):
+            raise TypeError(f"expected {accepted}, not {type(value).__name__}")
+        # Set before the kind: a number that does not fit is found by ctypes only where it is told to look.
+        setattr(out.of, field, value)
+        if accepted is int and getattr(out.of, field) != value:
+            raise OverflowError(f"{value} is out of range")
+        out.kind = number
+
+    def lift(value: Any) -> Any:
+        return getattr(value.of, field)
+
+    return Codec(lower, lift)
+
+
+def _string(kind: Any, field: str) -> Codec:
+    number = kind.value
+
+    def lower(_: Store, value: Any, out: Any) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"expected a str, not {type(value).__name__}")
+        setattr(out.of, field, ffi.str_to_capi(value))
+        out.kind = number
+
+    def lift(value: Any) -> str:
+        text = getattr(value.of, field)
+        return ctypes.string_at(text.data, text.size).decode() if text.size else ""
+
+    return Codec(lower, lift)
+
+
+def _bytes() -> Codec:
+    kind = ffi.WASMTIME_COMPONENT_LIST.value
+    byte = bytes([ffi.WASMTIME_COMPONENT_U8.value])
+
+    def lower(_: Store, value: Any, out: Any) -> None:
+        if not isinstance(value, bytes):
+            raise TypeError(f"expected bytes, not {type(value).__name__}")
+        raw = ffi.wasmtime_component_vallist_t()
+        ffi.wasmtime_component_vallist_new_uninit(raw, len(value))
+        block = bytearray(len(value) * _SIZE)
+        block[::_SIZE] = byte * len(value)
+        block[_PAYLOAD::_SIZE] = value
+        ctypes.memmove(raw.data, (ctypes.c_char * len(block)).from_buffer(block), len(block))
+        out.of.list = raw
+        out.kind = kind
+
+    def lift(value: Any) -> bytes:
+        raw = value.of.list
+        if not raw.size:
+            return b""
+        return ctypes.string_at(raw.data, raw.size * _SIZE)[_PAYLOAD::_SIZE]
+
+    return Codec(lower, lift)
+
+
+def _list(element: Codec) -> Codec:
+    kind = ffi.WASMTIME_COMPONENT_LIST.value
+
+    def lower(store: Store, value: Any, out: Any) -> None:
+        values = list(value)
+        raw = ffi.wasmtime_component_vallist_t()
+        ffi.wasmtime_component_vallist_new_uninit(raw, len(values))
+        if values:
+            ctypes.memset(raw.data, 0, len(values) * _SIZE)
+        # Handed over first: whatever fails on the way, its owner frees it.
+        out.of.list = raw
+        out.kind = kind
+        for index, item in enumerate(values):
+            element.lower(store, item, raw.data[index])
+
+    def lift(value: Any) -> list[Any]:
+        raw = value.of.list
+        data, one = raw.data, element.lift
+        return [one(data[index]) for index in range(raw.size)]
+
+    return Codec(lower, lift)
+
+
+def _tuple(elements: list[Codec]) -> Codec:
+    kind = ffi.WASMTIME_COMPONENT_TUPLE.value
+    count = len(elements)
+
+    def lower(store: Store, value: Any, out: Any) -> None:
+        if len(value) != count:
+            raise TypeError(f"expected {count} values")
+        raw = ffi.wasmtime_component_valtuple_t()
+        ffi.wasmtime_component_valtuple_new_uninit(raw, count)
+        ctypes.memset(raw.data, 0, count * _SIZE)
+        out.of.tuple = raw
+        out.kind = kind
+        for index, element in enumerate(elements):
+            element.lower(store, value[index], raw.data[index])
+
+    def lift(value: Any) -> tuple[Any, ...]:
+        data = value.of.tuple.data
+        return tuple(element.lift(data[index]) for index, element in enumerate(elements))
+
+    return Codec(lower, lift)
+
+
+def _record(fields: list[tuple[str, Codec]]) -> Codec:
+    kind = ffi.WASMTIME_COMPONENT_RECORD.value
+    size = ctypes.sizeof(ffi.wasmtime_component_valrecord_entry_t)
+
+    def lower(store: Store, value: Any, out: Any) -> None:
+        raw = ffi.wasmtime_component_valrecord_t()
+        ffi.wasmtime_component_valrecord_new_uninit(raw, len(fields))
+        ctypes.memset(raw.data, 0, len(fields) * size)
+        out.of.record = raw
+        out.kind = kind
+        for index, (name, field) in enumerate(fields):
+            raw.data[index].name = ffi.str_to_capi(name)
+            field.lower(store, value[name], raw.data[index].val)
+
+    def lift(value: Any) -> dict[str, Any]:
+        data = value.of.record.data
+        # They come in the order of the type.
+        return {name: field.lift(data[index].val) for index, (name, field) in enumerate(fields)}
+
+    return Codec(lower, lift)
+
+
+def _boxed(store: Store, payload: Codec | None, value: Any) -> Any:
+    """Returns a pointer to a value of its own, or null if the case has none."""
+    if payload is None:
+        return None
+    raw = _Value()
+    try:
+        payload.lower(store, value, raw)
+    except BaseException:
+        ffi.wasmtime_component_val_delete(ctypes.byref(raw))
+        raise
+    # Moves what it is given to the heap.
+    return ffi.wasmtime_component_val_new(ctypes.byref(raw))
+
+
+def _option(payload: Codec) -> Codec:
+    kind = ffi.WASMTIME_COMPONENT_OPTION.value
+
+    def lower(store: Store, value: Any, out: Any) -> None:
+        out.of.option = None if value is None else _boxed(store, payload, value)
+        out.kind = kind
+
+    def lift(value: Any) -> Any:
+        inner = value.of.option
+        return payload.lift(inner.contents) if inner else None
+
+    return Codec(lower, lift)
+
+
+def _result(ok: Codec | None, error: Codec | None) -> Codec:
+    kind = ffi.WASMTIME_COMPONENT_RESULT.value
+
+    def lower(store: Store, value: Any, out: Any) -> None:
+        good, payload = value
+        raw = _boxed(store, ok if good else error, payload)
+        out.of.result.is_ok = good
+        out.of.result.val = raw
+        out.kind = kind
+
+    def lift(value: Any) -> tuple[bool, Any]:
+        raw = value.of.result
+        good = bool(raw.is_ok)
+        case = ok if good else error
+        return good, None if case is None else case.lift(raw.val.contents)
+
+    return Codec(lower, lift)
+
+
+def _variant(cases: dict[str, Codec | None]) -> Codec:
+    kind = ffi.WASMTIME_COMPONENT_VARIANT.value
+
+    def lower(store: Store, value: Any, out: Any) -> None:
+        tag, payload = value
+        if tag not in cases:
+            raise ValueError(f"there is no case {tag!r}")
+        raw = _boxed(store, cases[tag], payload)
+        out.of.variant.discriminant = ffi.str_to_capi(tag)
+        out.of.variant.val = raw
+        out.kind = kind
+
+    def lift(value: Any) -> tuple[str, Any]:
+        raw = value.of.variant
+        tag = ffi.to_str(raw.discriminant)
+        case = cases[tag]
+        return tag, None if case is None else case.lift(raw.val.contents)
+
+    return Codec(lower, lift)
+
+
+def _resource(ty: Any) -> Codec:
+    def lower(store: Store, value: Any, out: Any) -> None:
+        ty.convert_to_c(store, value, ctypes.pointer(out))
+
+    def lift(value: Any) -> c.ResourceAny:
+        resource: c.ResourceAny = ty.convert_from_c(value)
+        # It is ours now: what is freed afterwards is an empty value.
+        value.kind = ffi.WASMTIME_COMPONENT_BOOL.value
+        return resource
+
+    return Codec(lower, lift)
+
+
+_SCALARS: dict[type, Codec] = {
+    t.Bool: _scalar(ffi.WASMTIME_COMPONENT_BOOL, "boolean", bool),
+    t.U8: _scalar(ffi.WASMTIME_COMPONENT_U8, "u8", int),
+    t.U16: _scalar(ffi.WASMTIME_COMPONENT_U16, "u16", int),
+    t.U32: _scalar(ffi.WASMTIME_COMPONENT_U32, "u32", int),
+    t.U64: _scalar(ffi.WASMTIME_COMPONENT_U64, "u64", int),
+    t.S32: _scalar(ffi.WASMTIME_COMPONENT_S32, "s32", int),
+    t.S64: _scalar(ffi.WASMTIME_COMPONENT_S64, "s64", int),
+    t.F64: _scalar(ffi.WASMTIME_COMPONENT_F64, "f64", (float, int)),
+    t.String: _string(ffi.WASMTIME_COMPONENT_STRING, "string"),
+}
+
+
+def compile_type(ty: Any) -> Codec:
+    """Returns how values of a type of the component are written and read."""
+    if (scalar := _SCALARS.get(type(ty))) is not None:
+        return scalar
+    if isinstance(ty, t.EnumType):
+        return _string(ffi.WASMTIME_COMPONENT_ENUM, "enumeration")
+    if isinstance(ty, t.ListType):
+        element = ty.element
+        return _bytes() if isinstance(element, t.U8) else _list(compile_type(element))
+    if isinstance(ty, t.RecordType):
+        return _record([(name, compile_type(field)) for name, field in ty.fields])
+    if isinstance(ty, t.TupleType):
+        return _tuple([compile_type(element) for element in ty.elements])
+    if isinstance(ty, t.OptionType):
+        return _option(compile_type(ty.payload))
+    if isinstance(ty, t.ResultType):
+        return _result(_maybe(ty.ok), _maybe(ty.err))
+    if isinstance(ty, t.VariantType):
+        return _variant({name: _maybe(case) for name, case in ty.cases})
+    if isinstance(ty, (t.OwnType, t.BorrowType)):
+        return _resource(ty)
+    raise TypeError(f"the contract has no type {type(ty).__name__}")
+
+
+def _maybe(ty: Any) -> Codec | None:
+    return None if ty is None else compile_type(ty)
+
+
+class Signature:
+    """The types of a function, compiled."""
+
+    __slots__ = ("parameters", "result")
+
+    def __init__(self, parameters: list[Codec], result: Codec | None) -> None:
+        self.parameters = parameters
+        self.result = result
+
+    @classmethod
+    def of(cls, ty: c.FuncType) -> Signature:
+        """Compiles the types of a function's type."""
+        return cls([compile_type(parameter) for _, parameter in ty.params], _maybe(ty.result))
+
+
+def call(func: c.Func, signature: Signature, store: Store, arguments: tuple[Any, ...]) -> Any:
+    """Calls a function of the component. Raises `WasmtimeError` if it trapped."""
+    count = len(signature.parameters)
+    if count != len(arguments):
+        raise TypeError(f"expected {count} arguments, not {len(arguments)}")
+    # All zero: each is a valid value from the start.
+    raw = (_Value * count)()
+    result = _Value()
+    try:
+        for index, parameter in enumerate(signature.parameters):
+            parameter.lower(store, arguments[index], raw[index])
+        codec = signature.result
+        failed = ffi.wasmtime_component_func_call(
+            ctypes.byref(func._func),
+            store._context(),
+            raw,
+            count,
+            None if codec is None else ctypes.byref(result),
+            0 if codec is None else 1,
+        )
+        if failed:
+            raise WasmtimeError._from_ptr(failed)
+        return None if codec is None else codec.lift(result)
+    finally:
+        ffi.wasmtime_component_val_delete(ctypes.byref(result))
+        for value in raw:
+            ffi.wasmtime_component_val_delete(ctypes.byref(value))

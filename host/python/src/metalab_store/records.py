@@ -1,0 +1,374 @@
+"""The data of the store: run records, artifact descriptors, provenance, and their text.
+
+Everything is accepted by its attributes, not by its class, so that the records of another library can be stored as
+they are. Nothing here knows what is valid: that is the component's to say.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback as _traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Self
+
+#: The value of a metric.
+Metric = float | int | str | bool
+
+
+class Status(str, Enum):
+    """How a run ended, or that it has not."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RUNNING = "running"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass
+class Provenance:
+    """Where a run's code ran, and which code it was."""
+
+    code_hash: str | None = None
+    python_version: str | None = None
+    metalab_version: str | None = None
+    executor_id: str | None = None
+    host: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    #: Keys that this version does not know; kept when the record is stored again.
+    unknown: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class ArtifactDescriptor:
+    """What the store knows about an artifact."""
+
+    artifact_id: str
+    name: str
+    kind: str = "blob"
+    format: str = "binary"
+    uri: str = ""
+    content_hash: str | None = None
+    size_bytes: int | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    #: Keys that this version does not know.
+    unknown: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class RunRecord:
+    """One run of an experiment.
+
+    A time that the file does not have is None. It is written as `isoformat` prints it, a text as it is.
+    """
+
+    run_id: str
+    experiment_id: str
+    status: Status
+    context_fingerprint: str
+    params_fingerprint: str
+    seed_fingerprint: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: int
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
+    error: dict[str, Any] | None = None
+    params_resolved: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    notes: str | None = None
+    artifacts: list[ArtifactDescriptor] = field(default_factory=list)
+    #: Top-level keys that this version does not know; kept when the record is stored again.
+    unknown: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def success(cls, **fields: Any) -> Self:
+        """Makes the record of a run that finished. Ids default to an empty text, times to now."""
+        return cls._made(Status.SUCCESS, fields)
+
+    @classmethod
+    def failed(
+        cls,
+        *,
+        error: BaseException | Mapping[str, Any] | None = None,
+        error_type: str = "",
+        error_message: str = "",
+        error_traceback: str | None = None,
+        **fields: Any,
+    ) -> Self:
+        """Makes the record of a run that ended with an error: an exception, its dictionary, or its parts."""
+        if isinstance(error, BaseException):
+            told: dict[str, Any] = {
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": "".join(_traceback.format_exception(error)),
+            }
+        elif error is not None:
+            told = dict(error)
+        else:
+            told = {"type": error_type, "message": error_message, "traceback": error_traceback}
+        return cls._made(Status.FAILED, {**fields, "error": told})
+
+    @classmethod
+    def cancelled(cls, **fields: Any) -> Self:
+        """Makes the record of a run that was stopped on request."""
+        return cls._made(Status.CANCELLED, fields)
+
+    @classmethod
+    def running(cls, **fields: Any) -> Self:
+        """Makes the record of a run that has not finished: it ends when it started, after no time."""
+        started = fields.setdefault("started_at", datetime.now())
+        fields.setdefault("finished_at", started)
+        fields.setdefault("duration_ms", 0)
+        return cls._made(Status.RUNNING, fields)
+
+    @classmethod
+    def _made(cls, status: Status, fields: dict[str, Any]) -> Self:
+        now = datetime.now()
+        for name in ("run_id", "experiment_id", "context_fingerprint", "params_fingerprint", "seed_fingerprint"):
+            fields.setdefault(name, "")
+        started = fields.setdefault("started_at", now)
+        finished = fields.setdefault("finished_at", now)
+        if "duration_ms" not in fields:
+            known = isinstance(started, datetime) and isinstance(finished, datetime)
+            fields["duration_ms"] = int((finished - started).total_seconds() * 1000) if known else 0
+        return cls(status=status, **fields)
+
+
+def dumps(value: Any) -> str:
+    """Returns the text of a value. What is not JSON is a `TypeError`, before anything is written.
+
+    Keys are sorted here already, since keys of several types cannot be, and that is to be an error too.
+    """
+    return json.dumps(value, sort_keys=True)
+
+
+def _time(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def provenance_to_dict(provenance: Any) -> dict[str, Any]:
+    """Returns a provenance as it is stored."""
+    if provenance is None or isinstance(provenance, Mapping):
+        return dict(provenance or {})
+    return {
+        **(getattr(provenance, "unknown", None) or {}),
+        "code_hash": getattr(provenance, "code_hash", None),
+        "python_version": getattr(provenance, "python_version", None),
+        "metalab_version": getattr(provenance, "metalab_version", None),
+        "executor_id": getattr(provenance, "executor_id", None),
+        "host": getattr(provenance, "host", None),
+        "extra": getattr(provenance, "extra", None) or {},
+    }
+
+
+def artifact_to_dict(artifact: Any) -> dict[str, Any]:
+    """Returns a descriptor as it is stored."""
+    if isinstance(artifact, Mapping):
+        return dict(artifact)
+    return {
+        **(getattr(artifact, "unknown", None) or {}),
+        "artifact_id": artifact.artifact_id,
+        "name": artifact.name,
+        "kind": getattr(artifact, "kind", "blob"),
+        "format": getattr(artifact, "format", "binary"),
+        "uri": getattr(artifact, "uri", "") or "",
+        "content_hash": getattr(artifact, "content_hash", None),
+        "size_bytes": getattr(artifact, "size_bytes", None),
+        "metadata": getattr(artifact, "metadata", None) or {},
+    }
+
+
+def record_to_dict(record: Any) -> dict[str, Any]:
+    """Returns a record as it is stored."""
+    status = record.status
+    return {
+        **(getattr(record, "unknown", None) or {}),
+        "run_id": record.run_id,
+        "experiment_id": record.experiment_id,
+        "status": status.value if isinstance(status, Enum) else status,
+        "context_fingerprint": getattr(record, "context_fingerprint", ""),
+        "params_fingerprint": getattr(record, "params_fingerprint", ""),
+        "seed_fingerprint": getattr(record, "seed_fingerprint", ""),
+        "started_at": _time(getattr(record, "started_at", None)),
+        "finished_at": _time(getattr(record, "finished_at", None)),
+        "duration_ms": getattr(record, "duration_ms", 0),
+        "metrics": getattr(record, "metrics", None) or {},
+        "provenance": provenance_to_dict(getattr(record, "provenance", None)),
+        "error": getattr(record, "error", None),
+        "params_resolved": getattr(record, "params_resolved", None) or {},
+        "tags": list(getattr(record, "tags", None) or ()),
+        "warnings": list(getattr(record, "warnings", None) or ()),
+        "notes": getattr(record, "notes", None),
+        "artifacts": [artifact_to_dict(artifact) for artifact in getattr(record, "artifacts", None) or ()],
+    }
+
+
+def record_to_text(record: Any) -> str:
+    """Returns a record's text."""
+    return dumps(record_to_dict(record))
+
+
+_STATUS = {status.value: status for status in Status}
+_RECORD_KEYS = frozenset(
+    """_schema_version run_id experiment_id status context_fingerprint params_fingerprint seed_fingerprint started_at
+    finished_at duration_ms metrics provenance error params_resolved tags warnings notes artifacts""".split()
+)
+_PROVENANCE_KEYS = frozenset("code_hash python_version metalab_version executor_id host extra".split())
+_ARTIFACT_KEYS = frozenset("artifact_id name kind format uri content_hash size_bytes metadata".split())
+
+
+def _unknown(data: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    if data.keys() <= known:
+        return {}
+    return {key: value for key, value in data.items() if key not in known}
+
+
+def provenance_from_dict(data: Any) -> Provenance:
+    """Returns a provenance as it was stored; what is none is empty."""
+    made = Provenance.__new__(Provenance)
+    if not isinstance(data, dict):
+        data = {}
+    get = data.get
+    made.__dict__ = {
+        "code_hash": get("code_hash"),
+        "python_version": get("python_version"),
+        "metalab_version": get("metalab_version"),
+        "executor_id": get("executor_id"),
+        "host": get("host"),
+        "extra": get("extra") or {},
+        "unknown": _unknown(data, _PROVENANCE_KEYS),
+    }
+    return made
+
+
+def artifact_from_dict(data: dict[str, Any]) -> ArtifactDescriptor:
+    """Returns a descriptor as it was stored."""
+    made = ArtifactDescriptor.__new__(ArtifactDescriptor)
+    get = data.get
+    made.__dict__ = {
+        "artifact_id": get("artifact_id", ""),
+        "name": get("name", ""),
+        "kind": get("kind", "blob"),
+        "format": get("format", "binary"),
+        "uri": get("uri", ""),
+        "content_hash": get("content_hash"),
+        "size_bytes": get("size_bytes"),
+        "metadata": get("metadata") or {},
+        "unknown": _unknown(data, _ARTIFACT_KEYS),
+    }
+    return made
+
+
+def _parsed(value: Any, parse: Any = datetime.fromisoformat) -> datetime | None:
+    return parse(value) if value else None
+
+
+def record_from_dict(data: dict[str, Any]) -> RunRecord:
+    """Returns a record as it was stored.
+
+    Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` if it is none: what is wrong with it is the
+    component's to say.
+    """
+    # Not by the constructor: thousands of them are made at once.
+    made = RunRecord.__new__(RunRecord)
+    get = data.get
+    artifacts = get("artifacts", ())
+    made.__dict__ = {
+        "run_id": get("run_id", ""),
+        "experiment_id": get("experiment_id", ""),
+        "status": _STATUS[get("status", "failed")],
+        "context_fingerprint": get("context_fingerprint", ""),
+        "params_fingerprint": get("params_fingerprint", ""),
+        "seed_fingerprint": get("seed_fingerprint", ""),
+        "started_at": _parsed(get("started_at")),
+        "finished_at": _parsed(get("finished_at")),
+        "duration_ms": get("duration_ms", 0),
+        "metrics": get("metrics") or {},
+        "provenance": provenance_from_dict(get("provenance")),
+        "error": get("error"),
+        "params_resolved": get("params_resolved") or {},
+        "tags": get("tags") or [],
+        "warnings": get("warnings") or [],
+        "notes": get("notes"),
+        "artifacts": [artifact_from_dict(artifact) for artifact in artifacts] if artifacts else [],
+        "unknown": _unknown(data, _RECORD_KEYS),
+    }
+    return made
+
+
+def descriptor_to_wire(descriptor: Any) -> dict[str, Any]:
+    """Returns a descriptor as the contract has it."""
+    data = artifact_to_dict(descriptor)
+    return {
+        "artifact-id": data["artifact_id"],
+        "name": data["name"],
+        "kind": data["kind"],
+        "format": data["format"],
+        "uri": data["uri"],
+        "content-hash": data["content_hash"],
+        "size-bytes": data["size_bytes"],
+        "metadata": dumps(data["metadata"]),
+        "unknown": dumps({key: value for key, value in data.items() if key not in _ARTIFACT_KEYS}),
+    }
+
+
+def descriptor_from_wire(wire: dict[str, Any]) -> ArtifactDescriptor:
+    """Returns a descriptor of the contract."""
+    return ArtifactDescriptor(
+        artifact_id=wire["artifact-id"],
+        name=wire["name"],
+        kind=wire["kind"],
+        format=wire["format"],
+        uri=wire["uri"],
+        content_hash=wire["content-hash"],
+        size_bytes=wire["size-bytes"],
+        metadata=json.loads(wire["metadata"]),
+        unknown=json.loads(wire["unknown"]),
+    )
+
+
+def record_from_wire(wire: dict[str, Any]) -> RunRecord:
+    """Returns a typed record of the contract: dear, and only for what the text alone does not settle."""
+    provenance = wire["provenance"]
+    return RunRecord(
+        run_id=wire["run-id"],
+        experiment_id=wire["experiment-id"],
+        status=Status(wire["status"]),
+        context_fingerprint=wire["context-fingerprint"],
+        params_fingerprint=wire["params-fingerprint"],
+        seed_fingerprint=wire["seed-fingerprint"],
+        started_at=_parsed(wire["started-at"]),
+        finished_at=_parsed(wire["finished-at"]),
+        duration_ms=wire["duration-ms"],
+        metrics={metric["name"]: _metric(metric["value"]) for metric in wire["metrics"]},
+        provenance=Provenance(
+            code_hash=provenance["code-hash"],
+            python_version=provenance["python-version"],
+            metalab_version=provenance["metalab-version"],
+            executor_id=provenance["executor-id"],
+            host=provenance["host"],
+            extra=json.loads(provenance["extra"]),
+            unknown=json.loads(provenance["unknown"]),
+        ),
+        error=None if wire["error"] is None else json.loads(wire["error"]),
+        params_resolved=json.loads(wire["params-resolved"]),
+        tags=wire["tags"],
+        warnings=[json.loads(warning) for warning in wire["warnings"]],
+        notes=wire["notes"],
+        artifacts=[descriptor_from_wire(artifact) for artifact in wire["artifacts"]],
+        unknown=json.loads(wire["unknown"]),
+    )
+
+
+def _metric(value: tuple[str, Any]) -> Any:
+    tag, payload = value
+    if tag == "big-integer":
+        return int(payload)
+    return json.loads(payload) if tag == "other" else payload

@@ -1,0 +1,599 @@
+"""Open stores: the calls of the contract as methods with Python's own values."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Self, TypeVar
+
+from . import _artifacts
+from ._instance import Resource
+from .config import FileStoreConfig, PostgresStoreConfig, StoreConfig
+from .errors import ReadOnlyError, StoreError, from_wire
+from .records import (
+    ArtifactDescriptor,
+    RunRecord,
+    descriptor_from_wire,
+    descriptor_to_wire,
+    dumps,
+    record_from_dict,
+    record_from_wire,
+    record_to_text,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+_log = logging.getLogger(__name__)
+
+#: How much of a list crosses at once, in bytes.
+_PAGE = 4 << 20
+_NOT_A_RECORD = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+Config = TypeVar("Config", bound=StoreConfig)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that could not be read as what it should be."""
+
+    #: The file, relative to the store's directory.
+    file: str
+    #: The byte offset of the problem, where there is one.
+    offset: int | None
+    #: What is wrong with it, in one sentence.
+    reason: str
+
+
+class RunRecords(list[RunRecord]):
+    """Run records, and the files that could not be read: they hide no record."""
+
+    damaged: list[Damage]
+
+
+@dataclass
+class Page:
+    """What a query found."""
+
+    #: One dictionary a run: of the columns that it has, or the whole record as it is stored.
+    rows: list[dict[str, Any]]
+    #: The columns that the query named, in its order; none if it named none.
+    columns: list[str] = field(default_factory=list)
+    #: How many runs the filter matches: those before the cursor and beyond the limit too.
+    total: int = 0
+    #: What asks for the next runs, if the query had a limit and there are more.
+    cursor: str | None = None
+    #: The files found damaged.
+    damaged: list[Damage] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Returns the rows as a pandas DataFrame, which has to be installed."""
+        import pandas
+
+        return pandas.DataFrame(self.rows, columns=self.columns or None)
+
+
+@dataclass(frozen=True)
+class Field:
+    """What some runs have in one field."""
+
+    #: The field, as a query names it.
+    field: str
+    #: The types of its values, sorted.
+    types: list[str]
+    #: How many runs have it.
+    runs: int
+    #: The least number or time.
+    min: Any
+    #: The greatest.
+    max: Any
+    #: Different values, sorted; of a list, its items.
+    values: list[Any]
+    #: Whether these are all of them.
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields some runs have."""
+
+    fields: list[Field]
+    #: Whether these are all.
+    complete: bool
+    #: How many runs the filter matches.
+    runs: int
+    #: The files found damaged.
+    damaged: list[Damage]
+
+    def __iter__(self) -> Iterator[Field]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    """A piece of a log."""
+
+    #: The text. Bytes that are not UTF-8 appear as U+FFFD; carriage returns are kept.
+    text: str
+    #: The byte offset to read on from.
+    next_offset: int
+    #: How many replacement characters stand for bytes that are not UTF-8.
+    replaced: int
+    #: Whether the end of the file was reached; more may be appended later.
+    end: bool
+
+
+@dataclass(frozen=True)
+class ManifestHeader:
+    """Which version of an experiment's manifest a body is."""
+
+    experiment_id: str
+    timestamp: str
+    #: Counts manifests with an equal timestamp: 0 for the first.
+    counter: int
+
+
+class Store(Generic[Config]):
+    """An open store. Threads may use it at once. `FileStoreConfig(…).connect()` opens one.
+
+    Calls block, and let other threads of Python work meanwhile. A put that returned has the durability of the
+    configuration.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Opens the store of a configuration; its `connect` does the same."""
+        self._config = config
+        self._pool, self._warnings = config._open()
+        for warning in self._warnings:
+            _log.warning("%s", warning)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the store was opened with."""
+        return self._config
+
+    @property
+    def is_scoped(self) -> bool:
+        """Whether the store is limited to an experiment."""
+        return self._config.is_scoped
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know about the configuration, in sentences."""
+        return list(self._warnings)
+
+    @property
+    def root(self) -> Path:
+        """The collection root."""
+        return Path(self._config._root())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._config!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Makes everything durable and ends the store's work; later calls are `ClosedError`.
+
+        Waits for calls that run. Closing again does nothing.
+        """
+        self._pool.close()
+
+    def scoped(self, experiment_id: str) -> Self:
+        """Opens the store of an experiment of this store's collection."""
+        return type(self)(self._config.scoped(experiment_id))
+
+    def get_working_directory(self) -> Path:
+        """Returns the store's directory."""
+        return Path(self._pool.call_plain("[method]store.get-working-directory"))
+
+    # --- run records -----------------------------------------------------------------------------------------------
+
+    def put_run_record(self, record: Any, *, expect: str | None = None) -> str:
+        """Stores a run record whole, in place of an earlier one, and returns its revision.
+
+        `expect` is the revision that the record has to have now, or an empty text if there must be none; another
+        one is a `ConflictError`. Without it the last writer wins. An empty experiment id becomes the store's.
+        """
+        return self.put_run_text(record_to_text(record), expect=expect)
+
+    def put_run_text(self, record: str, *, expect: str | None = None) -> str:
+        """Stores a run record given as JSON text in the format of its file."""
+        revision: str = self._pool.call("[method]store.put-run-text", record, _expectation(expect))
+        return revision
+
+    def put_run_records(self, records: Iterable[Any]) -> list[str | StoreError]:
+        """Stores many records, each as durably as one. Returns what became of each: its revision or its error."""
+        return self.put_run_lines("\n".join(map(record_to_text, records)))
+
+    def put_run_lines(self, lines: str) -> list[str | StoreError]:
+        """Stores many records, each on a line of JSON text. Empty lines are skipped and have no outcome."""
+        outcomes = self._pool.call("[method]store.put-run-lines", lines)
+        return [outcome if good else from_wire(outcome) for good, outcome in outcomes]
+
+    def get_run_record(self, run_id: str) -> RunRecord | None:
+        """Returns a run record, or None if there is no such run. `CorruptError` if its file is damaged."""
+        text = self.get_run_text(run_id)
+        if text is None:
+            return None
+        try:
+            return record_from_dict(json.loads(text))
+        except _NOT_A_RECORD:
+            # What is wrong with it, if anything is, the component says.
+            record = self._pool.call("[method]store.get-run-record", run_id)
+            return None if record is None else record_from_wire(record)
+
+    def get_versioned_run(self, run_id: str) -> tuple[str, RunRecord] | None:
+        """Returns a run record after the revision to expect in a later put, or None."""
+        found = self._pool.call("[method]store.get-versioned-run", run_id)
+        return None if found is None else (found["revision"], record_from_wire(found["record"]))
+
+    def get_run_text(self, run_id: str) -> str | None:
+        """Returns the text of a run record's file as it is, or None."""
+        text: str | None = self._pool.call("[method]store.get-run-text", run_id)
+        return text
+
+    def list_run_records(self, experiment_id: str | None = None) -> RunRecords:
+        """Lists run records, of one experiment or of all, the newest start first.
+
+        A file that cannot be read is in the answer's `damaged`, and hides no other.
+        """
+        runs = self._list("[method]store.list-run-records", experiment_id)
+        records = RunRecords()
+        for lines in runs.pages():
+            try:
+                with _not_collecting():
+                    records.extend(map(record_from_dict, json.loads(lines)))
+            except _NOT_A_RECORD:
+                raise TypeError("the component listed what is no record") from None
+        records.damaged = runs.damaged()
+        for damage in records.damaged:
+            _log.warning("%s is left out: %s", damage.file, damage.reason)
+        return records
+
+    def query(
+        self,
+        filter: str = "",
+        *,
+        sort: str = "",
+        columns: str | Iterable[str] = "",
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        """Returns the runs that a query asks for, as dictionaries. `docs/query-language.md` is about queries."""
+        if not isinstance(columns, str):
+            columns = ", ".join(columns)
+        query = {"filter": filter, "sort": sort, "columns": columns, "limit": limit, "cursor": cursor}
+        runs = self._list("[method]store.query-runs", query)
+        rows: list[dict[str, Any]] = []
+        for lines in runs.pages():
+            with _not_collecting():
+                rows.extend(json.loads(lines))
+        return Page(rows, runs.columns(), runs.total(), runs.cursor(), runs.damaged())
+
+    def fields(self, filter: str = "") -> Fields:
+        """Returns which fields the runs have that a filter matches, and what is in them."""
+        found = self._pool.call("[method]store.list-fields", filter)
+        fields = [
+            Field(
+                field=summary["field"],
+                types=summary["types"],
+                runs=summary["runs"],
+                min=_loaded(summary["min"]),
+                max=_loaded(summary["max"]),
+                values=[json.loads(value) for value in summary["values"]],
+                complete=summary["complete"],
+            )
+            for summary in found["fields"]
+        ]
+        return Fields(fields, found["complete"], found["runs"], _damages(found["damaged"]))
+
+    def run_exists(self, run_id: str) -> bool:
+        """Says whether there is a file for the run's record, readable or not."""
+        exists: bool = self._pool.call("[method]store.run-exists", run_id)
+        return exists
+
+    def delete_run(self, run_id: str) -> bool:
+        """Deletes a run with everything that belongs to it, and says whether there was anything."""
+        deleted: bool = self._pool.call("[method]store.delete-run", run_id)
+        return deleted
+
+    # --- derived metrics -------------------------------------------------------------------------------------------
+
+    def put_derived(self, run_id: str, derived: Mapping[str, Any]) -> str:
+        """Stores the derived metrics of a run, in place of earlier ones. The run need not exist."""
+        revision: str = self._pool.call("[method]store.put-derived-text", run_id, dumps(derived))
+        return revision
+
+    def get_derived(self, run_id: str) -> dict[str, Any] | None:
+        """Returns the derived metrics of a run, or None. `CorruptError` if their file is damaged."""
+        text = self._pool.call("[method]store.get-derived-text", run_id)
+        if text is None:
+            return None
+        found = _object(text)
+        if found is None:
+            found = {}
+            for metric in self._pool.call("[method]store.get-derived", run_id) or ():
+                tag, value = metric["value"]
+                found[metric["name"]] = json.loads(value) if tag in ("other", "big-integer") else value
+        return found
+
+    def derived_exists(self, run_id: str) -> bool:
+        """Says whether a run has derived metrics."""
+        exists: bool = self._pool.call("[method]store.derived-exists", run_id)
+        return exists
+
+    # --- structured results ----------------------------------------------------------------------------------------
+
+    def put_result(
+        self,
+        run_id: str,
+        name: str,
+        data: Any,
+        dtype: str | None = None,
+        shape: Iterable[int] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Stores structured result data of a run, in place of earlier data of this name."""
+        result = {
+            "data": dumps(data),
+            "dtype": dtype,
+            "shape": None if shape is None else list(shape),
+            "metadata": dumps(metadata or {}),
+            "unknown": "{}",
+        }
+        revision: str = self._pool.call("[method]store.put-result", run_id, name, result)
+        return revision
+
+    def get_result(self, run_id: str, name: str) -> dict[str, Any] | None:
+        """Returns structured result data with its `dtype`, `shape` and `metadata`, or None."""
+        text = self._pool.call("[method]store.get-result-text", run_id, name)
+        if text is None:
+            return None
+        found = _object(text)
+        if found is not None and "data" in found:
+            return found
+        result = self._pool.call("[method]store.get-result", run_id, name)
+        if result is None:
+            return None
+        return {
+            "data": json.loads(result["data"]),
+            "dtype": result["dtype"],
+            "metadata": json.loads(result["metadata"]),
+            "shape": result["shape"],
+            **json.loads(result["unknown"]),
+        }
+
+    def list_results(self, run_id: str) -> list[str]:
+        """Lists the names of a run's results, sorted."""
+        names: list[str] = self._pool.call("[method]store.list-results", run_id)
+        return names
+
+    # --- logs ------------------------------------------------------------------------------------------------------
+
+    def put_log(self, run_id: str, name: str, content: str) -> None:
+        """Stores a log whole, in place of an earlier one."""
+        self._pool.call("[method]store.put-log", run_id, name, content)
+
+    def append_log(self, run_id: str, name: str, content: str, *, sync: bool = False) -> int:
+        """Appends to a log and returns its new size in bytes. With `sync`, it is durable then."""
+        size: int = self._pool.call("[method]store.append-log", run_id, name, content, sync)
+        return size
+
+    def get_log(self, run_id: str, name: str) -> str | None:
+        """Returns a log whole, or None. Carriage returns are kept."""
+        text: str | None = self._pool.call("[method]store.get-log", run_id, name)
+        return text
+
+    def read_log(self, run_id: str, name: str, offset: int = 0, max_bytes: int = 256 * 1024) -> LogChunk | None:
+        """Reads a piece of a log from a byte offset, or None if there is no such log."""
+        chunk = self._pool.call("[method]store.read-log", run_id, name, offset, max_bytes)
+        if chunk is None:
+            return None
+        return LogChunk(chunk["text"], chunk["next-offset"], chunk["replaced"], chunk["end"])
+
+    def list_logs(self, run_id: str) -> list[str]:
+        """Lists the names of a run's logs, sorted."""
+        names: list[str] = self._pool.call("[method]store.list-logs", run_id)
+        return names
+
+    def get_log_path(self, run_id: str, name: str) -> Path:
+        """Returns where a program may write a log itself. The directory exists then, the file need not."""
+        return Path(self._pool.call("[method]store.get-log-path", run_id, name))
+
+    # --- artifacts -------------------------------------------------------------------------------------------------
+
+    def put_artifact(
+        self, data: bytes | bytearray | memoryview | os.PathLike[str] | str, descriptor: Any
+    ) -> ArtifactDescriptor:
+        """Stores an artifact of bytes or from a file, and returns its descriptor as stored.
+
+        The run is the metadata's `_run_id`, or else the first 16 characters of the artifact id. Size and hash are
+        computed; if given, they are checked. `FileNotFoundError` if there is no such file.
+        """
+        wire = descriptor_to_wire(descriptor)
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            content = bytes(data)
+            if len(content) <= _artifacts.CHUNK:
+                return descriptor_from_wire(self._pool.call("[method]store.put-artifact", content, wire))
+            return self._import(content, wire)
+        source = _artifacts.open_source(data)
+        try:
+            return self._import(source, wire)
+        finally:
+            os.close(source)
+
+    def _import(self, source: int | bytes, wire: dict[str, Any]) -> ArtifactDescriptor:
+        """Places an artifact's bytes in the store, and lets the component take them from there."""
+        staged = self._pool.call("[method]store.stage-artifact", wire)
+        # The component refuses to stage in a read-only store; the host's own descriptor could write there.
+        if not self._pool.grant.writable:
+            raise ReadOnlyError("the store was opened read-only")
+        _artifacts.place(self._pool.grant.directory, staged, source)
+        return descriptor_from_wire(self._pool.call("[method]store.import-artifact", staged, wire))
+
+    def get_artifact(self, uri: str) -> bytes:
+        """Returns the bytes of an artifact. `FileNotFoundError` if there is none."""
+        with self._reader(("uri", str(uri)), False) as reader:
+            return _all_of(reader)
+
+    def open_artifact(self, uri: str, *, verify: bool = False) -> BinaryIO:
+        """Opens an artifact for reading. With `verify`, its content is hashed first: a difference is `CorruptError`."""
+        return io.BufferedReader(self._reader(("uri", str(uri)), verify), _artifacts.CHUNK)
+
+    def open_artifact_of(self, run_id: str, name: str, *, verify: bool = False) -> BinaryIO:
+        """As `open_artifact`, by the run and the artifact's name."""
+        return io.BufferedReader(self._reader(("name", (run_id, name)), verify), _artifacts.CHUNK)
+
+    def _reader(self, artifact: tuple[str, Any], verify: bool) -> _artifacts.ArtifactReader:
+        return _artifacts.ArtifactReader(self._pool.open_resource("[method]store.open-artifact", artifact, verify))
+
+    def list_artifacts(self, run_id: str) -> list[ArtifactDescriptor]:
+        """Lists the artifacts of a run; the one put last is last."""
+        return [descriptor_from_wire(wire) for wire in self._pool.call("[method]store.list-artifacts", run_id)]
+
+    # --- experiment manifests --------------------------------------------------------------------------------------
+
+    def put_experiment_manifest(
+        self, experiment_id: str, manifest: Mapping[str, Any], timestamp: str | None = None
+    ) -> ManifestHeader:
+        """Stores a manifest of an experiment. The timestamp is the local time by default."""
+        header = self._pool.call("[method]store.put-experiment-manifest", experiment_id, dumps(manifest), timestamp)
+        return _header(header)
+
+    def get_experiment_manifest(self, experiment_id: str) -> dict[str, Any] | None:
+        """Returns the newest manifest of an experiment, or None."""
+        found = self._pool.call("[method]store.get-experiment-manifest", experiment_id)
+        if found is None:
+            return None
+        body: dict[str, Any] = json.loads(found["body"])
+        return body
+
+    def list_experiment_manifests(self, experiment_id: str) -> list[ManifestHeader]:
+        """Lists the manifests of an experiment, the newest first."""
+        return [_header(header) for header in self._pool.call("[method]store.list-experiment-manifests", experiment_id)]
+
+    def _list(self, name: str, argument: Any) -> RunList:
+        return RunList(self._pool.open_resource(name, argument))
+
+
+class FileStore(Store[FileStoreConfig]):
+    """A store of files."""
+
+
+class PostgresStore(Store[PostgresStoreConfig]):
+    """A store of files with PostgreSQL as query index."""
+
+
+class RunList:
+    """A list of the component, handed out a page at a time."""
+
+    def __init__(self, resource: Resource) -> None:
+        self._resource = resource
+
+    def texts(self) -> Iterator[str]:
+        """Returns pages of lines of JSON, each line ended by a line feed."""
+        while text := self._resource.call("[method]run-list.next-lines", _PAGE):
+            yield text
+
+    def pages(self) -> Iterator[str]:
+        """Returns pages, each the JSON text of a list."""
+        for text in self.texts():
+            # One text is parsed in a fraction of the time that its lines take.
+            yield "[" + text.rstrip("\n").replace("\n", ",") + "]"
+
+    def columns(self) -> list[str]:
+        """Returns the names of the query's columns."""
+        columns: list[str] = self._resource.call_plain("[method]run-list.columns")
+        return columns
+
+    def total(self) -> int:
+        """Returns how many runs the filter matches."""
+        total: int = self._resource.call_plain("[method]run-list.total")
+        return total
+
+    def cursor(self) -> str | None:
+        """Returns the cursor of the next runs."""
+        cursor: str | None = self._resource.call_plain("[method]run-list.cursor")
+        return cursor
+
+    def rows(self, limit: int) -> list[list[str | None]]:
+        """Returns the next rows of the query's columns."""
+        rows: list[list[str | None]] = self._resource.call_plain("[method]run-list.next-rows", limit)
+        return rows
+
+    def damaged(self) -> list[Damage]:
+        """Returns the files found damaged so far."""
+        return _damages(self._resource.call_plain("[method]run-list.damaged"))
+
+
+@contextmanager
+def _not_collecting() -> Iterator[None]:
+    """Keeps the collector of garbage from looking at thousands of new objects again and again.
+
+    They are in no cycle, and it takes longer than to make them.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _expectation(expect: str | None) -> tuple[str, Any]:
+    if expect is None:
+        return "anything", None
+    return ("revision", expect) if expect else ("absent", None)
+
+
+def _damages(damaged: list[dict[str, Any]]) -> list[Damage]:
+    return [Damage(damage["file"], damage["offset"], damage["reason"]) for damage in damaged]
+
+
+def _header(wire: dict[str, Any]) -> ManifestHeader:
+    return ManifestHeader(wire["experiment-id"], wire["timestamp"], wire["counter"])
+
+
+def _loaded(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """Returns the JSON object in a text, or None if there is none: what is wrong the component says."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _all_of(reader: _artifacts.ArtifactReader) -> bytes:
+    # No more than it said: what the component hands out must not fill the host's memory.
+    pieces, position = [], 0
+    while position < reader.size and (piece := reader.read_at(position, _artifacts.CHUNK)):
+        pieces.append(piece)
+        position += len(piece)
+    return b"".join(pieces)

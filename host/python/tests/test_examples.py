@@ -1,0 +1,33 @@
+"""The examples and the readme do what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import CHECKOUT
+
+
+def run(*arguments: str | Path, cwd: Path) -> str:
+    """Runs a program of Python, and returns what it printed."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+def test_the_sweep_finds_its_best_runs_again(tmp_path: Path) -> None:
+    program = CHECKOUT / "examples/python/sweep.py"
+    said = run(program, "store", cwd=tmp_path)
+    assert said.startswith("6 of 9 runs have a loss below 1; the best are\n")
+    assert said.count("  rate 0.5 ") == 3
+    assert "the model of" in said and "'slope': " in said
+    assert run(program, "store", cwd=tmp_path) == said
+    assert len(list((tmp_path / "store/line_fit_1.0/runs").iterdir())) == 9
+
+
+def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
+    for readme in (CHECKOUT / "host/python/README.md", CHECKOUT / "README.md"):
+        code = readme.read_text("utf-8").split("```python\n")[1].split("```")[0]
+        (tmp_path / "code.py").write_text(code, "utf-8")
+        assert "0.25" in run("code.py", cwd=tmp_path)

@@ -1,0 +1,292 @@
+"""The `postgres` import on a real server: `METALAB_TEST_POSTGRES` holds a URI of a database to make schemas in."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from metalab_store._postgres import Binding, Failure, PostgresContext, Rows, Server, Value
+
+
+@pytest.fixture(scope="module")
+def uri() -> str:
+    given = os.environ.get("METALAB_TEST_POSTGRES")
+    if not given:
+        pytest.fail(
+            "METALAB_TEST_POSTGRES is not set: it has to hold the URI of a database for the tests", pytrace=False
+        )
+    return given
+
+
+@pytest.fixture
+def schema(uri: str) -> Iterator[str]:
+    name = f"python_{secrets.token_hex(6)}"
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[call-overload]
+        yield name
+        connection.execute(f"DROP SCHEMA {name} CASCADE")  # type: ignore[call-overload]
+
+
+def server(uri: str, schema: str, **more: Any) -> Server:
+    """The server of the tests, with the tables of a schema."""
+    parameters = psycopg.conninfo.conninfo_to_dict(uri)
+    parameters["options"] = f"-c search_path={schema}"
+    return Server(parameters={key: str(value) for key, value in parameters.items()}, **more)
+
+
+@pytest.fixture
+def context(uri: str, schema: str) -> Iterator[PostgresContext]:
+    binding = Binding(server(uri, schema, max_size=3, pool_timeout=0.2))
+    made = PostgresContext({"index": binding})
+    yield made
+    made.close()
+    binding.close()
+
+
+def one(context: PostgresContext, sql: str, *parameters: Value) -> Value:
+    """Returns the one value of a query."""
+    (row,) = context.query("index", sql, list(parameters), 10).rows
+    (value,) = row
+    return value
+
+
+def failure(call: Callable[[], object]) -> Failure:
+    with pytest.raises(Failure) as info:
+        call()
+    return info.value
+
+
+VALUES: list[tuple[str, Value]] = [
+    ("text", ("null", None)),
+    ("boolean", ("boolean", True)),
+    ("boolean", ("boolean", False)),
+    ("smallint", ("integer", -32768)),
+    ("integer", ("integer", 2**31 - 1)),
+    ("bigint", ("integer", -(2**63))),
+    ("double precision", ("float", 0.1)),
+    ("double precision", ("float", float("-inf"))),
+    ("double precision", ("float", 5e-324)),
+    ("real", ("float", 0.5)),
+    ("text", ("text", "a'\\ \n é 😀 %s $1")),
+    ("text", ("text", "")),
+    ("varchar", ("text", "x")),
+    ("bytea", ("bytes", bytes(range(256)))),
+    ("jsonb", ("json", '{"a": [1, null, "é"]}')),
+    ("json", ("json", '{"b":1,   "a":2}')),
+    ("timestamptz", ("timestamp", 0)),
+    ("timestamptz", ("timestamp", 1_772_355_600_123_456)),
+    ("timestamptz", ("timestamp", -62_135_596_800_000_000)),
+    ("timestamptz", ("timestamp", 253_402_300_799_999_999)),
+    ("text[]", ("text-array", [])),
+    ("text[]", ("text-array", ["a", None, "NULL", 'q"\\,{} ', ""])),
+]
+
+
+@pytest.mark.parametrize(("type", "value"), VALUES)
+def test_a_value_comes_back_as_it_went(context: PostgresContext, type: str, value: Value) -> None:
+    assert one(context, f"SELECT $1::{type}", value) == value
+    context.execute("index", f"CREATE TABLE kept (v {type})", [])
+    assert context.execute("index", "INSERT INTO kept VALUES ($1)", [value]) == 1
+    assert one(context, "SELECT v FROM kept") == value
+
+
+def test_nan_comes_back_and_a_type_that_the_contract_has_not_is_named(context: PostgresContext) -> None:
+    _, value = one(context, "SELECT $1::double precision", ("float", float("nan")))
+    assert value != value
+    found = failure(lambda: context.query("index", "SELECT 1::numeric AS n", [], 1))
+    assert found.kind == "unsupported-type" and "'n'" in found.message
+    found = failure(lambda: context.query("index", "SELECT ARRAY[['a']]", [], 1))
+    assert found.kind == "unsupported-type"
+    found = failure(lambda: context.execute("index", "SELECT $1::text", [("text", "a\0b")]))
+    assert (found.kind, found.sqlstate) == ("refused", "22021")
+
+
+def test_a_query_names_its_columns_and_keeps_to_its_rows(context: PostgresContext) -> None:
+    found = context.query("index", 'SELECT n AS number, n::text AS "té" FROM generate_series(1, 3) n', [], 3)
+    assert found == Rows(["number", "té"], [[("integer", n), ("text", str(n))] for n in (1, 2, 3)], 3)
+    assert failure(lambda: context.query("index", "SELECT generate_series(1, 4)", [], 3)).kind == "too-large"
+    assert context.execute("index", "CREATE TABLE t (a int)", []) == 0
+    assert context.execute("index", "INSERT INTO t SELECT generate_series(1, 5)", []) == 5
+
+
+def test_a_batch_is_done_whole_or_not_at_all(context: PostgresContext) -> None:
+    context.execute("index", "CREATE TABLE t (a int PRIMARY KEY)", [])
+    insert = "INSERT INTO t VALUES ($1)"
+    assert context.batch("index", [(insert, [("integer", n)]) for n in range(300)]) == [1] * 300
+    statements: list[tuple[str, list[Value]]] = [(insert, [("integer", 1000)]), (insert, [("integer", 5)])]
+    found = failure(lambda: context.batch("index", statements))
+    assert (found.kind, found.sqlstate, found.retryable) == ("refused", "23505", False)
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 300)
+
+
+def test_a_transaction_is_there_after_its_commit_and_gone_without(context: PostgresContext) -> None:
+    context.execute("index", "CREATE TABLE t (a int PRIMARY KEY)", [])
+    transaction = context.begin("index", "serializable", False)
+    assert transaction.execute("INSERT INTO t VALUES ($1)", [("integer", 1)]) == 1
+    assert transaction.batch([("INSERT INTO t VALUES ($1)", [("integer", n)]) for n in (2, 3)]) == [1, 1]
+    assert transaction.query("SELECT a FROM t ORDER BY a", [], 10).affected == 3
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 0)
+    transaction.commit()
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 3)
+    assert failure(lambda: transaction.execute("SELECT 1", [])).message == "the transaction is over"
+
+    number = context.push(context.begin("index", "read-committed", False))
+    dropped = context.held[number]
+    dropped.execute("DELETE FROM t", [])  # type: ignore[union-attr]
+    context.drop(number)
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 3)
+
+    broken = context.begin("index", "repeatable-read", False)
+    assert failure(lambda: broken.execute("INSERT INTO t VALUES (1)", [])).sqlstate == "23505"
+    assert failure(broken.commit).kind == "refused"
+    reader = context.begin("index", "repeatable-read", True)
+    assert failure(lambda: reader.execute("DELETE FROM t", [])).sqlstate == "25006"
+    reader.end()
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 3)
+
+
+def test_a_cursor_gives_pages_of_so_many_rows_and_no_more_once_the_bytes_are_reached(context: PostgresContext) -> None:
+    transaction = context.begin("index", "repeatable-read", True)
+    cursor = transaction.open_cursor(
+        "SELECT n, repeat('x', 100) FROM generate_series(1, $1::int) n", [("integer", 1000)]
+    )
+    first = cursor.next(10, 1 << 20)
+    assert [row[0][1] for row in first.rows] == list(range(1, 11))
+    small = cursor.next(1000, 500)
+    assert len(small.rows) == 5
+    rest = []
+    while page := cursor.next(300, 1 << 20).rows:
+        assert len(page) <= 300
+        rest += page
+    assert [row[0][1] for row in rest] == list(range(16, 1001))
+    assert cursor.next(10, 10).rows == []
+    cursor.close()
+    transaction.end()
+
+
+def test_a_copy_is_there_when_it_is_finished_and_gone_when_it_is_abandoned(context: PostgresContext) -> None:
+    context.execute("index", "CREATE TABLE t (a int, b text)", [])
+    transaction = context.begin("index", "read-committed", False)
+    writer = transaction.copy_in("COPY t FROM STDIN")
+    for number in range(100):
+        writer.write(f"{number}\té\\n\n")
+    assert failure(lambda: writer.write("x" * (256 * 1024 + 1))).kind == "too-large"
+    assert writer.finish() == 100
+    transaction.commit()
+    assert one(context, "SELECT b FROM t LIMIT 1") == ("text", "é\n")
+    transaction = context.begin("index", "read-committed", False)
+    abandoned = transaction.copy_in("COPY t FROM STDIN")
+    abandoned.write("1\tx\n")
+    abandoned.close()
+    transaction.end()
+    transaction = context.begin("index", "read-committed", False)
+    bad = transaction.copy_in("COPY t FROM STDIN")
+    bad.write("no number\tx\n")
+    assert failure(bad.finish).sqlstate == "22P02"
+    transaction.end()
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 100)
+
+
+def test_a_binding_that_was_not_granted_is_refused_and_no_address_is_known() -> None:
+    found = failure(lambda: PostgresContext({}).query("index", "SELECT 1", [], 1))
+    assert (found.kind, found.retryable) == ("not-granted", False)
+
+
+def test_a_server_that_is_not_there_is_unreachable_and_the_message_holds_no_password(uri: str, schema: str) -> None:
+    parts = urlsplit(uri)
+    parameters = {"host": parts.hostname or "", "port": "1", "dbname": "x", "user": "u", "password": "s3cret"}
+    binding = Binding(Server(parameters=parameters, connect_timeout=2))
+    found = failure(binding.take)
+    assert (found.kind, found.retryable) == ("unreachable", True)
+    assert "s3cret" not in found.message and "s3cret" not in repr(binding.server)
+    wrong = dict(server(uri, schema).parameters, dbname="no_such_database", password="s3cret")
+    found = failure(Binding(Server(parameters=wrong)).take)
+    assert found.kind == "unreachable" and "s3cret" not in found.message
+
+
+def test_a_pool_that_is_used_up_says_so_and_not_that_the_server_is_gone(context: PostgresContext) -> None:
+    held = [context.begin("index", "read-committed", True) for _ in range(3)]
+    found = failure(lambda: context.query("index", "SELECT 1", [], 1))
+    assert (found.kind, found.retryable) == ("pool-exhausted", True)
+    held[0].end()
+    assert one(context, "SELECT 1") == ("integer", 1)
+    for transaction in held:
+        transaction.end()
+
+
+def test_a_statement_that_takes_too_long_is_cancelled(uri: str, schema: str) -> None:
+    binding = Binding(server(uri, schema, statement_timeout=0.05))
+    context = PostgresContext({"index": binding})
+    found = failure(lambda: context.query("index", "SELECT pg_sleep(60)", [], 1))
+    assert (found.kind, found.sqlstate, found.retryable) == ("timed-out", "57014", True)
+    assert one(context, "SELECT 1") == ("integer", 1)
+    binding.close()
+
+
+def test_a_connection_that_broke_is_named_and_the_next_call_has_a_new_one(context: PostgresContext, uri: str) -> None:
+    transaction = context.begin("index", "read-committed", False)
+    backend = transaction.query("SELECT pg_backend_pid()", [], 1).rows[0][0][1]
+    with psycopg.connect(uri, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", [backend])
+    found = failure(lambda: transaction.query("SELECT 1", [], 1))
+    assert (found.kind, found.retryable) == ("disconnected", True)
+    transaction.end()
+    assert one(context, "SELECT 1") == ("integer", 1)
+    # One that lay idle, too.
+    with psycopg.connect(uri, autocommit=True) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'metalab-store'"
+        )
+    assert one(context, "SELECT 1") == ("integer", 1)
+
+
+def test_deadlocks_and_serialization_failures_may_be_tried_again(context: PostgresContext) -> None:
+    context.execute("index", "CREATE TABLE t (a int PRIMARY KEY, b int)", [])
+    context.execute("index", "INSERT INTO t VALUES (1, 0), (2, 0)", [])
+    first = context.begin("index", "serializable", False)
+    second = context.begin("index", "serializable", False)
+    for transaction in (first, second):
+        transaction.query("SELECT sum(b) FROM t", [], 1)
+    first.execute("UPDATE t SET b = 1 WHERE a = 1", [])
+    second.execute("UPDATE t SET b = 1 WHERE a = 2", [])
+    first.commit()
+    found = failure(second.commit)
+    assert (found.sqlstate, found.retryable, found.outcome_unknown) == ("40001", True, False)
+
+
+def test_threads_share_a_binding(context: PostgresContext) -> None:
+    context._bindings["index"] = Binding(server_of(context, pool_timeout=30.0))
+    context.execute("index", "CREATE TABLE t (a int)", [])
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in range(20):
+                context.execute("index", "INSERT INTO t VALUES ($1)", [("integer", number)])
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 120)
+    context._bindings["index"].close()
+
+
+def server_of(context: PostgresContext, **more: Any) -> Server:
+    """The server of a context, with other deadlines."""
+    from dataclasses import replace
+
+    binding = context._bindings["index"]
+    binding.close()
+    return replace(binding.server, **more)

@@ -1,0 +1,62 @@
+//! One script of calls, as data: every host gives the same answers and errors, and leaves the same files.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use metalab_store_tests::checkout;
+use metalab_store_tests::conformance::{Native, RustHost, Target, transcript};
+use serde_json::Value;
+use std::fmt::Write;
+use std::fs;
+
+fn run<T: Target>(target: &T) -> Vec<Value> {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
+    fs::create_dir(&root).unwrap();
+    transcript(target, &root)
+}
+
+/// What all hosts give.
+fn expected() -> Vec<Value> {
+    let text = fs::read_to_string(checkout().join("tests/conformance/expected.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+/// Compares transcripts line by line, and names the first call that differs.
+fn compare(found: &[Value], expected: &[Value]) {
+    let script = fs::read(checkout().join("tests/conformance/script.json")).unwrap();
+    let script: Value = serde_json::from_slice(&script).unwrap();
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        if found["unavailable"] == true {
+            continue;
+        }
+        let operation = script["operations"].get(index);
+        assert_eq!(found, expected, "call {index}: {operation:?}");
+    }
+    assert_eq!(found.len(), expected.len());
+}
+
+#[test]
+fn the_script_has_hundreds_of_calls_of_every_function() {
+    let script = fs::read(checkout().join("tests/conformance/script.json")).unwrap();
+    let script: Value = serde_json::from_slice(&script).unwrap();
+    assert!(script["operations"].as_array().unwrap().len() >= 300);
+}
+
+#[test]
+fn the_native_logic_gives_what_all_hosts_give() {
+    let found = run(&Native);
+    if std::env::var("METALAB_CONFORMANCE").is_ok_and(|value| value == "accept") {
+        let text = found.iter().fold(String::new(), |mut text, line| {
+            writeln!(text, "{line}").unwrap();
+            text
+        });
+        fs::write(checkout().join("tests/conformance/expected.jsonl"), text).unwrap();
+    }
+    compare(&found, &expected());
+}
+
+#[test]
+fn the_rust_host_gives_what_all_hosts_give() {
+    compare(&run(&RustHost), &expected());
+}
