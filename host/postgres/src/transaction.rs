@@ -35,7 +35,7 @@ impl Isolation {
     }
 }
 
-/// A transaction. Dropping it, with its cursors and COPYs, rolls back.
+/// A transaction. Dropping it rolls back, also while its cursors and COPYs are held.
 pub struct Transaction(Arc<Held>);
 
 /// A transaction that is held, by itself or by a cursor or a COPY.
@@ -159,6 +159,21 @@ impl Drop for Held {
     fn drop(&mut self) {
         let lease = self.open().lease.take();
         end(lease);
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // Cursors and COPYs that are still held do not keep it.
+        let (lease, copying) = {
+            let mut open = self.0.open();
+            (open.lease.take(), open.copying)
+        };
+        match lease {
+            // It cannot be asked for anything before the COPY ends.
+            Some(mut lease) if copying => lease.discard(),
+            lease => end(lease),
+        }
     }
 }
 

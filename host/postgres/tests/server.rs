@@ -102,6 +102,26 @@ fn a_transaction_that_is_held_for_too_long_gives_its_connection_to_others() {
 }
 
 #[test]
+fn what_is_left_of_a_dropped_transaction_keeps_no_connection() {
+    let mut schema = Schema::new();
+    schema.settings.max_size = 1;
+    let pool = schema.pool();
+    pool.execute(&sql("CREATE TABLE t ()")).unwrap();
+    let transaction = pool.begin(Isolation::ReadCommitted, true).unwrap();
+    let mut cursor = transaction.open_cursor(&sql("SELECT 1")).unwrap();
+    drop(transaction);
+    pool.execute(&sql("SELECT 1")).unwrap();
+    assert!(cursor.next(1, 1).is_err());
+    let transaction = pool.begin(Isolation::ReadCommitted, false).unwrap();
+    let mut copy = transaction.copy_in("COPY t FROM STDIN").unwrap();
+    drop(transaction);
+    pool.execute(&sql("SELECT 1")).unwrap();
+    assert!(copy.write("\n").is_err());
+    drop(copy);
+    assert_eq!(pool.size(), 1);
+}
+
+#[test]
 fn a_statement_that_takes_too_long_is_cancelled_and_its_connection_stays() {
     let mut schema = Schema::new();
     schema.settings.max_size = 1;
