@@ -216,6 +216,7 @@ impl Scope {
             &format!("run {:?}", run.as_str()),
         )?;
         let held = held(LockName::Run(run.as_str().to_owned()), lock)?;
+        self.look_before_write()?;
         self.finish_half_done(&held)?;
         Ok(held)
     }

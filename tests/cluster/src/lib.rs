@@ -55,13 +55,13 @@ impl From<io::Error> for Failure {
 /// Finds the directory with `initdb` and `postgres`: on PATH, or where distributions put them.
 #[must_use]
 pub fn find_programs() -> Option<PathBuf> {
-    let has_both = |directory: &Path| {
-        ["initdb", "postgres"]
+    let has_all = |directory: &Path| {
+        ["initdb", "postgres", "createdb", "pg_isready"]
             .iter()
             .all(|name| directory.join(name).is_file())
     };
     let path = std::env::var_os("PATH").unwrap_or_default();
-    if let Some(found) = std::env::split_paths(&path).find(|directory| has_both(directory)) {
+    if let Some(found) = std::env::split_paths(&path).find(|directory| has_all(directory)) {
         return Some(found);
     }
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
@@ -69,7 +69,7 @@ pub fn find_programs() -> Option<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path().join("bin"))
-        .filter(|directory| has_both(directory))
+        .filter(|directory| has_all(directory))
         .collect();
     let number = |path: &PathBuf| -> u32 {
         let name = path.parent().and_then(Path::file_name);
