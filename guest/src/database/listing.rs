@@ -79,6 +79,9 @@ impl DatabaseList {
             damaged: damaged.to_vec(),
             told: 0,
         };
+        if access == Access::ReadWrite {
+            list.sql.sorted_by(query);
+        }
         let asked = list.ask();
         let Ok(found) = list.sql.heard(asked) else {
             return Ok(None);

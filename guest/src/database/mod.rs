@@ -24,8 +24,9 @@ use crate::model::IndexOptions;
 use crate::ports::{
     Clock, Database, DatabaseFailure, DatabaseFailureKind, DatabaseResult, Ports, Random,
 };
-use crate::sql::Schema;
+use crate::query::Query;
 use crate::sql::directories::{self, Tables};
+use crate::sql::{Schema, sorting};
 use state::Stamps;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -33,6 +34,12 @@ use std::rc::Rc;
 
 /// How long the database is left alone after it did not answer, in nanoseconds, for the first time.
 const FIRST_PAUSE: u64 = 1_000_000_000;
+
+/// How many pages with one sort key are many.
+const OFTEN: u32 = 3;
+
+/// How many sort keys are counted.
+const SORT_KEYS: usize = 64;
 
 /// How long it is left alone at most.
 const LONGEST_PAUSE: u64 = 30_000_000_000;
@@ -50,6 +57,8 @@ pub(crate) struct Sql {
     id: RefCell<Option<String>>,
     /// The directories, by their paths in the granted one, whose files the database was found to agree with.
     agreed: RefCell<BTreeMap<String, Agreed>>,
+    /// How often pages were asked for, by the first sort key.
+    sorted: RefCell<BTreeMap<String, u32>>,
     /// Why the database was not asked last.
     trouble: RefCell<Option<String>>,
     /// Whether this store told the database of anything.
@@ -80,6 +89,7 @@ impl Sql {
             pause: Cell::new((0, 0)),
             id: RefCell::default(),
             agreed: RefCell::default(),
+            sorted: RefCell::default(),
             trouble: RefCell::default(),
             told: Cell::new(false),
             note: Cell::new(ports.random.next()),
@@ -222,6 +232,30 @@ impl Sql {
     pub(crate) fn explain(&self, place: &str, stamps: Option<Stamps>) {
         if let Some(agreed) = self.agreed.borrow_mut().get_mut(place) {
             agreed.stamps = stamps;
+        }
+    }
+
+    /// Gives a sort key that is asked for again and again an index of its own: without one, every page sorted by
+    /// it looks at all runs. It keeps writers waiting while it is made, so that once or twice is no reason.
+    pub(crate) fn sorted_by(&self, query: &Query) {
+        let Some(key) = query.sort.0.first().filter(|_| query.limit.is_some()) else {
+            return;
+        };
+        let Some(statements) = sorting::create(&self.schema, key) else {
+            return;
+        };
+        let asked = {
+            let mut sorted = self.sorted.borrow_mut();
+            if sorted.len() >= SORT_KEYS && !sorted.contains_key(&key.to_string()) {
+                return;
+            }
+            let asked = sorted.entry(key.to_string()).or_default();
+            *asked += 1;
+            *asked
+        };
+        if asked == OFTEN {
+            // Without it the page only takes longer.
+            drop(self.ask(|database| database.batch(&statements)));
         }
     }
 

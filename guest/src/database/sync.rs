@@ -324,9 +324,8 @@ impl Sync {
         if record.as_deref().map(revision) != known.record {
             return Ok(false);
         }
-        let derived = match self.scope.derived_content(run) {
-            Ok(derived) => derived,
-            Err(_) => return Ok(false),
+        let Ok(derived) = self.scope.derived_content(run) else {
+            return Ok(false);
         };
         let derived = derived.map(|derived| hex(&Sha256::digest(&derived)[..8]));
         Ok(derived == known.derived)

@@ -118,11 +118,19 @@ impl Connection {
             cancelled: Cell::new(false),
             used: Instant::now(),
         };
-        if let Some(timeout) = connection.session_timeout {
-            let tell = set_timeout("SESSION", timeout);
-            connection.simple(&tell, settings.connect_timeout)?;
-        }
+        let session = connection.session();
+        connection.simple(&session, settings.connect_timeout)?;
         Ok(connection)
+    }
+
+    /// Makes the text that a new session begins with.
+    fn session(&self) -> String {
+        let mut text = PLANS.to_owned();
+        if let Some(timeout) = self.session_timeout {
+            text.push_str("; ");
+            text.push_str(&set_timeout("SESSION", timeout));
+        }
+        text
     }
 
     /// Makes the connection as good as new, if it may not be.
@@ -130,11 +138,7 @@ impl Connection {
         if !self.has_traces {
             return Ok(());
         }
-        let mut reset = RESET.to_owned();
-        if let Some(timeout) = self.session_timeout {
-            reset.push_str("; ");
-            reset.push_str(&set_timeout("SESSION", timeout));
-        }
+        let reset = format!("{RESET}; {}", self.session());
         self.simple(&reset, timeout)?;
         self.has_traces = false;
         Ok(())
@@ -477,6 +481,10 @@ impl Drop for Connection {
         }
     }
 }
+
+/// Statements are planned for their parameters each time: a plan for any parameters may be a hundred times slower,
+/// and planning takes less than a round trip.
+const PLANS: &str = "SET SESSION plan_cache_mode = force_custom_plan";
 
 fn place(within: bool) -> Place {
     if within { Place::Within } else { Place::Alone }
