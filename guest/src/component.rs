@@ -7,8 +7,10 @@
     reason = "generated bindings: an expectation would depend on the generator's version"
 )]
 
+use crate::database::listing::RunListing;
+use crate::database::rebuild;
 use crate::query::QueryText;
-use crate::{artifacts, config as settings, error, model, run_list, store as logic, wasi};
+use crate::{artifacts, config as settings, connection, error, model, store as logic, wasi};
 use std::cell::RefCell;
 
 wit_bindgen::generate!({
@@ -420,13 +422,39 @@ impl config::Guest for Component {
         let settings::Resolution {
             subdirectory,
             options,
-        } = settings::resolve(&config.into())?;
+            connection,
+            warnings,
+        } = settings::resolve(&config.into(), wasi::ports().as_ref())?;
         Ok(config::Resolution {
             subdirectory,
             options: options.into(),
-            connection: None,
-            warnings: Vec::new(),
+            connection: connection.map(Into::into),
+            warnings,
         })
+    }
+}
+
+impl From<connection::Connection> for config::Connection {
+    fn from(connection: connection::Connection) -> Self {
+        use connection::TlsMode;
+        Self {
+            hosts: connection.hosts,
+            database: connection.database,
+            user: connection.user,
+            password: connection.password,
+            tls_mode: match connection.tls_mode {
+                TlsMode::Disable => config::TlsMode::Disable,
+                TlsMode::Prefer => config::TlsMode::Prefer,
+                TlsMode::Require => config::TlsMode::Require,
+                TlsMode::VerifyCa => config::TlsMode::VerifyCa,
+                TlsMode::VerifyFull => config::TlsMode::VerifyFull,
+            },
+            ca_file: connection.ca_file,
+            parameters: connection.parameters,
+            connect_timeout_ms: connection.connect_timeout_ms,
+            pool_min_size: connection.pool_min_size,
+            pool_max_size: connection.pool_max_size,
+        }
     }
 }
 
@@ -434,7 +462,9 @@ impl config::Guest for Component {
 
 struct Store(logic::Store);
 
-struct RunList(RefCell<run_list::RunList>);
+struct RunList(RefCell<RunListing>);
+
+struct IndexRebuild(RefCell<rebuild::IndexRebuild>);
 
 /// None once it is finished.
 struct ArtifactWriter(RefCell<Option<artifacts::ArtifactWriter>>);
@@ -444,6 +474,7 @@ struct ArtifactReader(artifacts::ArtifactReader);
 impl store::Guest for Component {
     type Store = Store;
     type RunList = RunList;
+    type IndexRebuild = IndexRebuild;
     type ArtifactWriter = ArtifactWriter;
     type ArtifactReader = ArtifactReader;
 }
@@ -539,6 +570,27 @@ impl store::GuestStore for Store {
             runs: found.runs,
             damaged: found.damaged.convert(),
         })
+    }
+
+    fn index_state(&self) -> Answer<store::IndexState> {
+        let state = self.0.index_state()?;
+        Ok(store::IndexState {
+            standing: match state.standing {
+                rebuild::Standing::None => store::IndexStanding::None,
+                rebuild::Standing::Current => store::IndexStanding::Current,
+                rebuild::Standing::Behind => store::IndexStanding::Behind,
+                rebuild::Standing::Unreachable => store::IndexStanding::Unreachable,
+            },
+            pending: state.pending,
+            trouble: state.trouble,
+        })
+    }
+
+    fn rebuild_index(&self) -> Answer<store::IndexRebuild> {
+        let rebuild = self.0.rebuild_index()?;
+        Ok(store::IndexRebuild::new(IndexRebuild(RefCell::new(
+            rebuild,
+        ))))
     }
 
     fn run_exists(&self, run_id: String) -> Answer<bool> {
@@ -731,6 +783,33 @@ impl store::GuestRunList for RunList {
 
     fn damaged(&self) -> Vec<store::Damage> {
         self.0.borrow().damaged().convert()
+    }
+}
+
+impl store::GuestIndexRebuild for IndexRebuild {
+    fn step(&self) -> Answer<Option<store::RebuildProgress>> {
+        let mut rebuild = self.0.borrow_mut();
+        let directory = rebuild.directory().to_owned();
+        let progress = rebuild.step()?;
+        Ok(progress.map(|progress| store::RebuildProgress {
+            directory,
+            phase: progress.phase.to_owned(),
+            done: progress.done,
+            total: progress.total,
+        }))
+    }
+
+    fn report(&self) -> store::RebuildReport {
+        let rebuild = self.0.borrow();
+        let report = rebuild.report();
+        store::RebuildReport {
+            runs: report.runs,
+            added: report.added,
+            changed: report.changed,
+            removed: report.removed,
+            manifests: report.manifests,
+            damaged: report.damaged.clone().convert(),
+        }
     }
 }
 

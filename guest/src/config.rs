@@ -1,13 +1,34 @@
 //! Store configurations: locators, scoping, and what a host must grant.
 
+use crate::codec;
 use crate::collection;
+use crate::connection::{self, Connection, LOCAL, Parts, TlsMode};
 use crate::error::{Error, Result};
+use crate::json::Value;
 use crate::layout;
-use crate::model::{Access, Damage, Durability, StoreOptions};
+use crate::model::{Access, Damage, Durability, IndexOptions, StoreOptions};
 use crate::names::ExperimentId;
 use crate::ports::Ports;
 use crate::scope::Scope;
+use crate::tree::Tree;
 use std::rc::Rc;
+
+/// The name under which a store's component knows its pool of connections.
+const BINDING: &str = "index";
+
+/// The most bytes of a file that says where a service is.
+const MAX_SERVICE: u64 = 64 * 1024;
+
+/// The parameters of a PostgreSQL locator that are the store's own; all others are the server's.
+const OWN_PARAMETERS: [&str; 7] = [
+    "file_root",
+    "schema",
+    "experiment_id",
+    "auto_migrate",
+    "pool_min_size",
+    "pool_max_size",
+    "projection",
+];
 
 /// How long a write waits for another writer by default, in milliseconds.
 pub const LOCK_TIMEOUT_MS: u32 = 30_000;
@@ -83,6 +104,10 @@ pub struct Resolution {
     pub subdirectory: Option<String>,
     /// What to open the store with.
     pub options: StoreOptions,
+    /// The server to connect the binding to.
+    pub connection: Option<Connection>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
 }
 
 /// The experiments of a collection.
@@ -299,10 +324,7 @@ pub fn from_locator(text: &str) -> Result<StoreConfig> {
                     "a PostgreSQL store needs a directory for its files: add ?file_root=/path/to/experiments".into(),
                 ));
             };
-            (
-                Backend::Postgres(postgres(text.trim(), parameter("schema"))),
-                root,
-            )
+            (Backend::Postgres(postgres(text.trim(), &parameter)?), root)
         }
         other => {
             return Err(Error::InvalidArgument(format!(
@@ -321,13 +343,13 @@ pub fn from_locator(text: &str) -> Result<StoreConfig> {
 }
 
 /// Keeps the connection string as it was passed, without the parameters that are the store's own.
-fn postgres(text: &str, schema: Option<String>) -> PostgresConfig {
+fn postgres(text: &str, parameter: &impl Fn(&str) -> Option<String>) -> Result<PostgresConfig> {
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
-    let own = ["file_root", "schema", "experiment_id"];
     let kept: Vec<&str> = query
         .split('&')
         .filter(|pair| {
-            !pair.is_empty() && !own.contains(&pair.split('=').next().unwrap_or_default())
+            !pair.is_empty()
+                && !OWN_PARAMETERS.contains(&pair.split('=').next().unwrap_or_default())
         })
         .collect();
     let connection_string = if kept.is_empty() {
@@ -335,17 +357,138 @@ fn postgres(text: &str, schema: Option<String>) -> PostgresConfig {
     } else {
         format!("{base}?{}", kept.join("&"))
     };
-    PostgresConfig {
+    let refuse = |name: &str, wanted: &str| {
+        Error::InvalidArgument(format!("the locator's parameter {name} is {wanted}"))
+    };
+    let truth = |name: &str| match parameter(name).as_deref() {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err(refuse(name, "true or false")),
+    };
+    let size = |name: &str, default: u32| match parameter(name) {
+        None => Ok(default),
+        Some(text) => text
+            .parse()
+            .map_err(|_| refuse(name, "a number of connections")),
+    };
+    let config = PostgresConfig {
         connection_string,
-        schema: schema
+        schema: parameter("schema")
             .filter(|schema| !schema.is_empty())
             .unwrap_or_else(|| "public".into()),
-        auto_migrate: true,
+        auto_migrate: truth("auto_migrate")?,
         connect_timeout_ms: 10_000,
-        pool_min_size: 1,
-        pool_max_size: 2,
-        projection: true,
+        pool_min_size: size("pool_min_size", 1)?,
+        pool_max_size: size("pool_max_size", 2)?,
+        projection: truth("projection")?,
+    };
+    // What is wrong with the address is said now, not when the store is opened.
+    connection::parse(&config.connection_string)?;
+    Ok(config)
+}
+
+/// Finds the server of a configuration. Where the user passed no password, the collection's own file is
+/// looked at: it may hold one for the very server that the user named.
+fn connect(
+    config: &PostgresConfig,
+    ports: Option<&Ports>,
+    warnings: &mut Vec<String>,
+) -> Result<Connection> {
+    if config.pool_max_size == 0 || config.pool_min_size > config.pool_max_size {
+        return Err(Error::InvalidArgument(format!(
+            "a pool of at least {} and at most {} connections is none",
+            config.pool_min_size, config.pool_max_size
+        )));
     }
+    let mut parts = connection::parse(&config.connection_string)?;
+    if parts.password.is_none()
+        && let Some(ports) = ports
+    {
+        let tree = Tree::new(Rc::clone(&ports.directory));
+        let path = layout::postgres_service();
+        match discover(&tree, &parts) {
+            Ok(None) => {}
+            Ok(Some(found)) => parts = found,
+            Err(reason) => warnings.push(format!("{path} is ignored: {reason}")),
+        }
+    }
+    let user = parts.user;
+    Ok(Connection {
+        hosts: match parts.hosts.is_empty() {
+            true => vec![(LOCAL.to_owned(), Parts::PORT)],
+            false => parts.hosts,
+        },
+        // As libpq: a database is called like its user, unless it is named.
+        database: parts.database.or_else(|| user.clone()).unwrap_or_default(),
+        user,
+        password: parts.password,
+        tls_mode: parts.tls_mode.unwrap_or(TlsMode::Prefer),
+        ca_file: parts.ca_file,
+        parameters: parts.parameters,
+        connect_timeout_ms: parts
+            .connect_timeout_ms
+            .unwrap_or(config.connect_timeout_ms),
+        pool_min_size: config.pool_min_size,
+        pool_max_size: config.pool_max_size,
+    })
+}
+
+/// Completes the parts of a connection string with what the collection's own file says of the same server;
+/// none if there is no such file.
+///
+/// Whoever can write the collection can write this file: it never leads what the user passed elsewhere. The
+/// reason of a refusal holds nothing of the file's content.
+fn discover(tree: &Tree, parts: &Parts) -> std::result::Result<Option<Parts>, String> {
+    let path = layout::postgres_service();
+    let content = tree
+        .read(&path, MAX_SERVICE)
+        .map_err(|error| error.to_string())?;
+    let Some(content) = content else {
+        return Ok(None);
+    };
+    let service = codec::parse_object(&path.to_string(), &content)
+        .map_err(|_| "it is not a JSON object".to_owned())?;
+    let text = |name: &str| match service.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.as_str().is_some_and(|text| !text.contains('\0')) => {
+            Ok(text
+                .as_str()
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned))
+        }
+        Some(_) => Err(format!("its `{name}` should be a text")),
+    };
+    let required = |name: &str| text(name)?.ok_or_else(|| format!("it has no `{name}`"));
+    let (host, database, user) = (required("host")?, required("database")?, required("user")?);
+    let port = match service.get("port") {
+        Some(Value::Int(port)) => u16::try_from(*port).ok().filter(|port| *port != 0),
+        Some(Value::String(port)) => port.as_str().and_then(|port| port.parse().ok()),
+        _ => None,
+    };
+    let port = port.ok_or("its `port` should be a number from 1 to 65535")?;
+    let server = (host, port);
+    if !parts.hosts.is_empty() && !parts.hosts.iter().all(|named| same_server(named, &server)) {
+        return Err("it is about another server than the locator names".into());
+    }
+    let differs =
+        |named: &Option<String>, found: &str| named.as_ref().is_some_and(|named| named != found);
+    if differs(&parts.database, &database) {
+        return Err("it is about another database than the locator names".into());
+    }
+    if differs(&parts.user, &user) {
+        return Err("it is about another user than the locator names".into());
+    }
+    Ok(Some(Parts {
+        hosts: vec![server],
+        database: Some(database),
+        user: Some(user),
+        password: text("password")?,
+        ..parts.clone()
+    }))
+}
+
+fn same_server(left: &(String, u16), right: &(String, u16)) -> bool {
+    left.0.eq_ignore_ascii_case(&right.0) && left.1 == right.1
 }
 
 /// Returns the configuration limited to an experiment.
@@ -370,17 +513,26 @@ fn experiment(config: &StoreConfig) -> Option<&str> {
     config.experiment_id.as_deref().filter(|id| !id.is_empty())
 }
 
-/// Says what the host must grant to open the store.
+/// Says what the host must grant to open the store. The ports are those of the collection's root, to read.
 ///
 /// # Errors
-/// `invalid-name` for an experiment id that is no safe name; `not-granted` for PostgreSQL.
-pub fn resolve(config: &StoreConfig) -> Result<Resolution> {
-    if let Backend::Postgres(_) = config.backend {
-        return Err(Error::NotGranted(
-            "this version has no PostgreSQL backend yet; open the file store of the same file_root"
-                .into(),
-        ));
-    }
+/// `invalid-name` for an experiment id that is no safe name, `invalid-argument` for a connection string
+/// that cannot be obeyed.
+pub fn resolve(config: &StoreConfig, ports: Option<&Ports>) -> Result<Resolution> {
+    let mut warnings = Vec::new();
+    let (index, connection) = match &config.backend {
+        Backend::File => (None, None),
+        Backend::Postgres(postgres) => {
+            let index = IndexOptions {
+                binding: BINDING.to_owned(),
+                schema: postgres.schema.clone(),
+                auto_migrate: postgres.auto_migrate,
+                projection: postgres.projection,
+            };
+            let connection = connect(postgres, ports, &mut warnings)?;
+            (Some(index), Some(connection))
+        }
+    };
     let experiment = experiment(config).map(ExperimentId::parse).transpose()?;
     // The names of the store's own directories are refused: an experiment called `runs` has no place.
     let subdirectory = match &experiment {
@@ -401,8 +553,10 @@ pub fn resolve(config: &StoreConfig) -> Result<Resolution> {
             access: config.access,
             durability: config.durability,
             lock_timeout_ms: config.lock_timeout_ms,
-            index: None,
+            index,
         },
+        connection,
+        warnings,
     })
 }
 

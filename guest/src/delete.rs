@@ -36,6 +36,8 @@ impl Scope {
         let (found, logs) = self.belongings(run)?;
         let logs: Vec<LogChange<'_>> = logs.iter().map(|log| LogChange::Removed(log)).collect();
         let removed = self.changing_logs(&logs, || self.remove_all(&held, found));
+        // Also where it failed: a part of it may be done.
+        self.reflect(&[run], held.lock.is_some());
         drop(held);
         removed
     }

@@ -13,11 +13,14 @@ impl Scope {
     pub(crate) fn put_derived(&self, run: &RunId, derived: Object<'_>) -> Result<String> {
         self.prepare_write()?;
         let held = self.lock_run(run)?;
-        self.publish(
+        let revision = self.publish(
             &held,
             layout::derived(run),
             codec::print(&Value::Object(derived)).as_bytes(),
-        )
+        );
+        // Also where it failed: the outcome may be unknown.
+        self.reflect(&[run], held.lock.is_some());
+        revision
     }
 
     /// Returns the content of the derived metrics' file.

@@ -314,6 +314,11 @@ pub fn meta() -> StorePath {
     single(Top::Root, META.to_owned())
 }
 
+/// Returns the path of the file in which a service of a collection keeps its address and credentials.
+pub fn postgres_service() -> StorePath {
+    single(Top::Root, format!("{SERVICES}/postgres/service.json"))
+}
+
 /// Returns the path of an experiment's directory, seen from the collection that it lies in.
 ///
 /// ```
@@ -502,6 +507,24 @@ pub fn index(name: &str) -> Result<StorePath, NameError> {
 #[must_use]
 pub fn log_changes() -> StorePath {
     single(Top::Index, "log-changes".to_owned())
+}
+
+/// The file that says what a database knows of this directory.
+#[must_use]
+pub fn database_state() -> StorePath {
+    single(Top::Index, "database.json".to_owned())
+}
+
+/// Returns the path of a note of runs that a database was not told of, `.index/pending-{16 hexadecimal digits}`.
+#[must_use]
+pub fn pending_note(token: u64) -> StorePath {
+    single(Top::Index, format!("pending-{token:016x}"))
+}
+
+/// Returns the path of the note that a file under `.index/` is.
+#[must_use]
+pub fn pending_note_of(file_name: &str) -> Option<StorePath> {
+    hex16(file_name.strip_prefix("pending-")?).map(pending_note)
 }
 
 /// Returns the path of a journal segment, `.index/journal-{16 hexadecimal digits}.seg`.

@@ -17,6 +17,8 @@ mod commit;
 #[cfg(target_family = "wasm")]
 mod component;
 pub mod config;
+pub mod connection;
+pub mod database;
 mod delete;
 mod derived;
 pub mod error;
@@ -31,6 +33,8 @@ pub mod model;
 pub mod names;
 #[cfg(not(target_family = "wasm"))]
 pub mod native;
+#[cfg(not(target_family = "wasm"))]
+mod native_database;
 pub mod ports;
 pub mod query;
 mod records;
@@ -38,6 +42,7 @@ mod recovery;
 pub mod run_list;
 mod scope;
 mod segment;
+pub mod sql;
 pub mod store;
 pub mod time;
 mod tree;

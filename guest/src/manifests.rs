@@ -4,7 +4,7 @@ use crate::codec;
 use crate::commit::Change;
 use crate::error::{Error, Result};
 use crate::json::{Object, Value};
-use crate::layout::{self, Top};
+use crate::layout::{self, StorePath, Top};
 use crate::model::{Manifest, ManifestHeader};
 use crate::names::{ExperimentId, ManifestStamp};
 use crate::scope::Scope;
@@ -12,6 +12,14 @@ use crate::time;
 
 /// The lock that orders writers of manifests: a name must be chosen and taken in one step.
 pub(crate) const LOCK: &str = "manifests";
+
+/// Names one of several manifests with an equal timestamp, as its file does.
+pub(crate) fn numbered(stamp: &str, counter: u32) -> String {
+    match counter {
+        0 => stamp.to_owned(),
+        _ => format!("{stamp}_{counter:06}"),
+    }
+}
 
 /// How many manifests may have an equal timestamp.
 const MAX_COUNTER: u32 = 999_999;
@@ -50,6 +58,7 @@ impl Scope {
                 continue;
             }
             self.commit(&held, vec![Change::put(path, None, text.as_bytes())])?;
+            self.reflect_manifest(experiment, &numbered(stamp.as_str(), counter), &text);
             return Ok(ManifestHeader {
                 experiment_id: experiment.as_str().to_owned(),
                 timestamp: stamp.as_str().to_owned(),
@@ -72,6 +81,36 @@ impl Scope {
             ))
         })?;
         Ok(ManifestStamp::parse(&stamp)?)
+    }
+
+    /// Lists the manifests of the directory with their experiments and their stamps: those that say which
+    /// experiment they are of, and, in an experiment's own directory, those that say nothing.
+    pub(crate) fn all_manifests(&self) -> Result<Vec<(ExperimentId, String, StorePath)>> {
+        let mut found = Vec::new();
+        for entry in self.tree.list(&layout::directory(Top::Experiments))? {
+            if layout::manifest_parts(&entry.name).is_none() {
+                continue;
+            }
+            let path = layout::directory(Top::Experiments).child(&entry.name)?;
+            let Some(content) = self.tree.read(&path, codec::MAX_DOCUMENT)? else {
+                continue;
+            };
+            let named = match codec::parse_object(&entry.name, &content) {
+                Ok(mut body) => body.remove("experiment_id"),
+                Err(_) => None,
+            };
+            let named = named.as_ref().and_then(Value::as_str);
+            let experiment = match named {
+                Some(named) => ExperimentId::parse(named).ok(),
+                None => self.experiment.clone(),
+            };
+            if let Some(experiment) = experiment
+                && let Some((stamp, counter)) = layout::manifest_of(&entry.name, &experiment)
+            {
+                found.push((experiment, numbered(stamp.as_str(), counter), path));
+            }
+        }
+        Ok(found)
     }
 
     /// Lists the manifests of an experiment, the newest first.

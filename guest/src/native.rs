@@ -3,9 +3,11 @@
 //! They serve unit tests and the baseline that the component's speed is compared with. The component itself
 //! runs on the ports of a host.
 
+use crate::connection::{Connection, TlsMode};
+use crate::native_database::NativeDatabases;
 use crate::ports::{
-    Clock, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode, LockTarget,
-    NoDatabases, OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
+    Clock, Databases, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode,
+    LockTarget, NoDatabases, OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
 };
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions, OpenOptionsExt};
@@ -32,6 +34,70 @@ pub fn ports(root: &Path) -> io::Result<Ports> {
         random: Rc::new(SystemRandom),
         databases: Rc::new(NoDatabases),
     })
+}
+
+/// Returns the ports of a directory of this machine, and of a database under the name of a binding.
+///
+/// # Errors
+/// If the directory cannot be opened.
+pub fn ports_with_database(
+    root: &Path,
+    binding: &str,
+    pool: metalab_store_postgres::Pool,
+) -> io::Result<Ports> {
+    Ok(Ports {
+        databases: databases(binding, pool),
+        ..ports(root)?
+    })
+}
+
+/// Grants a database under the name of a binding.
+pub fn databases(binding: &str, pool: metalab_store_postgres::Pool) -> Rc<dyn Databases> {
+    Rc::new(NativeDatabases {
+        binding: binding.to_owned(),
+        pool,
+    })
+}
+
+/// Makes a pool for a server that a configuration leads to, as a host does.
+///
+/// # Errors
+/// If the settings cannot be obeyed.
+pub fn pool(
+    connection: Connection,
+) -> Result<metalab_store_postgres::Pool, metalab_store_postgres::Failure> {
+    use metalab_store_postgres as driver;
+    let size = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
+    let mut settings = driver::Settings::new("", 0, connection.database);
+    settings.hosts = connection.hosts;
+    settings.user = connection.user;
+    settings.password = connection.password;
+    settings.tls_mode = match connection.tls_mode {
+        TlsMode::Disable => driver::TlsMode::Disable,
+        TlsMode::Prefer => driver::TlsMode::Prefer,
+        TlsMode::Require => driver::TlsMode::Require,
+        TlsMode::VerifyCa => driver::TlsMode::VerifyCa,
+        TlsMode::VerifyFull => driver::TlsMode::VerifyFull,
+    };
+    settings.ca_file = connection.ca_file;
+    settings.parameters = connection.parameters;
+    settings.connect_timeout = Duration::from_millis(connection.connect_timeout_ms.into());
+    settings.min_size = size(connection.pool_min_size);
+    settings.max_size = size(connection.pool_max_size);
+    driver::Pool::new(settings)
+}
+
+/// Makes a pool for the server that tests use.
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+pub(crate) fn test_pool() -> metalab_store_postgres::Pool {
+    let uri = std::env::var("METALAB_TEST_POSTGRES").unwrap_or_else(|_| {
+        panic!("METALAB_TEST_POSTGRES should name a PostgreSQL server to test with; `cargo xtask test` starts one")
+    });
+    let separator = if uri.contains('?') { '&' } else { '?' };
+    let config = crate::config::from_locator(&format!("{uri}{separator}file_root=/")).unwrap();
+    let resolved = crate::config::resolve(&config, None).unwrap();
+    pool(resolved.connection.unwrap()).unwrap()
 }
 
 struct NativeDirectory(Dir);

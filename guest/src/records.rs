@@ -59,8 +59,10 @@ impl Scope {
         let held = self.lock_run(&record.run)?;
         let change = self.record_change(&held, record, expect)?;
         let revision = change.revision();
-        self.commit(&held, vec![change])?;
-        Ok(revision)
+        let committed = self.commit(&held, vec![change]);
+        // Also where it failed: the outcome may be unknown.
+        self.reflect(&[&record.run], held.lock.is_some());
+        committed.map(|()| revision)
     }
 
     /// Looks at the record that is there, and makes the change that replaces it.
@@ -145,6 +147,10 @@ impl Scope {
         for ((index, revision), outcome) in revisions.into_iter().zip(self.commit_all(calls)) {
             outcomes[index] = outcome.map(|()| revision);
         }
+        // Those that failed too: their outcome may be unknown.
+        let stored: Vec<&RunId> = locked.iter().map(|(_, _, record)| &record.run).collect();
+        let all_locked = locked.iter().all(|(_, held, _)| held.lock.is_some());
+        self.reflect(&stored, all_locked);
         group.clear();
     }
 

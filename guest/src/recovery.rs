@@ -23,6 +23,7 @@ use crate::commit::{Held, generation_of, lock_content_failed};
 use crate::error::{Error, Result};
 use crate::journal::{self, Call, Entry, Fingerprint, LockName, Segment, Source, Step};
 use crate::layout::{self, StorePath, Top};
+use crate::names::RunId;
 use crate::ports::{Identity, Kind, Lock, LockError, LockMode, LockTarget};
 use crate::scope::Scope;
 use crate::segment::{lock_file, lock_name, low_half};
@@ -455,6 +456,7 @@ impl Scope {
         for id in segment_ids(&self.tree)? {
             found.extend(self.look_at(id)?);
         }
+        self.note_touched(&found);
         self.replay_lost(&found)?;
         for dead in &found {
             if dead.standing == Standing::Killed {
@@ -483,6 +485,29 @@ impl Scope {
         self.sweep_staging(&staged)?;
         self.sweep_locks(&writers)?;
         Ok(())
+    }
+
+    /// Notes for the database what dead writers did: they may have changed files and not told it.
+    fn note_touched(&self, found: &[Found]) {
+        let dead = found
+            .iter()
+            .filter(|found| found.standing != Standing::Foreign);
+        let entries = dead.flat_map(|found| &found.segment.entries);
+        let runs: BTreeSet<RunId> = entries
+            .filter_map(|(_, entry)| match entry {
+                Entry::Call(call) => Some(&call.lock),
+                Entry::Done(_) | Entry::Cancelled(_) => None,
+            })
+            .filter_map(|lock| match lock {
+                LockName::Run(run) => RunId::parse(run).ok(),
+                LockName::Other(_) => None,
+            })
+            .collect();
+        match &self.sql {
+            Some(sql) => self.note_pending(sql, runs.iter()),
+            None if runs.is_empty() => {}
+            None => self.disown_database(),
+        }
     }
 
     /// Looks at a segment: reads it, and finds out whether its writer is gone.

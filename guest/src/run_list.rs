@@ -334,7 +334,7 @@ pub struct FieldCatalogue {
 }
 
 /// Appends a row as an object of the columns that the run has.
-fn push_row(lines: &mut String, columns: &[String], row: &[Option<String>]) {
+pub(crate) fn push_row(lines: &mut String, columns: &[String], row: &[Option<String>]) {
     let there = columns
         .iter()
         .zip(row)
@@ -351,13 +351,13 @@ fn push_row(lines: &mut String, columns: &[String], row: &[Option<String>]) {
     lines.push_str("}\n");
 }
 
-fn column_names(query: &Query) -> Vec<String> {
+pub(crate) fn column_names(query: &Query) -> Vec<String> {
     let columns = query.columns.iter().flat_map(|columns| &columns.0);
     columns.map(Column::to_string).collect()
 }
 
 /// Tells whether a query needs the derived metrics of runs.
-fn needs_derived(query: &Query) -> bool {
+pub(crate) fn needs_derived(query: &Query) -> bool {
     let mut needed = false;
     query.for_each_field(|field| needed |= matches!(field, Field::Derived(_)));
     let columns = query.columns.as_ref();

@@ -3,6 +3,7 @@
 use crate::artifact_manifest::KnownManifest;
 use crate::codec;
 use crate::commit::{Change, Held, Journal, generation_of, lock_content_failed, unsettled_writer};
+use crate::database::Sql;
 use crate::error::{Error, Result};
 use crate::journal::LockName;
 use crate::json::{Object, Value};
@@ -38,6 +39,10 @@ pub(crate) struct Scope {
     pub(crate) manifest: Rc<RefCell<Option<KnownManifest>>>,
     /// The files in `logs/`.
     pub(crate) log_files: Rc<RefCell<LogFiles>>,
+    /// The database as query index, if the store has one.
+    pub(crate) sql: Option<Rc<Sql>>,
+    /// Whether a database that knows this directory was told not to be believed.
+    pub(crate) disowned: Rc<Cell<bool>>,
     /// What is read in place of lost files in the directories below, as far as they were looked at.
     overlays: Rc<RefCell<BTreeMap<String, Option<Rc<Overlay>>>>>,
 }
@@ -60,6 +65,8 @@ impl Scope {
             journal: Rc::default(),
             manifest: Rc::default(),
             log_files: Rc::default(),
+            sql: None,
+            disowned: Rc::default(),
             overlays: Rc::default(),
         }
     }
@@ -97,6 +104,8 @@ impl Scope {
             journal: Rc::default(),
             manifest: Rc::default(),
             log_files: Rc::default(),
+            sql: self.sql.clone(),
+            disowned: Rc::default(),
             overlays: Rc::default(),
         }
     }

@@ -5,6 +5,9 @@
 use crate::artifacts::{ArtifactReader, ArtifactWriter};
 use crate::codec;
 use crate::collection;
+use crate::database::listing::{DatabaseList, RunListing};
+use crate::database::rebuild::{IndexRebuild, IndexState};
+use crate::database::{self, Sql};
 use crate::error::{Error, Result};
 use crate::json::Object;
 use crate::layout;
@@ -37,7 +40,12 @@ impl Store {
             .filter(|id| !id.is_empty())
             .map(ExperimentId::parse)
             .transpose()?;
+        let sql = match &options.index {
+            None => None,
+            Some(index) => Some(Rc::new(Sql::new(&ports, index)?)),
+        };
         let mut scope = Scope::new(ports, Rc::new(options), experiment);
+        scope.sql = sql;
         if let Some(experiment) = &scope.experiment {
             // A damaged `_meta.json` says nothing, and must not hide the runs.
             let declared = match scope.declared_experiment() {
@@ -65,6 +73,7 @@ impl Store {
             }
             Access::ReadWrite => {
                 scope.recover()?;
+                scope.meet_database()?;
                 if scope.experiment.is_some() {
                     scope.prepare_write()?;
                 }
@@ -85,7 +94,7 @@ impl Store {
             self.scope.unsynced.get() && self.scope.options.durability == Durability::Full;
         self.scope.checkpoint(appended)?;
         self.scope.unsynced.set(false);
-        Ok(())
+        self.scope.part_from_database()
     }
 
     /// Returns the store's directory, by its name outside.
@@ -283,21 +292,29 @@ impl Store {
     ///
     /// # Errors
     /// `io`. A file that cannot be read is reported by the list and hides no other.
-    pub fn list_run_records(&self, experiment_id: Option<&str>) -> Result<RunList> {
-        let query = Query::parse(&QueryText::default(), 0)?;
+    pub fn list_run_records(&self, experiment_id: Option<&str>) -> Result<RunListing> {
+        self.list(experiment_id, &Query::parse(&QueryText::default(), 0)?)
+    }
+
+    /// Lists runs: out of the database where it is believed, else out of the files.
+    fn list(&self, experiment: Option<&str>, query: &Query) -> Result<RunListing> {
         let (scopes, damaged) = self.scopes()?;
-        RunList::open(scopes, experiment_id, &query, damaged)
+        let access = self.scope.options.access;
+        if let Some(list) = DatabaseList::open(&scopes, access, experiment, query, &damaged)? {
+            return Ok(RunListing::Database(Box::new(list)));
+        }
+        let list = RunList::open(scopes, experiment, query, damaged)?;
+        Ok(RunListing::Files(list))
     }
 
     /// Lists the runs that a query asks for.
     ///
     /// # Errors
     /// `invalid-query`, `io`. A file that cannot be read is reported by the list and hides no other.
-    pub fn query_runs(&self, query: &QueryText<'_>) -> Result<RunList> {
+    pub fn query_runs(&self, query: &QueryText<'_>) -> Result<RunListing> {
         let now = self.scope.ports.clock.now() / 1_000;
         let query = Query::parse(query, i64::try_from(now).unwrap_or(i64::MAX))?;
-        let (scopes, damaged) = self.scopes()?;
-        RunList::open(scopes, None, &query, damaged)
+        self.list(None, &query)
     }
 
     /// Returns which fields the runs have that a filter matches, by a look at every file.
@@ -312,7 +329,30 @@ impl Store {
         };
         let query = Query::parse(&query, i64::try_from(now).unwrap_or(i64::MAX))?;
         let (scopes, damaged) = self.scopes()?;
+        let access = self.scope.options.access;
+        if let Some(found) = database::listing::catalogue(&scopes, access, &query, &damaged)? {
+            return Ok(found);
+        }
         run_list::catalogue(&scopes, &query, damaged)
+    }
+
+    /// Returns how the query index is.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn index_state(&self) -> Result<IndexState> {
+        let (scopes, _) = self.scopes()?;
+        database::rebuild::index_state(&scopes, self.scope.options.access)
+    }
+
+    /// Begins to bring the query index up to date with the files.
+    ///
+    /// # Errors
+    /// `read-only`, `database`, `not-granted`, `io`.
+    pub fn rebuild_index(&self) -> Result<IndexRebuild> {
+        self.scope.refuse_read_only()?;
+        let (scopes, damaged) = self.scopes()?;
+        IndexRebuild::begin(scopes, damaged)
     }
 
     /// Says whether there is a file for the run's record.

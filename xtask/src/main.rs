@@ -4,6 +4,7 @@
 
 mod component;
 mod paths;
+mod postgres;
 mod process;
 mod python;
 mod toolchain;
@@ -27,6 +28,8 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   bench       build everything and measure it (arguments are passed on)
 
 METALAB_WASM_TOOLCHAIN=installed|rustup|debian forces where the compiler for the component comes from.
+METALAB_TEST_POSTGRES names a PostgreSQL database for tests, as postgresql://user@host/database; else a private
+server is started, and installed before if that is possible.
 ";
 
 fn main() -> ExitCode {
@@ -36,7 +39,7 @@ fn main() -> ExitCode {
     let paths = Paths::find();
     let outcome = match command.as_str() {
         "demo" => build(&paths).and_then(|()| run_binary(&paths, "demo", &rest)),
-        "bench" => build(&paths).and_then(|()| run_binary(&paths, "bench", &rest)),
+        "bench" => build(&paths).and_then(|()| bench(&paths, &rest)),
         "test" => test(&paths, &rest),
         "build" => build(&paths),
         "component" => component::build(&paths).map(drop),
@@ -88,6 +91,14 @@ fn check(paths: &Paths) -> Result<(), Failure> {
     ]))
 }
 
+fn bench(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
+    let server = postgres::Server::provide()?;
+    step("run bench");
+    let mut command = Command::new(paths.target.join("release").join("bench"));
+    server.name_in(&mut command);
+    run(command.args(arguments).current_dir(&paths.root))
+}
+
 fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Failure> {
     step(&format!("run {name}"));
     run(Command::new(paths.target.join("release").join(name))
@@ -98,11 +109,12 @@ fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Fai
 /// Runs all tests, passes their output on, and closes with their sum.
 fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     build(paths)?;
+    let server = postgres::Server::provide()?;
     let mut sum = [0_u64; 3];
-    let mut good = test_rust(paths, arguments, &mut sum)?;
+    let mut good = test_rust(paths, &server, arguments, &mut sum)?;
     // Arguments are cargo's: they select tests of its.
     if arguments.is_empty() {
-        good &= test_python(paths, &mut sum)?;
+        good &= test_python(paths, &server, &mut sum)?;
     }
     let [passed, failed, skipped] = sum;
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");
@@ -113,7 +125,11 @@ fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     }
 }
 
-fn test_python(paths: &Paths, sum: &mut [u64; 3]) -> Result<bool, Failure> {
+fn test_python(
+    paths: &Paths,
+    server: &postgres::Server,
+    sum: &mut [u64; 3],
+) -> Result<bool, Failure> {
     if let Some(reason) = python::missing() {
         println!("the Python host was not tested: {reason}");
         sum[2] += 1;
@@ -121,14 +137,22 @@ fn test_python(paths: &Paths, sum: &mut [u64; 3]) -> Result<bool, Failure> {
     }
     let python = python::build(paths)?;
     step("run the tests of the Python host");
-    watch(&mut python::tests(paths, &python), |line| {
+    let mut tests = python::tests(paths, &python);
+    server.name_in(&mut tests);
+    watch(&mut tests, |line| {
         python::add_result(line, sum);
     })
 }
 
-fn test_rust(paths: &Paths, arguments: &[String], sum: &mut [u64; 3]) -> Result<bool, Failure> {
+fn test_rust(
+    paths: &Paths,
+    server: &postgres::Server,
+    arguments: &[String],
+    sum: &mut [u64; 3],
+) -> Result<bool, Failure> {
     step("run the tests");
     let mut command = cargo(paths);
+    server.name_in(&mut command);
     command
         .args([
             "test",

@@ -60,7 +60,7 @@ mod row;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
-mod tests;
+pub(crate) mod tests;
 
 pub use catalogue::{Catalogue, FieldSummary, MAX_FIELDS, MAX_VALUES};
 pub use cursor::Cursor;

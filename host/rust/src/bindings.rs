@@ -14,5 +14,8 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
     with: {
         "metalab:store/roots.lock": crate::roots::HeldLock,
+        "metalab:store/postgres.transaction": crate::postgres::HeldTransaction,
+        "metalab:store/postgres.cursor": crate::postgres::HeldCursor,
+        "metalab:store/postgres.copy-writer": crate::postgres::HeldCopy,
     },
 });

@@ -3,10 +3,11 @@
 use crate::bindings::exports::metalab::store::config::{self as wire, Backend, Resolution};
 use crate::bindings::exports::metalab::store::types::Error as WireError;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::grant::Grant;
 use crate::instance::{Instance, Limits};
 use crate::pool::{Answer, Pool, off_runtime};
+use crate::postgres::Bindings;
 use crate::store::Store;
 use crate::types::{Access, Durability, ExperimentList};
 use std::path::{Path, PathBuf};
@@ -114,6 +115,162 @@ impl FileStoreConfig {
     /// [`Error::InvalidArgument`] on a scoped configuration, [`Error::Root`].
     pub fn list_experiments(&self) -> Result<ExperimentList> {
         self.0.list_experiments()
+    }
+}
+
+/// The configuration of a store of files with PostgreSQL as query index.
+///
+/// It is a value, like [`FileStoreConfig`]. It keeps what the user passed and nothing that is found out later,
+/// and printing it shows no connection string.
+#[derive(Clone, Debug)]
+pub struct PostgresStoreConfig(StoreConfig);
+
+impl PostgresStoreConfig {
+    /// Makes the configuration of a collection of experiments in a directory, with a database as its index.
+    ///
+    /// The connection string is a URI or `keyword=value` pairs as libpq takes them. If it has no password, one
+    /// for this very server is looked for in `services/postgres/service.json` below the directory.
+    #[must_use]
+    pub fn new(connection_string: impl Into<String>, file_root: impl AsRef<Path>) -> Self {
+        let backend = Backend::Postgres(wire::PostgresConfig {
+            connection_string: connection_string.into(),
+            schema: "public".to_owned(),
+            auto_migrate: true,
+            connect_timeout_ms: 10_000,
+            pool_min_size: 1,
+            pool_max_size: 2,
+            projection: true,
+        });
+        Self(StoreConfig::new(absolute(file_root.as_ref()), backend))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut wire::PostgresConfig)) -> Self {
+        if let Backend::Postgres(postgres) = &mut self.0.backend {
+            change(postgres);
+        }
+        self
+    }
+
+    /// Says which schema holds the tables. Default `public`.
+    #[must_use]
+    pub fn schema(self, schema: impl Into<String>) -> Self {
+        self.change(|postgres| postgres.schema = schema.into())
+    }
+
+    /// Says whether tables that are missing are created. Default true.
+    #[must_use]
+    pub fn auto_migrate(self, auto_migrate: bool) -> Self {
+        self.change(|postgres| postgres.auto_migrate = auto_migrate)
+    }
+
+    /// Says how long to wait for a connection. Default 10 s.
+    #[must_use]
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        self.change(|postgres| postgres.connect_timeout_ms = timeout)
+    }
+
+    /// Says how many connections are kept open, and how many there are at most. Default 1 and 2.
+    #[must_use]
+    pub fn pool_size(self, min: u32, max: u32) -> Self {
+        self.change(|postgres| (postgres.pool_min_size, postgres.pool_max_size) = (min, max))
+    }
+
+    /// Says whether the tables of the reference are written too. Default true.
+    #[must_use]
+    pub fn projection(self, projection: bool) -> Self {
+        self.change(|postgres| postgres.projection = projection)
+    }
+
+    /// As [`FileStoreConfig::scoped`].
+    #[must_use]
+    pub fn scoped(self, experiment_id: impl Into<String>) -> Self {
+        Self(self.0.scoped(experiment_id))
+    }
+
+    /// As [`FileStoreConfig::for_experiment`].
+    #[must_use]
+    pub fn for_experiment(self, experiment_id: impl Into<String>) -> Self {
+        self.scoped(experiment_id)
+    }
+
+    /// As [`FileStoreConfig::read_only`]. The database is only read then, too.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self(self.0.read_only())
+    }
+
+    /// As [`FileStoreConfig::durability`].
+    #[must_use]
+    pub fn durability(self, durability: Durability) -> Self {
+        Self(self.0.durability(durability))
+    }
+
+    /// As [`FileStoreConfig::lock_timeout`].
+    #[must_use]
+    pub fn lock_timeout(self, timeout: Duration) -> Self {
+        Self(self.0.lock_timeout(timeout))
+    }
+
+    /// As [`FileStoreConfig::limits`].
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        Self(self.0.limits(limits))
+    }
+
+    /// As [`FileStoreConfig::engine`].
+    #[must_use]
+    pub fn engine(self, engine: Engine) -> Self {
+        Self(self.0.engine(engine))
+    }
+
+    /// Opens the store. A server that does not answer is no error: the files do.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a connection string that cannot be obeyed, and as
+    /// [`FileStoreConfig::connect`].
+    pub fn connect(&self) -> Result<Store> {
+        self.0.connect()
+    }
+
+    /// Lists the experiments of the collection, from its files.
+    ///
+    /// # Errors
+    /// As [`FileStoreConfig::list_experiments`].
+    pub fn list_experiments(&self) -> Result<ExperimentList> {
+        self.0.list_experiments()
+    }
+
+    /// Opens the store and indexes the files that are there: a flat store, a collection, or, where it is scoped,
+    /// one experiment.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect) and [`Store::rebuild_index`].
+    pub fn from_filestore(
+        connection_string: impl Into<String>,
+        files: &FileStoreConfig,
+    ) -> Result<Store> {
+        let mut config = Self::new(connection_string, &files.0.root).0;
+        let backend = config.backend;
+        config = files.0.clone();
+        config.backend = backend;
+        let store = config.connect()?;
+        store.rebuild_index()?.finish()?;
+        Ok(store)
+    }
+
+    /// Returns the configuration of the same files without the database.
+    #[must_use]
+    pub fn to_filestore(&self) -> FileStoreConfig {
+        let mut config = self.0.clone();
+        config.backend = Backend::File;
+        FileStoreConfig(config)
+    }
+}
+
+impl From<PostgresStoreConfig> for StoreConfig {
+    fn from(config: PostgresStoreConfig) -> Self {
+        config.0
     }
 }
 
@@ -227,12 +384,20 @@ impl StoreConfig {
     /// As [`FileStoreConfig::connect`].
     pub fn connect(&self) -> Result<Store> {
         let engine = self.used_engine()?;
+        // The file that says where a service is lies in the collection: only the short-lived instance that
+        // looks for it sees it.
+        let root = match self.backend {
+            Backend::Postgres(_) if self.root.is_dir() => {
+                Some(Grant::open(&self.root, None, Access::ReadOnly)?)
+            }
+            Backend::Postgres(_) | Backend::File => None,
+        };
         let Resolution {
             subdirectory,
             options,
+            connection,
             warnings,
-            ..
-        } = call(&engine, None, |instance| {
+        } = call(&engine, root.as_ref(), |instance| {
             let config = match self.wire(instance)? {
                 Ok(config) => config,
                 Err(error) => return Ok(Err(error)),
@@ -240,12 +405,12 @@ impl StoreConfig {
             let guest = instance.bindings.metalab_store_config();
             guest.call_resolve(&mut instance.store, &config)
         })?;
-        if options.index.is_some() {
-            return Err(Error::NotGranted(
-                "this version grants no PostgreSQL binding yet; open the file store of the same root".to_owned(),
-            ));
-        }
+        let bindings = match (&options.index, connection) {
+            (Some(index), Some(connection)) => Bindings::one(&index.binding, connection)?,
+            _ => Bindings::default(),
+        };
         let grant = Grant::open(&self.root, subdirectory.as_deref(), self.access)?;
+        let grant = grant.with_bindings(bindings);
         let pool = Pool::open(engine, grant, options, self.limits, self.max_instances)?;
         Ok(Store::new(self.clone(), pool, warnings))
     }

@@ -64,7 +64,7 @@ impl Engine {
         };
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
-        add_to_linker(&mut linker, State::roots, |_| PostgresView)?;
+        add_to_linker(&mut linker, State::roots, State::postgres)?;
         let pre = MetalabStorePre::new(linker.instantiate_pre(&component)?)?;
         let ticker = Ticker::start(&engine)?;
         Ok(Self(Arc::new(Inner {
@@ -176,7 +176,7 @@ impl HasData for HasRoots {
 struct HasPostgres;
 
 impl HasData for HasPostgres {
-    type Data<'a> = PostgresView;
+    type Data<'a> = PostgresView<'a>;
 }
 
 /// Adds the contract's imports, `roots` and `postgres`, to a linker of the embedder's own state.
@@ -188,7 +188,7 @@ impl HasData for HasPostgres {
 pub fn add_to_linker<T: 'static>(
     linker: &mut Linker<T>,
     roots: fn(&mut T) -> RootsView<'_>,
-    postgres: fn(&mut T) -> PostgresView,
+    postgres: fn(&mut T) -> PostgresView<'_>,
 ) -> wasmtime::Result<()> {
     use crate::bindings::metalab::store;
     store::roots::add_to_linker::<T, HasRoots>(linker, roots)?;

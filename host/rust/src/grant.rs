@@ -1,6 +1,7 @@
 //! What an instance is granted: one directory, by a handle that was opened before and is kept.
 
 use crate::error::{Error, Result};
+use crate::postgres::Bindings;
 use crate::roots::RootsContext;
 use crate::types::Access;
 use cap_std::ambient_authority;
@@ -21,6 +22,7 @@ pub(crate) struct Grant {
     /// The directory by its name outside, for messages.
     path: PathBuf,
     access: Access,
+    bindings: Bindings,
 }
 
 impl Grant {
@@ -66,7 +68,19 @@ impl Grant {
             directory,
             path,
             access,
+            bindings: Bindings::default(),
         })
+    }
+
+    /// Grants databases too.
+    pub(crate) fn with_bindings(mut self, bindings: Bindings) -> Self {
+        self.bindings = bindings;
+        self
+    }
+
+    /// Returns the databases.
+    pub(crate) fn bindings(&self) -> Bindings {
+        self.bindings.clone()
     }
 
     /// Grants the directory to an instance that is about to be made.

@@ -5,6 +5,7 @@ use crate::engine::{Engine, TICK, table};
 use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::pool::Answer;
+use crate::postgres::{Bindings, PostgresView};
 use crate::roots::{RootsContext, RootsView};
 use std::time::Duration;
 use wasmtime::component::{ResourceTable, ResourceTableError};
@@ -48,6 +49,7 @@ pub(crate) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
     roots: RootsContext,
+    postgres: Bindings,
     limiter: Limiter,
     stderr: MemoryOutputPipe,
 }
@@ -57,6 +59,16 @@ impl State {
     pub(crate) fn roots(&mut self) -> RootsView<'_> {
         RootsView {
             context: &self.roots,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl State {
+    /// Returns what the `postgres` import works on.
+    pub(crate) fn postgres(&mut self) -> PostgresView<'_> {
+        PostgresView {
+            bindings: &self.postgres,
             table: &mut self.table,
         }
     }
@@ -96,6 +108,7 @@ impl Instance {
             wasi: builder.build(),
             table: table(limits.resources),
             roots,
+            postgres: grant.map(Grant::bindings).unwrap_or_default(),
             limiter: Limiter::new(limits),
             stderr,
         };

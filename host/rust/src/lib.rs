@@ -38,10 +38,10 @@ mod store;
 pub mod types;
 
 pub use artifact::{ArtifactReader, ArtifactWriter};
-pub use config::{FileStoreConfig, StoreConfig};
+pub use config::{FileStoreConfig, PostgresStoreConfig, StoreConfig};
 pub use engine::{Engine, add_to_linker, component_bytes};
 pub use error::{Error, Result};
 pub use instance::Limits;
-pub use postgres::PostgresView;
+pub use postgres::{Bindings, HeldCopy, HeldCursor, HeldTransaction, PostgresView};
 pub use roots::{HeldLock, RootsContext, RootsView};
-pub use store::{RunList, RunPage, Store};
+pub use store::{IndexRebuild, RunList, RunPage, Store};

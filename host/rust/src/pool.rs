@@ -160,7 +160,9 @@ impl Pool {
                 .collect();
             drop(slots);
             let closed = opened.into_iter().flatten().map(Opened::close);
-            closed.fold(Ok(()), Result::and)
+            let closed = closed.fold(Ok(()), Result::and);
+            self.grant.bindings().close();
+            closed
         })
     }
 

@@ -5,8 +5,9 @@ use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::pool::{Pool, Resource};
 use crate::types::{
-    Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, LogChunk,
-    Manifest, ManifestHeader, Metric, RunQuery, RunRecord, StructuredResult, VersionedRun,
+    Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, IndexState,
+    LogChunk, Manifest, ManifestHeader, Metric, RebuildProgress, RebuildReport, RunQuery,
+    RunRecord, StructuredResult, VersionedRun,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -223,6 +224,28 @@ impl Store {
     /// [`Error::InvalidQuery`], [`Error::Io`].
     pub fn list_fields(&self, filter: &str) -> Result<FieldCatalogue> {
         call!(self.call_list_fields(filter))
+    }
+
+    /// Says how the query index is, without changing anything.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn index_state(&self) -> Result<IndexState> {
+        call!(self.call_index_state())
+    }
+
+    /// Begins to bring the query index up to date with the files: reads every file, and changes only what
+    /// differs, for each directory in one transaction. Readers see the rows as they were or as they are.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] on a store of files alone, [`Error::ReadOnly`], [`Error::Database`],
+    /// [`Error::Locked`] while another program does it.
+    pub fn rebuild_index(&self) -> Result<IndexRebuild> {
+        let resource = self.0.pool.open_resource(|instance, store| {
+            let guest = instance.bindings.metalab_store_store();
+            guest.store().call_rebuild_index(&mut instance.store, store)
+        })?;
+        Ok(IndexRebuild { resource })
     }
 
     /// Says whether there is a file for the run's record, readable or not.
@@ -505,6 +528,41 @@ impl Store {
     /// [`Error::InvalidName`].
     pub fn list_experiment_manifests(&self, experiment_id: &str) -> Result<Vec<ManifestHeader>> {
         call!(self.call_list_experiment_manifests(experiment_id))
+    }
+}
+
+/// A rebuild of the query index that is under way. Dropping it leaves what was not finished as it was.
+pub struct IndexRebuild {
+    resource: Resource,
+}
+
+impl IndexRebuild {
+    /// Does the next piece, in bounded time, and says how far it is; none at the end.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Io`]. Directories that were finished before stay finished.
+    pub fn step(&mut self) -> Result<Option<RebuildProgress>> {
+        call_resource!(self.index_rebuild.call_step())
+    }
+
+    /// Returns what was found and done in the directories that are finished.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn report(&self) -> Result<RebuildReport> {
+        self.resource.call(|instance, resource| {
+            let guest = instance.bindings.metalab_store_store().index_rebuild();
+            Ok(Ok(guest.call_report(&mut instance.store, resource)?))
+        })
+    }
+
+    /// Does all of it, and returns the report.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn finish(mut self) -> Result<RebuildReport> {
+        while self.step()?.is_some() {}
+        self.report()
     }
 }
 

@@ -5,7 +5,7 @@ use super::*;
 const PAGE: &str = include_str!("../../../../docs/query-language.md");
 
 /// The rows below a table's head, each cut into its cells, which lose the marks around code.
-fn table(head: &str) -> Vec<Vec<&'static str>> {
+pub(crate) fn table(head: &str) -> Vec<Vec<&'static str>> {
     let rows = PAGE
         .lines()
         .skip_while(|line| *line != head)
@@ -26,7 +26,7 @@ fn table(head: &str) -> Vec<Vec<&'static str>> {
     rows
 }
 
-fn answer(text: &str) -> bool {
+pub(crate) fn answer(text: &str) -> bool {
     match text {
         "true" => true,
         "false" => false,

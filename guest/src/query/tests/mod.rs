@@ -1,9 +1,9 @@
-mod documented;
+pub(crate) mod documented;
 mod evaluation;
 mod naive;
 mod pages;
 mod parsing;
-mod random;
+pub(crate) mod random;
 
 use super::*;
 use crate::json::{self, Object, Value};

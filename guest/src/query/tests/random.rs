@@ -4,7 +4,7 @@ use super::*;
 use crate::json::python::Random;
 
 /// Values in JSON's text, those that are easily confused next to each other.
-const VALUES: [&str; 46] = [
+const VALUES: [&str; 51] = [
     "null",
     "true",
     "false",
@@ -47,13 +47,18 @@ const VALUES: [&str; 46] = [
     "\"\\ud83d\\ude00\"",
     "\"\\ud800\"",
     "\"a\\udc00b\"",
+    "\"\\u0000\"",
+    "\"a\\u0000b\"",
+    "\"\\ue000\"",
+    "1e400",
+    "{\"\\u0001\": 1}",
     "[1, \"a\", null, NaN, [2]]",
     "[]",
     "{}",
     "{\"a\": {\"a\": 1}}",
 ];
 
-const TEXTS: [&str; 12] = [
+const TEXTS: [&str; 15] = [
     "",
     "a",
     "A",
@@ -65,11 +70,15 @@ const TEXTS: [&str; 12] = [
     "é",
     "😀",
     "\u{ffff}",
+    "\u{e000}",
+    "\0",
+    "a\0",
     "a\\\"\n\u{1}\u{85}",
 ];
 
-const PATTERNS: [&str; 14] = [
+const PATTERNS: [&str; 15] = [
     "", "%", "_", "a%", "%b", "%a%", "a_b", "_%_", "b\\%", "a\\_b", "\\a", "é", "%%_", "A%B",
+    "a\0%",
 ];
 
 const NAMES: [&str; 4] = ["a", "b c", "0", ""];
@@ -83,12 +92,12 @@ const TIMES: [&str; 6] = [
     "null",
 ];
 
-pub(super) fn value(random: &mut Random) -> &'static str {
+pub(crate) fn value(random: &mut Random) -> &'static str {
     random.pick(&VALUES)
 }
 
 /// The text of a record in which any field may be missing.
-pub(super) fn record_text(random: &mut Random, run: usize) -> String {
+pub(crate) fn record_text(random: &mut Random, run: usize) -> String {
     let mut fields = vec![format!(r#""run_id": "run{run}""#)];
     let mut field = |name: &str, value: String, random: &mut Random| {
         if random.below(4) > 0 {
@@ -149,7 +158,7 @@ pub(super) fn record_text(random: &mut Random, run: usize) -> String {
     format!("{{{}}}", fields.join(", "))
 }
 
-pub(super) fn open_object(random: &mut Random) -> String {
+pub(crate) fn open_object(random: &mut Random) -> String {
     let mut entries = Vec::new();
     for name in NAMES {
         if random.below(3) > 0 {
@@ -159,7 +168,7 @@ pub(super) fn open_object(random: &mut Random) -> String {
     format!("{{{}}}", entries.join(", "))
 }
 
-pub(super) fn field(random: &mut Random) -> Field {
+pub(crate) fn field(random: &mut Random) -> Field {
     let name = |random: &mut Random| random.pick(&NAMES).to_owned();
     match random.below(20) {
         0 => Field::RunId,
@@ -290,7 +299,7 @@ fn term(random: &mut Random) -> Expr {
 }
 
 /// A tree that the parser could make.
-pub(super) fn expr(random: &mut Random, depth: usize) -> Expr {
+pub(crate) fn expr(random: &mut Random, depth: usize) -> Expr {
     let children = |random: &mut Random| {
         let count = 2 + random.below(3);
         (0..count).map(|_| expr(random, depth - 1)).collect()
@@ -303,7 +312,7 @@ pub(super) fn expr(random: &mut Random, depth: usize) -> Expr {
     }
 }
 
-pub(super) fn sort(random: &mut Random) -> Sort {
+pub(crate) fn sort(random: &mut Random) -> Sort {
     let mut keys = Vec::new();
     for _ in 0..random.below(4) {
         let direction = random.pick(&[Direction::Ascending, Direction::Descending]);

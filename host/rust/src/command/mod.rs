@@ -6,7 +6,9 @@ mod delete;
 mod experiments;
 mod fields;
 mod logs;
+mod progress;
 mod put;
+mod rebuild_index;
 mod runs;
 mod show;
 mod table;
@@ -79,6 +81,11 @@ enum Command {
     Artifacts(artifacts::Artifacts),
     /// Print an artifact of a run, or else a result of that name
     Cat(cat::Cat),
+    /// Bring the query index of a PostgreSQL store up to date with its files
+    ///
+    /// Reads every file and changes only what differs, in one transaction for each experiment. The store goes
+    /// on working meanwhile. Needed only where other programs changed the files or the tables.
+    RebuildIndex,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -225,6 +232,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::Logs(options) => options.run(&mut context)?,
         Command::Artifacts(options) => options.run(&mut context)?,
         Command::Cat(options) => options.run(&mut context)?,
+        Command::RebuildIndex => rebuild_index::run(&mut context)?,
         Command::Completions { .. } => {}
     }
     context.out.flush()?;

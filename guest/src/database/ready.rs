@@ -1,0 +1,227 @@
+//! Where the database is believed.
+//!
+//! A directory's rows are what its files say if the database was compared with the files, or if nobody wrote
+//! since the last writer that kept both in step closed the store; if no run is noted as not told; and if
+//! the database still is the one that was compared: it and the directory keep the same mark.
+//!
+//! A store that may write brings the database up to date where it cannot be believed. One that only reads
+//! lets the files answer.
+
+use super::Sql;
+use super::pending::notes;
+use super::state::{self, State};
+use super::sync::Sync;
+use crate::error::Result;
+use crate::layout::{self, StorePath, Top};
+use crate::model::{Access, Durability};
+use crate::scope::Scope;
+use crate::sql::directories::{self, Directory};
+use std::rc::Rc;
+
+/// How often a directory is compared that is never found at rest, before the files answer.
+const ATTEMPTS: usize = 2;
+
+impl Sql {
+    /// Returns the ids of some directories if the database says what their files say, else none.
+    pub(crate) fn believed(
+        self: &Rc<Self>,
+        scopes: &[Rc<Scope>],
+        access: Access,
+    ) -> Result<Option<Vec<String>>> {
+        let may_write = access == Access::ReadWrite;
+        let Ok(database) = self.id(may_write) else {
+            return Ok(None);
+        };
+        for _ in 0..ATTEMPTS {
+            let mut states = Vec::with_capacity(scopes.len());
+            for scope in scopes {
+                match self.agreeing_state(scope, &database, may_write)? {
+                    Some(state) => states.push(state),
+                    None => return Ok(None),
+                }
+            }
+            let ids: Vec<&str> = states.iter().map(|state| state.scope.as_str()).collect();
+            let known = self.ask(|database| directories::known(database, &self.schema, &ids));
+            let Ok(known) = known else {
+                return Ok(None);
+            };
+            let mut all = true;
+            for (scope, state) in scopes.iter().zip(&states) {
+                let same =
+                    |known: &Directory| known.scope == state.scope && known.mark == state.mark;
+                if !known.iter().any(same) {
+                    // Another database, or this one as it was some time ago.
+                    self.doubt(&place_in_grant(scope));
+                    if may_write {
+                        scope.disown_database();
+                    }
+                    all = false;
+                }
+            }
+            if all {
+                return Ok(Some(states.into_iter().map(|state| state.scope).collect()));
+            }
+            if !may_write {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the state of a directory whose files the database is found to agree with, after it was brought
+    /// up to date if need be.
+    fn agreeing_state(
+        self: &Rc<Self>,
+        scope: &Rc<Scope>,
+        database: &str,
+        may_write: bool,
+    ) -> Result<Option<State>> {
+        let place = place_in_grant(scope);
+        if !notes(scope)?.is_empty() {
+            // The runs of a directory below cannot be locked: there the comparison finds what is noted.
+            let replayed = may_write && scope.tree.is_whole() && scope.replay_pending()?;
+            if !replayed {
+                self.doubt(&place);
+                if !may_write {
+                    return Ok(None);
+                }
+            }
+        }
+        if let Some((content, state)) = State::read(&scope.tree)
+            && state.database == database
+            && !state.mark.is_empty()
+            && notes(scope)?.is_empty()
+        {
+            if self.agrees(&place, &content) {
+                return Ok(Some(state));
+            }
+            if state.stands(scope)? {
+                self.agree(&place, content);
+                return Ok(Some(state));
+            }
+        }
+        if !may_write {
+            return Ok(None);
+        }
+        let Ok(Some(mut sync)) = Sync::begin(scope, self, false) else {
+            return Ok(None);
+        };
+        while let Ok(more) = sync.step() {
+            if !more {
+                return Ok(State::read(&scope.tree)
+                    .filter(|(content, _)| self.agrees(&place, content))
+                    .map(|(_, state)| state));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Returns the path of a scope's directory in the granted one.
+pub(crate) fn place_in_grant(scope: &Scope) -> String {
+    scope.tree.path(&layout::directory(Top::Root))
+}
+
+impl Scope {
+    /// Notes, when the store is opened, whether the database is in step with the directory: after the first
+    /// write that cannot be told any more.
+    pub(crate) fn meet_database(&self) -> Result<()> {
+        if let Some(sql) = &self.sql
+            && let Some((content, state)) = State::read(&self.tree)
+            && state.stands(self)?
+        {
+            sql.agree(&place_in_grant(self), content);
+        }
+        Ok(())
+    }
+
+    /// Notes that a writer is at work that keeps the database in step.
+    pub(crate) fn join_database(&self, sql: &Sql) -> Result<()> {
+        let place = place_in_grant(self);
+        if let Some((content, mut state)) = State::read(&self.tree)
+            && sql.agrees(&place, &content)
+            && !state.live
+        {
+            state.live = true;
+            state.stamps = None;
+            sql.agree(&place, state.write(self)?);
+        }
+        Ok(())
+    }
+
+    /// Says, when the last writer closes the store, what the database and the directory agree on, so that the
+    /// next one who opens it need not compare them.
+    pub(crate) fn part_from_database(&self) -> Result<()> {
+        let Some(sql) = &self.sql else {
+            return Ok(());
+        };
+        // Without the journal nobody knows who else writes.
+        if self.options.access == Access::ReadOnly
+            || self.options.durability != Durability::Full
+            || !sql.told.get()
+            || sql.is_paused()
+        {
+            return Ok(());
+        }
+        let place = place_in_grant(self);
+        let Some((content, mut state)) = State::read(&self.tree) else {
+            return Ok(());
+        };
+        // Another writer may have changed a file and not told the database yet.
+        if state::has_writers(&self.tree)?
+            || !sql.agrees(&place, &content)
+            || !notes(self)?.is_empty()
+        {
+            return Ok(());
+        }
+        let Some(stamps) = state::settled_stamps(self)? else {
+            return Ok(());
+        };
+        state.stamps = Some(stamps);
+        state.live = false;
+        state.mark = sql.new_id();
+        if sql.mark(&state).is_err() {
+            // The marks differ now, or the old one stays in both: either way nothing wrong is believed.
+            return Ok(());
+        }
+        state.write(self)?;
+        Ok(())
+    }
+}
+
+impl Sql {
+    /// Makes the database keep a directory's mark.
+    pub(crate) fn mark(&self, state: &State) -> crate::ports::DatabaseResult<()> {
+        let statement = self.marking(state);
+        self.ask(|database| database.execute(&statement)).map(drop)
+    }
+
+    /// Makes the statement for it.
+    pub(crate) fn marking(&self, state: &State) -> crate::ports::Statement {
+        let directory = Directory {
+            scope: state.scope.clone(),
+            mark: state.mark.clone(),
+        };
+        let inode = state.place.inode.to_string();
+        directories::name(
+            &self.schema,
+            &directory,
+            &state.place.machine,
+            &inode,
+            &state.place.directory,
+        )
+    }
+}
+
+/// Takes the notes of a directory out of the way: what they are about is found by a comparison that begins
+/// now. Returns the names that they have until then.
+pub(crate) fn set_aside(scope: &Scope) -> Result<Vec<StorePath>> {
+    let mut aside = Vec::new();
+    for note in notes(scope)? {
+        let mine = layout::pending_note(scope.ports.random.next());
+        if scope.tree.rename(&note, &mine).is_ok() {
+            aside.push(mine);
+        }
+    }
+    Ok(aside)
+}

@@ -1,0 +1,328 @@
+//! Telling the database what the files say of a run.
+//!
+//! The run's lock is held meanwhile, so that of two writers the one that wrote the files last tells the
+//! database last. What is told is read from the files, not passed along: so a note that is replayed, a
+//! derived put and a record put are all the same, and none can tell half of it.
+
+use super::Sql;
+use super::state::{Place, State};
+use crate::codec;
+use crate::error::Result;
+use crate::layout;
+use crate::names::{ExperimentId, RunId};
+use crate::ports::{DatabaseResult, SqlValue, Stat, Statement};
+use crate::scope::{Scope, revision};
+use crate::sql::Schema;
+use crate::sql::directories::{self, Directory, statement, texts};
+use crate::sql::projection::{self, Projected};
+use crate::sql::runs::{self, Fragment, Row};
+
+/// The most runs that are told in one statement.
+pub(crate) const GROUP: usize = runs::MAX_ROWS;
+
+/// What the files say of a run.
+pub(crate) enum Seen {
+    /// It has a record.
+    Run(Box<Told>),
+    /// It has a file in the place of its record that is none, known by this stamp.
+    Unreadable(RunId, String),
+    /// It has no record.
+    Gone(RunId),
+}
+
+/// A run as the database is told of it.
+pub(crate) struct Told {
+    pub(crate) row: Row,
+    /// What the reference's tables hold of it, if they are written.
+    pub(crate) projected: Option<Projected>,
+}
+
+/// Returns what tells one content of a run's two files from another, without reading them.
+pub(crate) fn stamp(record: &Stat, derived: Option<&Stat>) -> String {
+    let one = |stat: &Stat| format!("{}.{}.{}", stat.size, stat.modified, stat.changed);
+    match derived {
+        None => one(record),
+        Some(derived) => format!("{} {}", one(record), one(derived)),
+    }
+}
+
+impl Scope {
+    /// Reads what the files say of a run.
+    pub(crate) fn see(&self, projection: bool, id: &str, run: &RunId) -> Result<Seen> {
+        let Some(record_stat) = self.tree.stat(&layout::run_record(run))? else {
+            return Ok(Seen::Gone(run.clone()));
+        };
+        let derived_stat = self.tree.stat(&layout::derived(run))?;
+        let stamp = stamp(&record_stat, derived_stat.as_ref());
+        let content = match self.record_content(run) {
+            Ok(Some(content)) => content,
+            Ok(None) => return Ok(Seen::Gone(run.clone())),
+            Err(_) => return Ok(Seen::Unreadable(run.clone(), stamp)),
+        };
+        // Derived metrics that cannot be read are looked at again by the queries that need them.
+        let derived = match derived_stat {
+            None => None,
+            Some(_) => match self.derived_content(run) {
+                Ok(derived) => derived.map(|derived| {
+                    String::from_utf8(derived).unwrap_or_else(|error| {
+                        String::from_utf8_lossy(error.as_bytes()).into_owned()
+                    })
+                }),
+                Err(_) => Some(String::new()),
+            },
+        };
+        let revision = revision(&content);
+        let Ok(record) = String::from_utf8(content) else {
+            return Ok(Seen::Unreadable(run.clone(), stamp));
+        };
+        let row = Row::new(
+            id,
+            run.as_str(),
+            &revision,
+            &record,
+            derived.as_deref(),
+            &stamp,
+        );
+        let Ok(row) = row else {
+            return Ok(Seen::Unreadable(run.clone(), stamp));
+        };
+        let projected = projection.then(|| project(run, &row)).flatten();
+        Ok(Seen::Run(Box::new(Told { row, projected })))
+    }
+}
+
+fn project(run: &RunId, row: &Row) -> Option<Projected> {
+    let record = codec::parse_object("", row.record.as_bytes()).ok()?;
+    let derived = row.derived.as_deref();
+    let derived = derived.and_then(|text| codec::parse_object("", text.as_bytes()).ok());
+    Some(Projected::new(run.as_str(), &record, derived.as_ref()))
+}
+
+/// Makes the statements that tell the database what was seen of some runs of one directory: one for those
+/// that have a record, one for the others.
+fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec<Statement> {
+    let mut told = Vec::new();
+    let (mut unreadable, mut gone) = (Vec::new(), Vec::new());
+    for seen in seen {
+        match seen {
+            Seen::Run(run) => told.push(&**run),
+            Seen::Unreadable(run, stamp) => unreadable.push((run.as_str(), stamp.as_str())),
+            Seen::Gone(run) => gone.push(run.as_str()),
+        }
+    }
+    let mut statements = Vec::new();
+    if !told.is_empty() {
+        statements.push(tell(schema, id, &told));
+    }
+    if !unreadable.is_empty() || !gone.is_empty() {
+        statements.push(withdraw(schema, projection, id, &unreadable, &gone));
+    }
+    statements
+}
+
+/// Makes the statement that writes some runs, in our own table and in the reference's.
+fn tell(schema: &Schema, id: &str, told: &[&Told]) -> Statement {
+    let rows: Vec<Row> = told.iter().map(|told| told.row.clone()).collect();
+    let Fragment {
+        sql: own,
+        mut parameters,
+    } = runs::upsert_from(schema, &rows, 1);
+    let next = parameters.len() + 1;
+    parameters.push(SqlValue::Text(id.to_owned()));
+    parameters.push(texts(told.iter().map(|told| told.row.run_id.as_str())));
+    let readable = format!(
+        "DELETE FROM {} WHERE scope = ${next}::text AND run_id = ANY(${}::text[])",
+        schema.name("metalab_store_unreadable"),
+        next + 1
+    );
+    let mut parts = format!("WITH own AS ({own}), readable AS ({readable})");
+    let projected: Vec<(&Projected, &str)> = told
+        .iter()
+        .filter_map(|told| Some((told.projected.as_ref()?, told.row.record.as_str())))
+        .collect();
+    if !projected.is_empty() {
+        let [runs, derived] = projection::write(schema, "given");
+        let given = projection::from_arrays(next + 2);
+        parts.push_str(&format!(
+            ", given AS ({given}), projected AS ({runs}), projected_derived AS ({derived})"
+        ));
+        parameters.extend(projection::arrays(projected.into_iter()));
+    }
+    statement(format!("{parts} SELECT 1"), parameters)
+}
+
+/// Makes the statement that takes runs back: those that are gone, and those whose record cannot be read.
+fn withdraw(
+    schema: &Schema,
+    projection: bool,
+    id: &str,
+    unreadable: &[(&str, &str)],
+    gone: &[&str],
+) -> Statement {
+    let own = schema.name(runs::TABLE);
+    let table = schema.name("metalab_store_unreadable");
+    let all = unreadable
+        .iter()
+        .map(|(run, _)| *run)
+        .chain(gone.iter().copied());
+    let parameters = vec![
+        SqlValue::Text(id.to_owned()),
+        texts(all),
+        texts(gone.iter().copied()),
+        texts(unreadable.iter().map(|(run, _)| *run)),
+        texts(unreadable.iter().map(|(_, stamp)| *stamp)),
+    ];
+    let mut sql = format!(
+        "WITH gone AS (DELETE FROM {own} WHERE scope = $1::text AND run_id = ANY($2::text[]) RETURNING run_id, experiment_id), \
+         forgotten AS (DELETE FROM {table} WHERE scope = $1::text AND run_id = ANY($3::text[])), \
+         noted AS (INSERT INTO {table} AS kept (scope, run_id, stamp) \
+         SELECT $1::text, run_id, stamp FROM unnest($4::text[], $5::text[]) AS new (run_id, stamp) \
+         ON CONFLICT (scope, run_id) DO UPDATE SET stamp = EXCLUDED.stamp)"
+    );
+    if projection {
+        let [runs, derived] = projection::delete(schema, "gone");
+        sql.push_str(&format!(
+            ", projected AS ({runs}), projected_derived AS ({derived})"
+        ));
+    }
+    sql.push_str(" SELECT 1");
+    statement(sql, parameters)
+}
+
+impl Sql {
+    /// Tells the database what was seen of some runs of a directory.
+    fn tell(&self, id: &str, seen: &[Seen]) -> DatabaseResult<()> {
+        let statements = statements(&self.schema, self.options.projection, id, seen);
+        match statements.as_slice() {
+            [] => Ok(()),
+            [one] => self.ask(|database| database.execute(one)).map(drop),
+            several => self.ask(|database| database.batch(several)).map(drop),
+        }
+    }
+}
+
+impl Scope {
+    /// Tells the database what the files say of some runs whose locks are held, or notes that it was not told.
+    ///
+    /// The files were changed, and the change is durable: whatever happens here, the call has succeeded.
+    pub(crate) fn reflect(&self, runs: &[&RunId], locked: bool) {
+        let Some(sql) = &self.sql else {
+            // A store of files does not tell the database: what the database says is not believed until it
+            // was compared with the files.
+            if !self.disowned.replace(true) {
+                self.disown_database();
+            }
+            return;
+        };
+        if !locked {
+            // Two writers of one run may tell the database in another order than they wrote the files.
+            self.disown_database();
+            return;
+        }
+        let told = self.directory_id(sql).and_then(|id| {
+            for group in runs.chunks(GROUP) {
+                let seen: Result<Vec<Seen>> = group
+                    .iter()
+                    .map(|run| self.see(sql.options.projection, &id, run))
+                    .collect();
+                sql.tell(&id, &seen?)?;
+            }
+            if !sql.told.replace(true) {
+                self.join_database(sql)?;
+            }
+            Ok(())
+        });
+        if told.is_err() {
+            self.note_pending(sql, runs.iter().copied());
+        }
+    }
+
+    /// Writes a manifest to the reference's tables. The store itself never asks the database for manifests: one
+    /// that is not told is written by the next rebuild.
+    pub(crate) fn reflect_manifest(&self, experiment: &ExperimentId, stamp: &str, text: &str) {
+        let Some(sql) = self.sql.as_ref().filter(|sql| sql.options.projection) else {
+            return;
+        };
+        let now = i64::try_from(self.ports.clock.now() / 1_000).unwrap_or(i64::MAX);
+        if sql.id(true).is_ok()
+            && let Ok(body) = codec::parse_object("", text.as_bytes())
+        {
+            let manifest =
+                projection::manifest(&sql.schema, experiment.as_str(), stamp, &body, now);
+            // Whether it failed shows in the state of the index.
+            drop(sql.ask(|database| database.execute(&manifest)));
+        }
+    }
+
+    /// Locks some runs and tells the database what their files say. False: it was not told.
+    pub(crate) fn reflect_unlocked(&self, runs: &[RunId]) -> Result<bool> {
+        let Some(sql) = &self.sql else {
+            return Ok(false);
+        };
+        let Ok(id) = self.directory_id(sql) else {
+            return Ok(false);
+        };
+        let mut held = Vec::with_capacity(runs.len());
+        for run in runs {
+            held.push(self.lock_run(run)?);
+        }
+        if held.iter().any(|held| held.lock.is_none()) {
+            self.disown_database();
+            return Ok(false);
+        }
+        let seen: Result<Vec<Seen>> = runs
+            .iter()
+            .map(|run| self.see(sql.options.projection, &id, run))
+            .collect();
+        Ok(sql.tell(&id, &seen?).is_ok())
+    }
+
+    /// Returns the id under which the database knows this directory. One that it does not know gets one, and
+    /// is not believed to be known: what it holds has to be compared first.
+    pub(crate) fn directory_id(&self, sql: &Sql) -> Result<String> {
+        let database = sql.id(true)?;
+        let here = Place::of(self);
+        let state = State::read(&self.tree).map(|(_, state)| state);
+        if let Some(state) = &state
+            && state.database == database
+            && state.place.can_be(&here)
+        {
+            return Ok(state.scope.clone());
+        }
+        let inode = here.inode.to_string();
+        let found = sql.ask(|database| {
+            directories::find(
+                database,
+                &sql.schema,
+                &here.machine,
+                &inode,
+                &here.directory,
+            )
+        })?;
+        let directory = Directory {
+            scope: found.unwrap_or_else(|| sql.new_id()),
+            mark: String::new(),
+        };
+        let name = directories::name(
+            &sql.schema,
+            &directory,
+            &here.machine,
+            &inode,
+            &here.directory,
+        );
+        sql.ask(|database| database.execute(&name))?;
+        let state = State {
+            database,
+            scope: directory.scope.clone(),
+            mark: String::new(),
+            place: here,
+            stamps: None,
+            live: false,
+        };
+        sql.doubt(&self.tree.path(&layout::directory(layout::Top::Root)));
+        self.tree
+            .ensure_directory(&layout::directory(layout::Top::Index))?;
+        state.write(self)?;
+        Ok(directory.scope)
+    }
+}

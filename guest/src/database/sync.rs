@@ -1,0 +1,729 @@
+//! Bringing the database up to date with the files of one directory: a comparison, then one transaction that
+//! changes only what differs.
+//!
+//! No lock is held meanwhile, so that writers go on. Each change names the stamp that the row had when it was
+//! compared, and does nothing where it has another one by now: then a writer has told the database something
+//! newer. Readers see the rows as they were or as they are, never none.
+//!
+//! It is done in steps of a bounded size, so that whoever runs it can show how far it is, and stop.
+
+use super::Sql;
+use super::ready::{place_in_grant, set_aside};
+use super::reflect::{Seen, Told, stamp};
+use super::state::{self, Place, Stamps, State};
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::layout::{self, StorePath, Top};
+use crate::model::Damage;
+use crate::names::RunId;
+use crate::ports::{
+    Cursor, DatabaseResult, Isolation, Lock, LockError, LockMode, LockTarget, RowSet, SqlValue,
+    Transaction,
+};
+use crate::run_list::damage;
+use crate::scope::{Scope, hex, revision};
+use crate::sql::directories::{is_true, run, statement, text, texts};
+use crate::sql::projection;
+use crate::sql::runs;
+use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// How many names one step compares.
+const COMPARED: usize = 4096;
+
+/// How many runs one step sends.
+const SENT: usize = 1024;
+
+/// How many rows a page of the database's answer has, and how many bytes.
+const PAGE_ROWS: u32 = 8192;
+const PAGE_BYTES: u32 = 4 * 1024 * 1024;
+
+/// How many bytes of lines are sent at once.
+const CHUNK: usize = 256 * 1024;
+
+/// From so many new runs on, an empty table is filled without its indexes.
+const MANY: u64 = 2000;
+
+/// How many rows are deleted by one statement.
+const DELETED: usize = 10_000;
+
+/// How many manifests are sent at once.
+const MANIFESTS: usize = 32;
+
+/// The name of the lock that lets one store compare at a time.
+const LOCK: &str = "database";
+
+/// The table that new rows are sent to.
+const LOAD: &str = "metalab_store_load";
+
+/// What was found and done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncReport {
+    /// Runs with a record.
+    pub runs: u64,
+    /// Runs that the database did not know.
+    pub added: u64,
+    /// Runs of which it knew something else.
+    pub changed: u64,
+    /// Runs that it knew and that are gone.
+    pub removed: u64,
+    /// Manifests that were written to the reference's tables.
+    pub manifests: u64,
+    /// Files that are no records, and are not in the index.
+    pub damaged: Vec<Damage>,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncProgress {
+    /// What is being done.
+    pub phase: &'static str,
+    /// How much of it.
+    pub done: u64,
+    /// Out of how much.
+    pub total: u64,
+}
+
+/// A comparison that is under way. Dropping it changes nothing.
+pub(crate) struct Sync {
+    scope: Rc<Scope>,
+    sql: Rc<Sql>,
+    state: State,
+    /// Whether the files are read, or known by their stamps.
+    full: bool,
+    stage: Stage,
+    /// When the directories had changed before they were listed.
+    stamps: Stamps,
+    /// The notes that this comparison settles.
+    notes: Vec<StorePath>,
+    report: SyncReport,
+    /// Another store does not compare at the same time; held to the end.
+    _lock: Option<Box<dyn Lock>>,
+}
+
+enum Stage {
+    Compare(Box<Compare>),
+    Load(Box<Load>),
+    Manifests(Vec<(crate::names::ExperimentId, String, StorePath)>, usize),
+    Done,
+}
+
+/// What differs.
+#[derive(Default)]
+struct Difference {
+    /// Runs to be sent, with the stamp of the row that they replace.
+    send: Vec<(RunId, Option<String>)>,
+    /// Runs that are gone, with the stamp of their row.
+    gone: Vec<(String, String)>,
+    /// Runs that are no longer among the unreadable ones.
+    readable: Vec<String>,
+}
+
+struct Compare {
+    names: Vec<RunId>,
+    at: usize,
+    page: VecDeque<Known>,
+    ended: bool,
+    difference: Difference,
+    // The cursor goes before its transaction.
+    cursor: Box<dyn Cursor>,
+    _transaction: Box<dyn Transaction>,
+}
+
+/// What the database knows of a run.
+struct Known {
+    run: String,
+    stamp: String,
+    /// Whether it is in the table of runs, not in that of unreadable ones.
+    row: bool,
+    record: Option<String>,
+    derived: Option<String>,
+}
+
+struct Load {
+    difference: Difference,
+    at: usize,
+    unreadable: Vec<(String, String)>,
+    transaction: Box<dyn Transaction>,
+}
+
+impl Sync {
+    /// Begins a comparison; none if another store is at it.
+    pub(crate) fn begin(scope: &Rc<Scope>, sql: &Rc<Sql>, full: bool) -> Result<Option<Self>> {
+        let lock = match scope.tree.is_whole() {
+            false => None,
+            true => {
+                scope
+                    .tree
+                    .ensure_directory(&layout::directory(Top::Index))?;
+                let target = LockTarget::Segment(LOCK);
+                match scope.ports.roots.acquire(target, LockMode::Exclusive, 0) {
+                    Ok(lock) => Some(lock),
+                    Err(LockError::TimedOut) => return Ok(None),
+                    // Two comparisons at a time do no harm; they are only work done twice.
+                    Err(_) => None,
+                }
+            }
+        };
+        let id = scope.directory_id(sql)?;
+        let state = State {
+            database: sql.id(true)?,
+            scope: id.clone(),
+            mark: sql.new_id(),
+            place: Place::of(scope),
+            stamps: None,
+            live: true,
+        };
+        let notes = set_aside(scope)?;
+        let stamps = state::stamps(&scope.tree)?;
+        let mut names = scope.recorded_runs()?;
+        names.sort_unstable();
+        let compare = Compare::begin(sql, &id, full, names);
+        let compare = sql.heard(compare)?;
+        Ok(Some(Self {
+            scope: Rc::clone(scope),
+            sql: Rc::clone(sql),
+            state,
+            full,
+            stage: Stage::Compare(Box::new(compare)),
+            stamps,
+            notes,
+            report: SyncReport::default(),
+            _lock: lock,
+        }))
+    }
+
+    /// Says how far it is.
+    pub(crate) fn progress(&self) -> SyncProgress {
+        let (phase, done, total) = match &self.stage {
+            Stage::Compare(compare) => ("compare", compare.at, compare.names.len()),
+            Stage::Load(load) => ("send", load.at, load.difference.send.len()),
+            Stage::Manifests(manifests, at) => ("manifests", *at, manifests.len()),
+            Stage::Done => ("done", 1, 1),
+        };
+        SyncProgress {
+            phase,
+            done: done as u64,
+            total: total as u64,
+        }
+    }
+
+    /// Returns what was found and done so far.
+    pub(crate) fn report(&self) -> &SyncReport {
+        &self.report
+    }
+
+    /// Does the next piece of it, and says whether there is more.
+    pub(crate) fn step(&mut self) -> Result<bool> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        self.stage = match stage {
+            Stage::Compare(mut compare) => match self.compare(&mut compare)? {
+                false => Stage::Compare(compare),
+                true => {
+                    let difference = std::mem::take(&mut compare.difference);
+                    drop(compare);
+                    self.after_comparison(difference)?
+                }
+            },
+            Stage::Load(mut load) => match self.send(&mut load)? {
+                false => Stage::Load(load),
+                true => {
+                    let applied = self.apply(*load);
+                    self.sql.heard(applied)?;
+                    self.settled()?
+                }
+            },
+            Stage::Manifests(manifests, at) => self.send_manifests(manifests, at)?,
+            Stage::Done => return Ok(false),
+        };
+        Ok(!matches!(self.stage, Stage::Done))
+    }
+
+    fn compare(&mut self, compare: &mut Compare) -> Result<bool> {
+        let end = (compare.at + COMPARED).min(compare.names.len());
+        while compare.at < end {
+            let run = compare.names[compare.at].clone();
+            compare.at += 1;
+            // What comes before it in the database is in no file any more.
+            let known = loop {
+                let next = self.sql.heard(compare.peek())?;
+                match next {
+                    Some(next) if next.run.as_str() < run.as_str() => {
+                        let known = compare.page.pop_front();
+                        compare
+                            .difference
+                            .gone
+                            .extend(known.map(|known| (known.run, known.stamp)));
+                    }
+                    Some(next) if next.run == run.as_str() => break compare.page.pop_front(),
+                    _ => break None,
+                }
+            };
+            self.judge(&run, known, &mut compare.difference)?;
+        }
+        if compare.at < compare.names.len() {
+            return Ok(false);
+        }
+        // The rest of what the database knows.
+        for _ in 0..COMPARED {
+            if self.sql.heard(compare.peek())?.is_none() {
+                return Ok(true);
+            }
+            let known = compare.page.pop_front();
+            compare
+                .difference
+                .gone
+                .extend(known.map(|known| (known.run, known.stamp)));
+        }
+        Ok(false)
+    }
+
+    /// Compares a run with what the database knows of it.
+    fn judge(
+        &mut self,
+        run: &RunId,
+        known: Option<Known>,
+        difference: &mut Difference,
+    ) -> Result<()> {
+        let tree = &self.scope.tree;
+        let Some(record) = tree.stat(&layout::run_record(run))? else {
+            // It went since the directory was listed.
+            if let Some(known) = known {
+                difference.gone.push((known.run, known.stamp));
+            }
+            return Ok(());
+        };
+        let derived = tree.stat(&layout::derived(run))?;
+        let stamp = stamp(&record, derived.as_ref());
+        let Some(known) = known else {
+            difference.send.push((run.clone(), None));
+            return Ok(());
+        };
+        if !known.row {
+            // What could not be read is looked at again, whatever its stamp.
+            difference.readable.push(known.run);
+            difference.send.push((run.clone(), None));
+            return Ok(());
+        }
+        if known.stamp == stamp && (!self.full || self.says_the_same(run, &known)?) {
+            self.report.runs += 1;
+            return Ok(());
+        }
+        difference.send.push((run.clone(), Some(known.stamp)));
+        Ok(())
+    }
+
+    /// Says whether the texts that the database holds are those of the files.
+    fn says_the_same(&self, run: &RunId, known: &Known) -> Result<bool> {
+        let record = match self.scope.record_content(run) {
+            Ok(record) => record,
+            Err(Error::Corrupt { .. } | Error::TooLarge(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if record.as_deref().map(revision) != known.record {
+            return Ok(false);
+        }
+        let derived = match self.scope.derived_content(run) {
+            Ok(derived) => derived,
+            Err(_) => return Ok(false),
+        };
+        let derived = derived.map(|derived| hex(&Sha256::digest(&derived)[..8]));
+        Ok(derived == known.derived)
+    }
+
+    fn after_comparison(&mut self, difference: Difference) -> Result<Stage> {
+        if difference.send.is_empty()
+            && difference.gone.is_empty()
+            && difference.readable.is_empty()
+        {
+            self.sql.mark(&self.state)?;
+            return self.settled();
+        }
+        let load = self.begin_load(difference);
+        Ok(Stage::Load(Box::new(self.sql.heard(load)?)))
+    }
+
+    fn begin_load(&self, difference: Difference) -> DatabaseResult<Load> {
+        let transaction = self
+            .sql
+            .database()?
+            .begin(Isolation::ReadCommitted, false)?;
+        let columns: Vec<String> = projection::COLUMNS
+            .iter()
+            .map(|column| format!("p_{column} text"))
+            .collect();
+        run(
+            &*transaction,
+            &format!(
+                "CREATE TEMPORARY TABLE {LOAD} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP",
+                self.sql.schema.name(runs::TABLE)
+            ),
+        )?;
+        run(
+            &*transaction,
+            &format!(
+                "ALTER TABLE {LOAD} ADD COLUMN expected text, ADD COLUMN {}",
+                columns.join(", ADD COLUMN ")
+            ),
+        )?;
+        Ok(Load {
+            difference,
+            at: 0,
+            unreadable: Vec::new(),
+            transaction,
+        })
+    }
+
+    /// Sends the next runs, and says whether that were all.
+    fn send(&mut self, load: &mut Load) -> Result<bool> {
+        let end = (load.at + SENT).min(load.difference.send.len());
+        let columns: Vec<String> = projection::COLUMNS
+            .iter()
+            .map(|column| format!("p_{column}"))
+            .collect();
+        let copy = format!(
+            "COPY {LOAD} ({}, expected, {}) FROM STDIN",
+            runs::COLUMNS.join(", "),
+            columns.join(", ")
+        );
+        let copy = load.transaction.copy_in(&copy);
+        let copy = self.sql.heard(copy)?;
+        let mut lines = String::new();
+        while load.at < end {
+            let (run, expected) = &load.difference.send[load.at];
+            load.at += 1;
+            let seen = self
+                .scope
+                .see(self.sql.options.projection, &self.state.scope, run)?;
+            match seen {
+                Seen::Run(told) => {
+                    self.report.runs += 1;
+                    match expected {
+                        Some(_) => self.report.changed += 1,
+                        None => self.report.added += 1,
+                    }
+                    line(&told, expected.as_deref(), &mut lines);
+                }
+                Seen::Unreadable(run, stamp) => {
+                    let why = self.scope.record_content(&run).and_then(|content| {
+                        content.map_or(Ok(()), |content| {
+                            self.scope.load_record(&run, &content).map(drop)
+                        })
+                    });
+                    if let Err(error) = why {
+                        self.report.damaged.push(damage(error)?);
+                    }
+                    if let Some(expected) = expected {
+                        let gone = (run.as_str().to_owned(), expected.clone());
+                        load.difference.gone.push(gone);
+                    }
+                    load.unreadable.push((run.as_str().to_owned(), stamp));
+                }
+                Seen::Gone(run) => {
+                    if let Some(expected) = expected {
+                        let gone = (run.as_str().to_owned(), expected.clone());
+                        load.difference.gone.push(gone);
+                    }
+                }
+            }
+            if lines.len() >= CHUNK {
+                send_lines(&*copy, &mut lines).or_else(|failure| self.sql.heard(Err(failure)))?;
+            }
+        }
+        send_lines(&*copy, &mut lines).or_else(|failure| self.sql.heard(Err(failure)))?;
+        self.sql.heard(copy.finish())?;
+        Ok(load.at == load.difference.send.len())
+    }
+
+    /// Changes what differs, in the transaction that the rows were sent in.
+    fn apply(&mut self, load: Load) -> DatabaseResult<()> {
+        let schema = &self.sql.schema;
+        let own = schema.name(runs::TABLE);
+        let transaction = &*load.transaction;
+        let id = SqlValue::Text(self.state.scope.clone());
+        let projects = self.sql.options.projection;
+        let fill = self.report.added >= MANY && is_empty(transaction, &own)?;
+        let fill_projection = projects && fill && is_empty(transaction, &schema.name("runs"))?;
+        if fill {
+            run(
+                transaction,
+                &format!("LOCK TABLE {own} IN ACCESS EXCLUSIVE MODE"),
+            )?;
+        }
+        // Somebody may have been faster than the lock.
+        let fill = fill && is_empty(transaction, &own)?;
+        if fill {
+            for sql in runs::drop_indexes(schema) {
+                run(transaction, &sql)?;
+            }
+        }
+        if fill_projection {
+            for sql in projection::drop_indexes(schema) {
+                run(transaction, &sql)?;
+            }
+        }
+        let columns = runs::COLUMNS.join(", ");
+        let changed: Vec<String> = runs::COLUMNS
+            .iter()
+            .skip(2)
+            .map(|column| format!("{column} = new.{column}"))
+            .collect();
+        if self.report.changed > 0 {
+            run(
+                transaction,
+                &format!(
+                    "UPDATE {own} AS old SET {} FROM {LOAD} AS new WHERE old.scope = new.scope AND old.run_id = new.run_id \
+                     AND old.stamp = new.expected",
+                    changed.join(", ")
+                ),
+            )?;
+        }
+        let conflict = match fill {
+            // Without its indexes there is nothing that could conflict, and nobody else who writes.
+            true => "",
+            false => "ON CONFLICT (scope, run_id) DO NOTHING",
+        };
+        run(
+            transaction,
+            &format!(
+                "INSERT INTO {own} ({columns}) SELECT {columns} FROM {LOAD} WHERE expected IS NULL ORDER BY run_id {conflict}"
+            ),
+        )?;
+        self.report.removed += self.delete(transaction, &load.difference.gone)?;
+        let unreadable = schema.name("metalab_store_unreadable");
+        if !load.difference.readable.is_empty() {
+            let sql =
+                format!("DELETE FROM {unreadable} WHERE scope = $1 AND run_id = ANY($2::text[])");
+            let readable = texts(load.difference.readable.iter().map(String::as_str));
+            transaction.execute(&statement(sql, vec![id.clone(), readable]))?;
+        }
+        if !load.unreadable.is_empty() {
+            let sql = format!(
+                "INSERT INTO {unreadable} AS kept (scope, run_id, stamp) SELECT $1, run_id, stamp \
+                 FROM unnest($2::text[], $3::text[]) AS new (run_id, stamp) \
+                 ON CONFLICT (scope, run_id) DO UPDATE SET stamp = EXCLUDED.stamp"
+            );
+            let names = texts(load.unreadable.iter().map(|(run, _)| run.as_str()));
+            let stamps = texts(load.unreadable.iter().map(|(_, stamp)| stamp.as_str()));
+            transaction.execute(&statement(sql, vec![id, names, stamps]))?;
+        }
+        if projects {
+            let columns: Vec<String> = projection::COLUMNS
+                .iter()
+                .map(|column| match *column {
+                    "record_json" => "coalesce(p_record_json, record) AS record_json".to_owned(),
+                    column => format!("p_{column} AS {column}"),
+                })
+                .collect();
+            let source = format!(
+                "(SELECT {} FROM {LOAD} WHERE p_run_id IS NOT NULL)",
+                columns.join(", ")
+            );
+            for sql in projection::write(schema, &source) {
+                run(transaction, &sql)?;
+            }
+        }
+        if fill {
+            for sql in runs::indexes(schema) {
+                run(transaction, &sql)?;
+            }
+        }
+        if fill_projection {
+            for sql in projection::create_indexes(transaction, schema)? {
+                run(transaction, &sql)?;
+            }
+        }
+        if self.report.added + self.report.changed >= MANY {
+            run(transaction, &runs::analyze(schema))?;
+        }
+        transaction.execute(&self.sql.marking(&self.state))?;
+        load.transaction.commit()
+    }
+
+    fn delete(
+        &self,
+        transaction: &dyn Transaction,
+        gone: &[(String, String)],
+    ) -> DatabaseResult<u64> {
+        let schema = &self.sql.schema;
+        let mut removed = 0;
+        for gone in gone.chunks(DELETED) {
+            let mut sql = format!(
+                "WITH gone AS (DELETE FROM {} AS old USING unnest($2::text[], $3::text[]) AS named (run_id, stamp) \
+                 WHERE old.scope = $1 AND old.run_id = named.run_id AND old.stamp = named.stamp RETURNING old.run_id, old.experiment_id), \
+                 forgotten AS (DELETE FROM {} AS old USING unnest($2::text[], $3::text[]) AS named (run_id, stamp) \
+                 WHERE old.scope = $1 AND old.run_id = named.run_id AND old.stamp = named.stamp)",
+                schema.name(runs::TABLE),
+                schema.name("metalab_store_unreadable")
+            );
+            if self.sql.options.projection {
+                let [runs, derived] = projection::delete(schema, "gone");
+                sql.push_str(&format!(
+                    ", projected AS ({runs}), projected_derived AS ({derived})"
+                ));
+            }
+            sql.push_str(" SELECT count(*) FROM gone");
+            let parameters = vec![
+                SqlValue::Text(self.state.scope.clone()),
+                texts(gone.iter().map(|(run, _)| run.as_str())),
+                texts(gone.iter().map(|(_, stamp)| stamp.as_str())),
+            ];
+            let counted = transaction.query(&statement(sql, parameters), 1)?;
+            if let Some(SqlValue::Integer(count)) = counted.rows.first().and_then(|row| row.first())
+            {
+                removed += u64::try_from(*count).unwrap_or_default();
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Notes what the database and the directory agree on now.
+    fn settled(&mut self) -> Result<Stage> {
+        let now = state::stamps(&self.scope.tree)?;
+        // Without a change meanwhile, the next who opens the store need not compare. Whoever changes
+        // something from now on gives the directories other times, if these are old enough.
+        if now == self.stamps {
+            self.state.stamps = state::settled_stamps(&self.scope)?;
+        }
+        let content = self.state.write(&self.scope)?;
+        for note in self.notes.drain(..) {
+            self.scope.tree.remove(&note)?;
+        }
+        self.sql.agree(&place_in_grant(&self.scope), content);
+        self.sql.told.set(true);
+        if self.full && self.sql.options.projection {
+            let manifests = self.scope.all_manifests()?;
+            return Ok(Stage::Manifests(manifests, 0));
+        }
+        Ok(Stage::Done)
+    }
+
+    /// Sends the next manifests to the reference's tables; after the last ones the fields are counted anew.
+    fn send_manifests(
+        &mut self,
+        manifests: Vec<(crate::names::ExperimentId, String, StorePath)>,
+        at: usize,
+    ) -> Result<Stage> {
+        let end = (at + MANIFESTS).min(manifests.len());
+        let now = i64::try_from(self.scope.ports.clock.now() / 1_000).unwrap_or(i64::MAX);
+        let mut statements = Vec::new();
+        for (experiment, stamp, path) in &manifests[at..end] {
+            let Some(content) = self.scope.tree.read(path, codec::MAX_DOCUMENT)? else {
+                continue;
+            };
+            let file = self.scope.tree.path(path);
+            match codec::parse_object(&file, &content) {
+                Ok(body) => statements.push(projection::manifest(
+                    &self.sql.schema,
+                    experiment.as_str(),
+                    stamp,
+                    &body,
+                    now,
+                )),
+                Err(error) => self.report.damaged.push(damage(error)?),
+            }
+        }
+        if !statements.is_empty() {
+            let sent = self.sql.ask(|database| database.batch(&statements));
+            self.report.manifests += sent?.len() as u64;
+        }
+        if end < manifests.len() {
+            return Ok(Stage::Manifests(manifests, end));
+        }
+        let catalogue = projection::catalogue(&self.sql.schema);
+        let statements: Vec<_> = catalogue
+            .into_iter()
+            .map(|sql| statement(sql, Vec::new()))
+            .collect();
+        self.sql.ask(|database| database.batch(&statements))?;
+        Ok(Stage::Done)
+    }
+}
+
+impl Compare {
+    fn begin(sql: &Sql, id: &str, full: bool, names: Vec<RunId>) -> DatabaseResult<Self> {
+        let transaction = sql.database()?.begin(Isolation::RepeatableRead, true)?;
+        let digest = |column: &str| match full {
+            true => format!("substr(encode(sha256(convert_to({column}, 'UTF8')), 'hex'), 1, 16)"),
+            false => "NULL".to_owned(),
+        };
+        let text = format!(
+            "SELECT run_id, stamp, true, {}, {} FROM {} WHERE scope = $1 \
+             UNION ALL SELECT run_id, stamp, false, NULL, NULL FROM {} WHERE scope = $1 ORDER BY 1",
+            digest("record"),
+            digest("derived"),
+            sql.schema.name(runs::TABLE),
+            sql.schema.name("metalab_store_unreadable")
+        );
+        let id = SqlValue::Text(id.to_owned());
+        let cursor = transaction.open_cursor(&statement(text, vec![id]))?;
+        Ok(Self {
+            names,
+            at: 0,
+            page: VecDeque::new(),
+            ended: false,
+            difference: Difference::default(),
+            cursor,
+            _transaction: transaction,
+        })
+    }
+
+    /// Returns the next run that the database knows.
+    fn peek(&mut self) -> DatabaseResult<Option<&Known>> {
+        if self.page.is_empty() && !self.ended {
+            let RowSet { rows, .. } = self.cursor.next(PAGE_ROWS, PAGE_BYTES)?;
+            self.ended = rows.is_empty();
+            self.page = rows.iter().filter_map(|row| known(row)).collect();
+        }
+        Ok(self.page.front())
+    }
+}
+
+fn known(row: &[SqlValue]) -> Option<Known> {
+    Some(Known {
+        run: text(row, 0)?.to_owned(),
+        stamp: text(row, 1)?.to_owned(),
+        row: matches!(row.get(2), Some(SqlValue::Boolean(true))),
+        record: text(row, 3).map(str::to_owned),
+        derived: text(row, 4).map(str::to_owned),
+    })
+}
+
+fn is_empty(transaction: &dyn Transaction, table: &str) -> DatabaseResult<bool> {
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {table})");
+    Ok(is_true(&transaction.query(&statement(sql, Vec::new()), 1)?))
+}
+
+/// Appends the line of a run.
+fn line(told: &Told, expected: Option<&str>, lines: &mut String) {
+    runs::copy_line(&told.row, lines);
+    lines.pop();
+    lines.push('\t');
+    runs::push_value(expected, lines);
+    match &told.projected {
+        None => lines.push_str(&"\t\\N".repeat(projection::COLUMNS.len())),
+        Some(projected) => {
+            for value in projected.own_values() {
+                lines.push('\t');
+                runs::push_value(value, lines);
+            }
+        }
+    }
+    lines.push('\n');
+}
+
+fn send_lines(copy: &dyn crate::ports::CopyWriter, lines: &mut String) -> DatabaseResult<()> {
+    let mut rest = lines.as_str();
+    while !rest.is_empty() {
+        let mut end = rest.len().min(CHUNK);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (piece, after) = rest.split_at(end);
+        copy.write(piece)?;
+        rest = after;
+    }
+    lines.clear();
+    Ok(())
+}

@@ -1,0 +1,491 @@
+//! The reference's tables, for its readers: written in the same transaction as our own, never read by us.
+//!
+//! Their key is the run's id alone, so a run of another experiment is left alone. What JSONB cannot hold
+//! is sanitised there: NaN and the infinities become null, `\u0000` and lone surrogates U+FFFD.
+
+use super::Schema;
+use super::directories::{self, run, statement, text};
+use super::identifier;
+use crate::json::{self, Object, Text, Value};
+use crate::ports::{DatabaseResult, SqlValue, Statement, Transaction};
+use crate::time::Timestamp;
+
+/// The tables of the reference's schema, as it creates them.
+const TABLES: [(&str, &str); 5] = [
+    (
+        "runs",
+        "run_id TEXT PRIMARY KEY, experiment_id TEXT NOT NULL, status TEXT NOT NULL, context_fingerprint TEXT NOT NULL, \
+         params_fingerprint TEXT NOT NULL, seed_fingerprint TEXT NOT NULL, started_at TIMESTAMPTZ NOT NULL, \
+         finished_at TIMESTAMPTZ, duration_ms INTEGER, record_json JSONB NOT NULL, created_at TIMESTAMPTZ DEFAULT NOW(), \
+         updated_at TIMESTAMPTZ DEFAULT NOW()",
+    ),
+    (
+        "derived",
+        "run_id TEXT PRIMARY KEY, derived_json JSONB NOT NULL, created_at TIMESTAMPTZ DEFAULT NOW(), \
+         updated_at TIMESTAMPTZ DEFAULT NOW()",
+    ),
+    (
+        "experiment_manifests",
+        "id SERIAL PRIMARY KEY, experiment_id TEXT NOT NULL, timestamp TEXT NOT NULL, manifest_json JSONB NOT NULL, \
+         submitted_at TIMESTAMPTZ NOT NULL, total_runs INTEGER, created_at TIMESTAMPTZ DEFAULT NOW(), \
+         UNIQUE (experiment_id, timestamp)",
+    ),
+    (
+        "field_catalog",
+        "namespace TEXT NOT NULL, field_name TEXT NOT NULL, field_type TEXT, count INTEGER DEFAULT 0, values TEXT[], \
+         min_value DOUBLE PRECISION, max_value DOUBLE PRECISION, updated_at TIMESTAMPTZ DEFAULT NOW(), \
+         PRIMARY KEY (namespace, field_name)",
+    ),
+    (
+        "meta",
+        "key TEXT PRIMARY KEY, value JSONB NOT NULL, updated_at TIMESTAMPTZ DEFAULT NOW()",
+    ),
+];
+
+/// Columns that tables of the first versions may lack.
+const ADDED: [(&str, &str); 5] = [
+    ("runs", "created_at TIMESTAMPTZ DEFAULT NOW()"),
+    ("runs", "updated_at TIMESTAMPTZ DEFAULT NOW()"),
+    ("derived", "created_at TIMESTAMPTZ DEFAULT NOW()"),
+    ("derived", "updated_at TIMESTAMPTZ DEFAULT NOW()"),
+    ("experiment_manifests", "total_runs INTEGER"),
+];
+
+/// The indexes of `runs`: name and what is indexed.
+const RUNS_INDEXES: [(&str, &str); 6] = [
+    ("idx_runs_experiment_id", "(experiment_id)"),
+    ("idx_runs_status", "(status)"),
+    ("idx_runs_started_at", "(started_at DESC)"),
+    (
+        "idx_runs_experiment_started",
+        "(experiment_id, started_at DESC)",
+    ),
+    ("idx_runs_experiment_status", "(experiment_id, status)"),
+    ("idx_runs_record_gin", "USING GIN (record_json)"),
+];
+
+/// The columns that the reference's readers search for parts of a text, where the extension is there.
+const SEARCHED: [&str; 4] = [
+    "run_id",
+    "seed_fingerprint",
+    "params_fingerprint",
+    "context_fingerprint",
+];
+
+/// Returns the version of the reference's tables if it is newer than what is known here.
+pub(crate) fn newer(
+    transaction: &dyn Transaction,
+    schema: &Schema,
+) -> DatabaseResult<Option<String>> {
+    let there = "SELECT to_regclass($1) IS NOT NULL".to_owned();
+    let meta = schema.name("meta");
+    let there = transaction.query(&statement(there, vec![SqlValue::Text(meta.clone())]), 1)?;
+    if !directories::is_true(&there) {
+        return Ok(None);
+    }
+    let read = format!("SELECT value #>> '{{}}' FROM {meta} WHERE key = 'schema_version'");
+    let rows = transaction.query(&statement(read, Vec::new()), 1)?;
+    let version = rows.rows.first().and_then(|row| text(row, 0));
+    Ok(version
+        .filter(|version| {
+            version
+                .parse::<u32>()
+                .map_or(true, |version| version > directories::PROJECTION)
+        })
+        .map(str::to_owned))
+}
+
+/// Creates the tables, or brings those of the versions 1 and 2 up to date.
+pub(crate) fn create(transaction: &dyn Transaction, schema: &Schema) -> DatabaseResult<()> {
+    for (table, columns) in TABLES {
+        let table = schema.name(table);
+        run(
+            transaction,
+            &format!("CREATE TABLE IF NOT EXISTS {table} ({columns})"),
+        )?;
+    }
+    for (table, column) in ADDED {
+        let table = schema.name(table);
+        run(
+            transaction,
+            &format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}"),
+        )?;
+    }
+    // Version 1 let derived metrics refer to runs: then they cannot be written before their run.
+    let foreign = "SELECT conname::text FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass($1)";
+    let derived = schema.name("derived");
+    let found = transaction.query(
+        &statement(foreign.to_owned(), vec![SqlValue::Text(derived.clone())]),
+        100,
+    )?;
+    for name in found.rows.iter().filter_map(|row| text(row, 0)) {
+        let name = identifier::quoted(name);
+        run(
+            transaction,
+            &format!("ALTER TABLE {derived} DROP CONSTRAINT IF EXISTS {name}"),
+        )?;
+    }
+    // Whoever may not create the extension gets everything but the search for parts of a text.
+    run(
+        transaction,
+        "DO $$ BEGIN CREATE EXTENSION IF NOT EXISTS pg_trgm; EXCEPTION WHEN OTHERS THEN NULL; END $$",
+    )?;
+    for sql in create_indexes(transaction, schema)? {
+        run(transaction, &sql)?;
+    }
+    let manifests = schema.name("experiment_manifests");
+    run(
+        transaction,
+        &format!(
+            "CREATE INDEX IF NOT EXISTS idx_manifests_experiment_id ON {manifests} (experiment_id, submitted_at DESC)"
+        ),
+    )?;
+    let meta = schema.name("meta");
+    run(
+        transaction,
+        &format!(
+            "INSERT INTO {meta} (key, value) VALUES ('schema_version', '3') ON CONFLICT (key) DO UPDATE SET \
+             value = EXCLUDED.value, updated_at = NOW()"
+        ),
+    )?;
+    Ok(())
+}
+
+/// Makes the statements that create the indexes of `runs`.
+pub(crate) fn create_indexes(
+    transaction: &dyn Transaction,
+    schema: &Schema,
+) -> DatabaseResult<Vec<String>> {
+    let runs = schema.name("runs");
+    let create =
+        |name: &str, what: &str| format!("CREATE INDEX IF NOT EXISTS {name} ON {runs} {what}");
+    let mut indexes: Vec<String> = RUNS_INDEXES
+        .iter()
+        .map(|(name, what)| create(name, what))
+        .collect();
+    let extension = "SELECT nspname::text FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm'";
+    let found = transaction.query(&statement(extension.to_owned(), Vec::new()), 1)?;
+    if let Some(place) = found.rows.first().and_then(|row| text(row, 0)) {
+        let place = identifier::quoted(place);
+        for column in SEARCHED {
+            let what = format!("USING GIN ({column} {place}.gin_trgm_ops)");
+            indexes.push(create(&format!("idx_runs_{column}_trgm"), &what));
+        }
+    }
+    Ok(indexes)
+}
+
+/// Makes the statements that remove the indexes of `runs`: a table without rows is filled faster without.
+pub(crate) fn drop_indexes(schema: &Schema) -> Vec<String> {
+    let searched = SEARCHED.map(|column| format!("idx_runs_{column}_trgm"));
+    let known = RUNS_INDEXES.map(|(name, _)| name.to_owned());
+    let names = known.into_iter().chain(searched);
+    names
+        .map(|name| format!("DROP INDEX IF EXISTS {schema}.{name}"))
+        .collect()
+}
+
+/// A run as the reference's tables hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Projected {
+    /// The run.
+    pub(crate) run_id: String,
+    experiment_id: String,
+    status: String,
+    fingerprints: [String; 3],
+    started_at: String,
+    finished_at: Option<String>,
+    duration_ms: Option<String>,
+    /// The record as JSONB takes it, if that is not its text.
+    record: Option<String>,
+    /// The derived metrics as JSONB takes them.
+    derived: Option<String>,
+}
+
+/// The columns of a row of [`Projected::values`], in its order.
+pub(crate) const COLUMNS: [&str; 11] = [
+    "run_id",
+    "experiment_id",
+    "status",
+    "context_fingerprint",
+    "params_fingerprint",
+    "seed_fingerprint",
+    "started_at",
+    "finished_at",
+    "duration_ms",
+    "record_json",
+    "derived_json",
+];
+
+impl Projected {
+    /// Makes the row of a run from its record and its derived metrics.
+    pub(crate) fn new(run_id: &str, record: &Object<'_>, derived: Option<&Object<'_>>) -> Self {
+        let text = |name: &str| {
+            let text = record.get(name).and_then(text_value);
+            text.unwrap_or_default()
+        };
+        let time = |name: &str| {
+            let text = record.get(name).and_then(Value::as_str)?;
+            let micros = Timestamp::parse(text).ok()?.micros_utc;
+            crate::time::isoformat(micros, Some(0)).ok()
+        };
+        let status = text("status");
+        Self {
+            run_id: run_id.to_owned(),
+            experiment_id: text("experiment_id"),
+            status: if status.is_empty() {
+                "failed".into()
+            } else {
+                status
+            },
+            fingerprints: [
+                text("context_fingerprint"),
+                text("params_fingerprint"),
+                text("seed_fingerprint"),
+            ],
+            // The column takes no null: a run that does not say when it started is the oldest.
+            started_at: time("started_at").unwrap_or_else(|| "1970-01-01T00:00:00+00:00".into()),
+            finished_at: time("finished_at"),
+            duration_ms: match record.get("duration_ms") {
+                Some(Value::Int(ms)) => i32::try_from(*ms).ok().map(|ms| ms.to_string()),
+                _ => Some("0".into()),
+            },
+            record: sanitised(record),
+            derived: derived.map(|derived| {
+                sanitised(derived).unwrap_or_else(|| {
+                    let mut line = String::new();
+                    json::line(&Value::Object(derived.clone()), &mut line);
+                    line
+                })
+            }),
+        }
+    }
+
+    /// Returns the values of the columns as texts, the record only if it is not the text of its file.
+    pub(crate) fn own_values(&self) -> [Option<&str>; 11] {
+        let mut values = self.values("");
+        values[9] = self.record.as_deref();
+        values
+    }
+
+    /// Returns the values of the columns as texts; `record` is the text of the record's file.
+    pub(crate) fn values<'p>(&'p self, record: &'p str) -> [Option<&'p str>; 11] {
+        let [context, params, seed] = &self.fingerprints;
+        [
+            Some(&self.run_id),
+            Some(&self.experiment_id),
+            Some(&self.status),
+            Some(context),
+            Some(params),
+            Some(seed),
+            Some(&self.started_at),
+            self.finished_at.as_deref(),
+            self.duration_ms.as_deref(),
+            Some(self.record.as_deref().unwrap_or(record)),
+            self.derived.as_deref(),
+        ]
+    }
+}
+
+/// Returns a text as PostgreSQL takes it.
+fn text_value(value: &Value<'_>) -> Option<String> {
+    match value {
+        Value::String(text) => Some(clean(text)),
+        _ => None,
+    }
+}
+
+fn clean(text: &Text<'_>) -> String {
+    let text = String::from_utf8_lossy(text.as_wtf8());
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Returns an object as JSONB takes it, or none if its own text will do.
+fn sanitised(object: &Object<'_>) -> Option<String> {
+    let mut changed = false;
+    let object = sanitised_object(object, &mut changed);
+    changed.then(|| {
+        let mut line = String::new();
+        json::line(&Value::Object(object), &mut line);
+        line
+    })
+}
+
+fn sanitised_object<'o>(object: &Object<'o>, changed: &mut bool) -> Object<'o> {
+    object
+        .iter()
+        .map(|(name, value)| {
+            (
+                sanitised_text(name, changed),
+                sanitised_value(value, changed),
+            )
+        })
+        .collect()
+}
+
+fn sanitised_text<'t>(text: &Text<'t>, changed: &mut bool) -> Text<'t> {
+    match text.as_str() {
+        Some(plain) if !plain.contains('\0') => text.clone(),
+        _ => {
+            *changed = true;
+            Text::from(clean(text))
+        }
+    }
+}
+
+/// Nests no deeper than what was read: see [`json::MAX_DEPTH`].
+fn sanitised_value<'v>(value: &Value<'v>, changed: &mut bool) -> Value<'v> {
+    match value {
+        Value::Float(number) if !number.is_finite() => {
+            *changed = true;
+            Value::Null
+        }
+        Value::String(text) => Value::String(sanitised_text(text, changed)),
+        Value::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| sanitised_value(item, changed))
+                .collect(),
+        ),
+        Value::Object(object) => Value::Object(sanitised_object(object, changed)),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) | Value::Float(_) => {
+            value.clone()
+        }
+    }
+}
+
+/// Makes the text of a `SELECT` that gives rows of our columns from parallel arrays, `$first` and following.
+pub(crate) fn from_arrays(first: usize) -> String {
+    let arrays: Vec<String> = (first..first + COLUMNS.len())
+        .map(|number| format!("${number}::text[]"))
+        .collect();
+    format!(
+        "SELECT * FROM unnest({}) AS given ({})",
+        arrays.join(", "),
+        COLUMNS.join(", ")
+    )
+}
+
+/// Makes the parameters that go with [`from_arrays`].
+pub(crate) fn arrays<'p>(rows: impl Iterator<Item = (&'p Projected, &'p str)>) -> Vec<SqlValue> {
+    let mut columns: [Vec<Option<String>>; 11] = Default::default();
+    for (row, record) in rows {
+        for (column, value) in columns.iter_mut().zip(row.values(record)) {
+            column.push(value.map(str::to_owned));
+        }
+    }
+    columns.into_iter().map(SqlValue::TextArray).collect()
+}
+
+/// Makes the text of two statements, as parts of a `WITH`, that write the rows of `source`.
+///
+/// Rows of other experiments stay as they are. They are written in the order of the ids, so that writers
+/// wait for each other and never in a circle.
+pub(crate) fn write(schema: &Schema, source: &str) -> [String; 2] {
+    let runs = schema.name("runs");
+    let derived = schema.name("derived");
+    let write_runs = format!(
+        "INSERT INTO {runs} AS kept (run_id, experiment_id, status, context_fingerprint, params_fingerprint, seed_fingerprint, \
+         started_at, finished_at, duration_ms, record_json, updated_at) \
+         SELECT run_id, experiment_id, status, context_fingerprint, params_fingerprint, seed_fingerprint, started_at::timestamptz, \
+         finished_at::timestamptz, duration_ms::integer, record_json::jsonb, now() FROM {source} AS new ORDER BY run_id \
+         ON CONFLICT (run_id) DO UPDATE SET status = EXCLUDED.status, context_fingerprint = EXCLUDED.context_fingerprint, \
+         params_fingerprint = EXCLUDED.params_fingerprint, seed_fingerprint = EXCLUDED.seed_fingerprint, \
+         started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
+         record_json = EXCLUDED.record_json, updated_at = now() WHERE kept.experiment_id = EXCLUDED.experiment_id"
+    );
+    let write_derived = format!(
+        "INSERT INTO {derived} (run_id, derived_json, updated_at) \
+         SELECT run_id, derived_json::jsonb, now() FROM {source} AS new WHERE derived_json IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM {runs} AS other WHERE other.run_id = new.run_id AND other.experiment_id <> new.experiment_id) \
+         ORDER BY run_id \
+         ON CONFLICT (run_id) DO UPDATE SET derived_json = EXCLUDED.derived_json, updated_at = now()"
+    );
+    [write_runs, write_derived]
+}
+
+/// Makes the text of two statements, as parts of a `WITH`, that delete what `gone` names: rows of
+/// `(run_id, experiment_id)`.
+pub(crate) fn delete(schema: &Schema, gone: &str) -> [String; 2] {
+    let runs = schema.name("runs");
+    let derived = schema.name("derived");
+    [
+        format!(
+            "DELETE FROM {runs} AS kept USING {gone} AS gone WHERE kept.run_id = gone.run_id AND kept.experiment_id = gone.experiment_id"
+        ),
+        format!(
+            "DELETE FROM {derived} AS kept USING {gone} AS gone WHERE kept.run_id = gone.run_id AND NOT EXISTS \
+             (SELECT 1 FROM {runs} AS other WHERE other.run_id = gone.run_id AND other.experiment_id <> gone.experiment_id)"
+        ),
+    ]
+}
+
+/// Makes the statement that writes a manifest.
+pub(crate) fn manifest(
+    schema: &Schema,
+    experiment: &str,
+    stamp: &str,
+    body: &Object<'_>,
+    now: i64,
+) -> Statement {
+    let sql = format!(
+        "INSERT INTO {} (experiment_id, timestamp, manifest_json, submitted_at, total_runs) \
+         VALUES ($1, $2, $3::jsonb, $4, $5::integer) ON CONFLICT (experiment_id, timestamp) DO UPDATE SET \
+         manifest_json = EXCLUDED.manifest_json, submitted_at = EXCLUDED.submitted_at, total_runs = EXCLUDED.total_runs",
+        schema.name("experiment_manifests")
+    );
+    let submitted = body.get("submitted_at").and_then(Value::as_str);
+    let submitted = submitted
+        .and_then(|text| Timestamp::parse(text).ok())
+        .map_or(now, |time| time.micros_utc);
+    let total = match body.get("total_runs") {
+        Some(Value::Int(total)) => {
+            i32::try_from(*total).map_or(SqlValue::Null, |total| SqlValue::Integer(total.into()))
+        }
+        _ => SqlValue::Null,
+    };
+    let text = sanitised(body).unwrap_or_else(|| {
+        let mut line = String::new();
+        json::line(&Value::Object(body.clone()), &mut line);
+        line
+    });
+    statement(
+        sql,
+        vec![
+            SqlValue::Text(experiment.to_owned()),
+            SqlValue::Text(stamp.to_owned()),
+            SqlValue::Json(text),
+            SqlValue::Timestamp(submitted),
+            total,
+        ],
+    )
+}
+
+/// Makes the statements that count the fields of all runs anew.
+pub(crate) fn catalogue(schema: &Schema) -> Vec<String> {
+    let runs = schema.name("runs");
+    let catalogue = schema.name("field_catalog");
+    vec![
+        format!("LOCK TABLE {catalogue} IN SHARE ROW EXCLUSIVE MODE"),
+        format!("DELETE FROM {catalogue}"),
+        format!(
+            "INSERT INTO {catalogue} (namespace, field_name, field_type, count, values, min_value, max_value, updated_at) \
+             WITH fields AS ( \
+               SELECT 'params' AS namespace, f.key, f.value, jsonb_typeof(f.value) AS kind FROM {runs}, \
+                 jsonb_each(CASE jsonb_typeof(record_json -> 'params_resolved') WHEN 'object' THEN record_json -> 'params_resolved' ELSE '{{}}' END) AS f \
+               UNION ALL \
+               SELECT 'metrics', f.key, f.value, jsonb_typeof(f.value) FROM {runs}, \
+                 jsonb_each(CASE jsonb_typeof(record_json -> 'metrics') WHEN 'object' THEN record_json -> 'metrics' ELSE '{{}}' END) AS f \
+             ), shown AS ( \
+               SELECT namespace, key, kind, CASE kind WHEN 'string' THEN value #>> '{{}}' WHEN 'boolean' THEN initcap(value #>> '{{}}') END AS shown, \
+                 CASE kind WHEN 'number' THEN (value #>> '{{}}')::numeric END AS number FROM fields \
+             ), numbers AS ( \
+               SELECT *, CASE WHEN number BETWEEN -1.7976931348623157e308 AND 1.7976931348623157e308 THEN number::double precision END AS float FROM shown \
+             ) \
+             SELECT namespace, key, CASE mode() WITHIN GROUP (ORDER BY kind) WHEN 'number' THEN 'numeric' WHEN 'string' THEN 'string' \
+               WHEN 'boolean' THEN 'boolean' ELSE 'unknown' END, \
+               count(*), (array_agg(DISTINCT shown ORDER BY shown) FILTER (WHERE shown IS NOT NULL))[1:100], min(float), max(float), now() \
+             FROM numbers GROUP BY namespace, key"
+        ),
+    ]
+}

@@ -1,0 +1,410 @@
+//! One connection, with a runtime of its own: it is driven by whoever waits for an answer, and by nobody else.
+
+use crate::failure::{Failure, FailureKind};
+use crate::settings::Settings;
+use crate::value::{self, Raw, Value};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::{SinkExt, TryStreamExt};
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, CopyInSink, Statement as Prepared};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// How many prepared statements a connection keeps.
+const PREPARED: usize = 64;
+
+/// How long a cancelled statement may take to end before the connection is given up.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A statement with parameters `$1`, `$2`, ….
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// The text.
+    pub sql: String,
+    /// The parameters.
+    pub parameters: Vec<Value>,
+}
+
+/// Rows of a result.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowSet {
+    /// The columns' names.
+    pub columns: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<Value>>,
+    /// The rows that the statement changed or returned.
+    pub affected: u64,
+}
+
+/// A running COPY.
+pub(crate) type Copy = Pin<Box<CopyInSink<Bytes>>>;
+
+/// A connection.
+pub(crate) struct Connection {
+    /// Taken when the connection ends: dropping a runtime where it may not be dropped panics.
+    runtime: Option<Runtime>,
+    client: Client,
+    tls: MakeRustlsConnect,
+    prepared: VecDeque<(String, Prepared)>,
+    max_answer: usize,
+    /// When it was last used.
+    pub(crate) used: Instant,
+}
+
+impl Connection {
+    /// Connects within the time that the settings give.
+    pub(crate) fn open(settings: &Settings, tls: &MakeRustlsConnect) -> Result<Self, Failure> {
+        let config = settings.config()?;
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(|error| Failure::new(FailureKind::Unreachable, error.to_string()))?;
+        let connected = runtime.block_on(async {
+            // The driver's own limit is for each address.
+            tokio::time::timeout(settings.connect_timeout, config.connect(tls.clone())).await
+        });
+        let (client, connection) = match connected {
+            Ok(Ok(connected)) => connected,
+            failed => {
+                runtime.shutdown_background();
+                return Err(match failed {
+                    Ok(Err(error)) => Failure::to_connect(&error),
+                    _ => Failure::new(
+                        FailureKind::Unreachable,
+                        format!(
+                            "no connection could be made within {} ms",
+                            settings.connect_timeout.as_millis()
+                        ),
+                    ),
+                });
+            }
+        };
+        runtime.spawn(async move {
+            // Why it ended is told to whoever waits for an answer.
+            drop(connection.await);
+        });
+        Ok(Self {
+            runtime: Some(runtime),
+            client,
+            tls: tls.clone(),
+            prepared: VecDeque::new(),
+            max_answer: settings.max_answer,
+            used: Instant::now(),
+        })
+    }
+
+    /// Says whether the connection is over, after a look at what the server may have said meanwhile.
+    pub(crate) fn is_over(&self) -> bool {
+        if let Some(runtime) = &self.runtime {
+            runtime.block_on(async {
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        self.client.is_closed()
+    }
+
+    /// Waits for an answer, at most until a deadline; then the statement is cancelled.
+    fn wait<T>(
+        &self,
+        timeout: Duration,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let Some(runtime) = &self.runtime else {
+            return Err(Failure::new(
+                FailureKind::Disconnected,
+                "the connection is over",
+            ));
+        };
+        runtime.block_on(async {
+            let mut answer = pin!(answer);
+            if let Ok(answer) = tokio::time::timeout(timeout, answer.as_mut()).await {
+                return answer;
+            }
+            let token = self.client.cancel_token();
+            let cancel = token.cancel_query(self.tls.clone());
+            let cancelled = tokio::time::timeout(LAST_WORDS, cancel).await.is_ok();
+            let late = format!("the statement took longer than {} ms", timeout.as_millis());
+            let mut failure = Failure::new(FailureKind::TimedOut, late);
+            if cancelled && let Ok(answer) = tokio::time::timeout(LAST_WORDS, answer).await {
+                // It may have been done after all.
+                return match answer {
+                    Ok(answer) => Ok(answer),
+                    Err(_) => Err(failure),
+                };
+            }
+            failure.outcome_unknown = true;
+            Err(failure)
+        })
+    }
+
+    /// Returns a prepared statement; one that was used lately is ready.
+    async fn prepare(&mut self, sql: &str) -> Result<Prepared, Failure> {
+        if let Some(at) = self.prepared.iter().position(|(known, _)| known == sql)
+            && let Some(entry) = self.prepared.remove(at)
+        {
+            let prepared = entry.1.clone();
+            self.prepared.push_front(entry);
+            return Ok(prepared);
+        }
+        let prepared = self
+            .client
+            .prepare(sql)
+            .await
+            .map_err(|error| Failure::of(&error))?;
+        self.prepared.truncate(PREPARED - 1);
+        self.prepared.push_front((sql.to_owned(), prepared.clone()));
+        Ok(prepared)
+    }
+
+    /// Runs something with a prepared statement. A plan that a change of the tables made stale is made anew,
+    /// unless a transaction was lost by it.
+    fn run<T>(
+        &mut self,
+        statement: &Statement,
+        timeout: Duration,
+        within: bool,
+        run: impl AsyncFn(&Client, &Prepared, usize) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.used = Instant::now();
+        let max_answer = self.max_answer;
+        for attempt in 0..2 {
+            let fresh = attempt > 0;
+            if fresh {
+                self.prepared.retain(|(sql, _)| *sql != statement.sql);
+            }
+            let prepared = self.prepare_now(&statement.sql, timeout)?;
+            value::check(&statement.parameters, prepared.params())?;
+            let answer = self.wait(timeout, run(&self.client, &prepared, max_answer));
+            match answer {
+                Err(failure) if !fresh && !within && is_stale(&failure) => {}
+                answer => return answer,
+            }
+        }
+        Err(Failure::new(
+            FailureKind::Refused,
+            "the statement's plan is stale",
+        ))
+    }
+
+    fn prepare_now(&mut self, sql: &str, timeout: Duration) -> Result<Prepared, Failure> {
+        let Some(runtime) = self.runtime.take() else {
+            return Err(Failure::new(
+                FailureKind::Disconnected,
+                "the connection is over",
+            ));
+        };
+        let prepared =
+            runtime.block_on(async { tokio::time::timeout(timeout, self.prepare(sql)).await });
+        self.runtime = Some(runtime);
+        prepared.unwrap_or_else(|_| {
+            Err(Failure::new(
+                FailureKind::TimedOut,
+                format!(
+                    "the server did not answer within {} ms",
+                    timeout.as_millis()
+                ),
+            ))
+        })
+    }
+
+    /// Runs a query.
+    pub(crate) fn query(
+        &mut self,
+        statement: &Statement,
+        max_rows: u32,
+        timeout: Duration,
+        within: bool,
+    ) -> Result<RowSet, Failure> {
+        let parameters = &statement.parameters;
+        self.run(
+            statement,
+            timeout,
+            within,
+            async |client, prepared, max_answer| {
+                let rows = client
+                    .query_raw(prepared, slice(parameters))
+                    .await
+                    .map_err(|error| Failure::of(&error))?;
+                let mut rows = pin!(rows);
+                let columns = prepared.columns();
+                let mut set = RowSet {
+                    columns: columns
+                        .iter()
+                        .map(|column| column.name().to_owned())
+                        .collect(),
+                    ..RowSet::default()
+                };
+                let mut bytes = 0;
+                while let Some(row) = rows.try_next().await.map_err(|error| Failure::of(&error))? {
+                    if set.rows.len() as u64 >= u64::from(max_rows) {
+                        return Err(Failure::new(
+                            FailureKind::TooLarge,
+                            format!("the answer has more than {max_rows} rows"),
+                        ));
+                    }
+                    let mut values = Vec::with_capacity(columns.len());
+                    for (index, column) in columns.iter().enumerate() {
+                        let raw: Raw<'_> = row.get(index);
+                        let value = value::read(&raw, column.name(), column.type_())?;
+                        bytes += value.weight();
+                        values.push(value);
+                    }
+                    if bytes > max_answer {
+                        return Err(Failure::new(
+                            FailureKind::TooLarge,
+                            format!(
+                                "the answer has more than {max_answer} bytes; ask for fewer rows"
+                            ),
+                        ));
+                    }
+                    set.rows.push(values);
+                }
+                set.affected = rows.rows_affected().unwrap_or(set.rows.len() as u64);
+                Ok(set)
+            },
+        )
+    }
+
+    /// Runs a statement.
+    pub(crate) fn execute(
+        &mut self,
+        statement: &Statement,
+        timeout: Duration,
+        within: bool,
+    ) -> Result<u64, Failure> {
+        let parameters = &statement.parameters;
+        self.run(statement, timeout, within, async |client, prepared, _| {
+            client
+                .execute_raw(prepared, slice(parameters))
+                .await
+                .map_err(|error| Failure::of(&error))
+        })
+    }
+
+    /// Runs statements pipelined: all are sent before the first answer is waited for. Outside a transaction
+    /// they are one.
+    pub(crate) fn batch(
+        &mut self,
+        statements: &[Statement],
+        timeout: Duration,
+        within: bool,
+    ) -> Result<Vec<u64>, Failure> {
+        self.used = Instant::now();
+        let mut all = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let prepared = self.prepare_now(&statement.sql, timeout)?;
+            value::check(&statement.parameters, prepared.params())?;
+            all.push((prepared, statement));
+        }
+        let client = &self.client;
+        let answer = self.wait(timeout, async {
+            let begin = async {
+                if within {
+                    return Ok(());
+                }
+                client.batch_execute("BEGIN").await
+            };
+            let run = join_all(all.iter().map(|(prepared, statement)| {
+                client.execute_raw(prepared, slice(&statement.parameters))
+            }));
+            let commit = async {
+                if within {
+                    return Ok(());
+                }
+                client.batch_execute("COMMIT").await
+            };
+            // They are polled, and so sent, in this order.
+            let (begun, ran, committed) = futures_util::join!(begin, run, commit);
+            begun.map_err(|error| Failure::of(&error))?;
+            // The first one that failed says why; those after it were not run.
+            let counts: Result<Vec<u64>, _> = ran.into_iter().collect();
+            let counts = counts.map_err(|error| Failure::of(&error))?;
+            committed.map_err(|error| Failure::of(&error))?;
+            Ok(counts)
+        });
+        if let Err(failure) = &answer
+            && is_stale(failure)
+        {
+            for statement in statements {
+                self.prepared.retain(|(sql, _)| *sql != statement.sql);
+            }
+        }
+        answer
+    }
+
+    /// Runs a text without parameters or rows.
+    pub(crate) fn simple(&mut self, sql: &str, timeout: Duration) -> Result<(), Failure> {
+        self.used = Instant::now();
+        let client = &self.client;
+        self.wait(timeout, async {
+            client
+                .batch_execute(sql)
+                .await
+                .map_err(|error| Failure::of(&error))
+        })
+    }
+
+    /// Begins a COPY.
+    pub(crate) fn copy_in(&mut self, sql: &str, timeout: Duration) -> Result<Copy, Failure> {
+        let client = &self.client;
+        self.wait(timeout, async {
+            let sink = client
+                .copy_in(sql)
+                .await
+                .map_err(|error| Failure::of(&error))?;
+            Ok(Box::pin(sink))
+        })
+    }
+
+    /// Sends a piece of a COPY.
+    pub(crate) fn copy(
+        &mut self,
+        copy: &mut Copy,
+        lines: &str,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        let lines = Bytes::copy_from_slice(lines.as_bytes());
+        self.wait(timeout, async {
+            copy.send(lines).await.map_err(|error| Failure::of(&error))
+        })
+    }
+
+    /// Ends a COPY.
+    pub(crate) fn finish(&mut self, copy: &mut Copy, timeout: Duration) -> Result<u64, Failure> {
+        self.wait(timeout, async {
+            copy.as_mut()
+                .finish()
+                .await
+                .map_err(|error| Failure::of(&error))
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Says whether a prepared statement is to be prepared anew: the tables were changed, or the server forgot it.
+fn is_stale(failure: &Failure) -> bool {
+    matches!(failure.sqlstate.as_deref(), Some("0A000" | "26000"))
+}
+
+fn slice(values: &[Value]) -> impl ExactSizeIterator<Item = &(dyn ToSql + Sync)> {
+    values.iter().map(|value| value as &(dyn ToSql + Sync))
+}
+
+/// What a statement that begins a cursor has in front of its text.
+pub(crate) fn cursor_text(name: &str, sql: &str) -> String {
+    format!("DECLARE {name} NO SCROLL CURSOR FOR {sql}")
+}
