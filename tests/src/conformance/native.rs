@@ -123,7 +123,7 @@ impl Target for Native {
         if let Some(experiment) = experiment {
             config = told(config::scoped(config, experiment))?;
         }
-        let resolution = told(config::resolve(&config))?;
+        let resolution = told(config::resolve(&config, None))?;
         let mut directory = root.to_owned();
         directory.extend(resolution.subdirectory);
         // What a host does and says when it grants a directory.

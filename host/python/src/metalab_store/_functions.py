@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from wasmtime import StoreContext, WasmtimeError, _ffi as ffi
+from wasmtime import StoreContext, WasmtimeError
+from wasmtime import _ffi as ffi
 from wasmtime import component as c
 
 from . import _values
