@@ -249,8 +249,7 @@ class Pool:
         self._closed = False
         self._reset()
         _open_pools.add(self)
-        index, slot = self._take_any()
-        self._give_back(slot)
+        self._give_back(self._take_any())
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -279,7 +278,7 @@ class Pool:
     def open_resource(self, name: str, *arguments: Any) -> Resource:
         """As `call`, for a method that returns a resource."""
         self._check_process()
-        slot = self._take_any()[1]
+        slot = self._take_any()
         try:
             handle = self._run(slot, lambda instance, store: instance.checked("store", name, store, *arguments))
             slot.resources.append(handle)
@@ -289,7 +288,7 @@ class Pool:
 
     def _in_any(self, function: Callable[[Instance, c.ResourceAny], Any]) -> Any:
         self._check_process()
-        slot = self._take_any()[1]
+        slot = self._take_any()
         try:
             return self._run(slot, function)
         finally:
@@ -320,19 +319,17 @@ class Pool:
         if instance is not None:
             instance.close()
 
-    def _take_any(self) -> tuple[int, _Slot]:
+    def _take_any(self) -> _Slot:
         with self._returned:
             while True:
                 if self._closed:
                     raise ClosedError()
-                free = [(index, slot) for index, slot in enumerate(self._slots) if not slot.busy]
+                free = [slot for slot in self._slots if not slot.busy]
                 if free:
                     break
                 self._returned.wait()
             # Started ones first, and among them one that nobody reads a list or an artifact from.
-            index, slot = min(
-                free, key=lambda pair: len(pair[1].resources) if pair[1].instance is not None else 1 << 30
-            )
+            slot = min(free, key=lambda slot: len(slot.resources) if slot.instance is not None else 1 << 30)
             slot.busy = True
         if slot.instance is None:
             try:
@@ -340,7 +337,7 @@ class Pool:
             except BaseException:
                 self._give_back(slot)
                 raise
-        return index, slot
+        return slot
 
     def take(self, slot: _Slot, generation: int) -> None:
         """Takes the instance that a resource lives in."""
