@@ -134,6 +134,7 @@ def _lines(runs: RunList) -> dict[str, Any]:
 
 def _query(executor: Executor, args: Arguments) -> dict[str, Any]:
     query = {key: args[key] for key in ("filter", "sort", "columns", "limit", "cursor")}
+    query["check"] = args.get("check", False)
     if query["cursor"] == "<last>":
         query["cursor"] = executor.cursor
     return query

@@ -279,11 +279,16 @@ class Store(Generic[Config]):
         columns: str | Iterable[str] = "",
         limit: int | None = None,
         cursor: str | None = None,
+        check: bool = False,
     ) -> Page:
-        """Returns the runs that a query asks for, as dictionaries. `docs/query-language.md` is about queries."""
+        """Returns the runs that a query asks for, as dictionaries. `docs/query-language.md` is about queries.
+
+        With `check`, every file is looked at, so that one that another program rewrote in place is noticed even if its
+        run would not have been among the rows.
+        """
         if not isinstance(columns, str):
             columns = ", ".join(columns)
-        query = {"filter": filter, "sort": sort, "columns": columns, "limit": limit, "cursor": cursor}
+        query = {"filter": filter, "sort": sort, "columns": columns, "limit": limit, "cursor": cursor, "check": check}
         runs = self._list("[method]store.query-runs", query)
         rows: list[dict[str, Any]] = []
         for lines in runs.pages():
