@@ -228,8 +228,11 @@ impl Scope {
                 Err(error) => return calls.iter().map(|_| Err(error.clone())).collect(),
             }
         }
+        let watch = self.watch(&calls);
         let make = |call: &Call<'_>| call.changes.iter().try_for_each(|change| self.make(change));
-        calls.iter().map(make).collect()
+        let outcomes = calls.iter().map(make).collect();
+        self.note(watch);
+        outcomes
     }
 
     /// Makes sure that there is a segment to write; false where there can be none.
@@ -398,6 +401,7 @@ impl Scope {
                 return outcomes.into_iter().map(fail).collect();
             }
         };
+        let watch = self.watch(calls);
         let mut promised = moves.into_iter().zip(first..);
         for (call, outcome) in calls.iter().zip(&mut outcomes) {
             if outcome.is_err() {
@@ -410,6 +414,7 @@ impl Scope {
                 }
             }
         }
+        self.note(watch);
         // If the sync fails, or the segment cannot be removed, it is left to the next one who opens the
         // store: the calls were made either way.
         if let Some(writer) = slot

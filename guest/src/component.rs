@@ -548,6 +548,7 @@ impl store::GuestStore for Store {
             columns: &query.columns,
             limit: query.limit,
             cursor: query.cursor.as_deref(),
+            check: query.check,
         };
         let list = self.0.query_runs(&query)?;
         Ok(store::RunList::new(RunList(RefCell::new(list))))

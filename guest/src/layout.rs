@@ -527,6 +527,45 @@ pub fn pending_note_of(file_name: &str) -> Option<StorePath> {
     hex16(file_name.strip_prefix("pending-")?).map(pending_note)
 }
 
+/// The file that says which tables the index has, and what of the store's directories they know.
+#[must_use]
+pub fn index_head() -> StorePath {
+    single(Top::Index, "columns".to_owned())
+}
+
+/// The file in which writers note which runs they changed.
+#[must_use]
+pub fn index_changes() -> StorePath {
+    single(Top::Index, "changes".to_owned())
+}
+
+/// Returns the path of a table of the index, `.index/columns-{16 hexadecimal digits}.tab`.
+#[must_use]
+pub fn index_table(table: u64) -> StorePath {
+    single(Top::Index, format!("columns-{table:016x}.tab"))
+}
+
+/// Returns the number of the table of the index that a file under `.index/` is.
+///
+/// ```
+/// use metalab_store_guest::layout;
+///
+/// assert_eq!(layout::index_table_of(layout::index_table(7).file_name()), Some(7));
+/// assert_eq!(layout::index_table_of("columns"), None);
+/// ```
+pub fn index_table_of(file_name: &str) -> Option<u64> {
+    hex16(file_name.strip_prefix("columns-")?.strip_suffix(".tab")?)
+}
+
+/// Tells whether a file under `.index/` is a stage file of the index's head or of the file of notes.
+pub fn is_index_stage(file_name: &str) -> bool {
+    is_stage_name(file_name)
+        && [index_head(), index_changes()].iter().any(|path| {
+            let stage = path.stage(0);
+            file_name.len() == stage.file_name().len() && file_name.starts_with(path.file_name())
+        })
+}
+
 /// Returns the path of a journal segment, `.index/journal-{16 hexadecimal digits}.seg`.
 pub fn journal_segment(segment: u64) -> StorePath {
     single(Top::Index, format!("journal-{segment:016x}.seg"))

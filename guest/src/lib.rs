@@ -22,6 +22,7 @@ pub mod database;
 mod delete;
 mod derived;
 pub mod error;
+mod index;
 pub mod journal;
 pub mod json;
 pub mod layout;
@@ -44,6 +45,8 @@ mod scope;
 mod segment;
 pub mod sql;
 pub mod store;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 pub mod time;
 mod tree;
 #[cfg(target_family = "wasm")]

@@ -2,11 +2,12 @@
 
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::index::{self, Chosen, Selection, Table, Trouble};
 use crate::json::{self, Object, Value};
 use crate::layout;
 use crate::model::{Damage, RunRecord};
 use crate::names::RunId;
-use crate::query::{Catalogue, Column, Field, FieldSummary, Pager, Query, RecordRow};
+use crate::query::{Catalogue, Column, Field, FieldSummary, Pager, Projection, Query, RecordRow};
 use crate::scope::Scope;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -23,6 +24,7 @@ const KEPT_BYTES: usize = 64 * 1024 * 1024;
 /// A list of run records.
 pub struct RunList {
     scopes: Vec<Rc<Scope>>,
+    projection: Option<Projection>,
     entries: VecDeque<Listed>,
     damaged: Vec<Damage>,
     columns: Vec<String>,
@@ -33,11 +35,17 @@ pub struct RunList {
 /// One record of a list: where it is, and what is kept of it.
 struct Listed {
     scope: usize,
-    run: RunId,
-    /// The content of its file; read again if it is not kept.
-    content: Option<Vec<u8>>,
+    kept: Kept,
+}
+
+/// What is kept of a record of a list.
+enum Kept {
+    /// The run, and the content of its file; it is read again if it is not kept.
+    File(RunId, Option<Vec<u8>>),
     /// The columns that the query asks for, each as JSON text.
-    row: Option<Vec<Option<String>>>,
+    Row(Vec<Option<String>>),
+    /// A row of the index.
+    Indexed(Rc<Table>, usize),
 }
 
 /// A run's record as it was found: the scope that holds it, its id, the content of its file.
@@ -45,20 +53,54 @@ pub(crate) type Found = (Rc<Scope>, RunId, Vec<u8>);
 
 impl RunList {
     /// Makes the list of the records in some scopes that a query asks for, of one experiment or of all.
+    ///
+    /// With `check`, every file is looked at, also those that no name in a directory says have changed.
     pub(crate) fn open(
         scopes: Vec<Rc<Scope>>,
         experiment: Option<&str>,
         query: &Query,
         damaged: Vec<Damage>,
+        check: bool,
     ) -> Result<Self> {
-        let mut list = Self {
+        match indexed(&scopes, experiment, query, check)? {
+            None => Self::scan(scopes, experiment, query, damaged),
+            Some(found) => {
+                let mut list = Self::empty(scopes, query, damaged);
+                list.damaged.extend(found.damaged);
+                list.damaged.sort();
+                list.total = found.selection.total;
+                list.cursor = found.selection.next;
+                let listed = |chosen: Chosen| Listed {
+                    scope: found.scopes[chosen.table],
+                    kept: Kept::Indexed(Rc::clone(&found.tables[chosen.table]), chosen.row),
+                };
+                list.entries = found.selection.rows.into_iter().map(listed).collect();
+                Ok(list)
+            }
+        }
+    }
+
+    fn empty(scopes: Vec<Rc<Scope>>, query: &Query, damaged: Vec<Damage>) -> Self {
+        Self {
             scopes,
+            projection: query.columns.clone(),
             entries: VecDeque::new(),
             damaged,
             columns: column_names(query),
             total: 0,
             cursor: None,
-        };
+        }
+    }
+
+    /// Makes the same list by a look at every file: what the index has to agree with, and what answers where it
+    /// cannot be used.
+    pub(crate) fn scan(
+        scopes: Vec<Rc<Scope>>,
+        experiment: Option<&str>,
+        query: &Query,
+        damaged: Vec<Damage>,
+    ) -> Result<Self> {
+        let mut list = Self::empty(scopes, query, damaged);
         let mut pager = Pager::new(query);
         let mut kept = 0;
         let scanned = scan(&list.scopes, needs_derived(query), |found| {
@@ -68,22 +110,19 @@ impl RunList {
             }
             let row = RecordRow::new(found.record, found.derived);
             pager.offer(&row, || {
-                let columns = query.columns.as_ref();
-                let shown = columns.map(|columns| {
-                    let values = columns.values(&row).into_iter();
-                    values
-                        .map(|value| value.as_ref().map(codec::print_line))
-                        .collect()
-                });
-                let keep = shown.is_none() && kept + found.content.len() <= KEPT_BYTES;
-                if keep {
-                    kept += found.content.len();
-                }
+                let keep = match &query.columns {
+                    Some(columns) => Kept::Row(shown(columns, &row)),
+                    None => {
+                        let keep = kept + found.content.len() <= KEPT_BYTES;
+                        if keep {
+                            kept += found.content.len();
+                        }
+                        Kept::File(found.run.clone(), keep.then(|| found.content.to_vec()))
+                    }
+                };
                 Listed {
                     scope: found.scope,
-                    run: found.run.clone(),
-                    content: keep.then(|| found.content.to_vec()),
-                    row: shown,
+                    kept: keep,
                 }
             });
         });
@@ -130,17 +169,64 @@ impl RunList {
     fn take(&mut self) -> Result<Option<Found>> {
         while let Some(entry) = self.entries.pop_front() {
             let scope = Rc::clone(&self.scopes[entry.scope]);
-            let content = match entry.content {
-                Some(content) => Ok(Some(content)),
-                None => scope.record_content(&entry.run),
+            let (run, content) = match entry.kept {
+                Kept::File(run, Some(content)) => (run, Ok(Some(content))),
+                Kept::File(run, None) => {
+                    let content = scope.record_content(&run);
+                    (run, content)
+                }
+                Kept::Row(_) => continue,
+                Kept::Indexed(table, row) => {
+                    let name = table.name(row).ok();
+                    let Some(run) = name.and_then(|name| RunId::parse(&name).ok()) else {
+                        // It could be read a moment ago: somebody damages the index meanwhile.
+                        scope.index.distrust();
+                        return Err(index_vanished(&scope));
+                    };
+                    let content = match table.texts(row) {
+                        Ok(texts) => Ok(Some(texts.record.into_bytes())),
+                        Err(_) => {
+                            scope.index.distrust();
+                            scope.record_content(&run)
+                        }
+                    };
+                    (run, content)
+                }
             };
             match content {
-                Ok(Some(content)) => return Ok(Some((scope, entry.run, content))),
+                Ok(Some(content)) => return Ok(Some((scope, run, content))),
                 Ok(None) => {}
                 Err(error) => self.add_damage(error)?,
             }
         }
         Ok(None)
+    }
+
+    /// Makes the row of a run that the index found; none if it cannot be read any more.
+    fn indexed_row(&self, scope: usize, table: &Table, row: usize) -> Option<Vec<Option<String>>> {
+        let projection = self.projection.as_ref()?;
+        let scope = &self.scopes[scope];
+        let (record, derived) = match table.texts(row) {
+            Ok(texts) => (
+                texts.record.into_bytes(),
+                texts.derived.map(String::into_bytes),
+            ),
+            Err(_) => {
+                scope.index.distrust();
+                let run = RunId::parse(&table.name(row).ok()?).ok()?;
+                let record = scope.record_content(&run).ok()??;
+                (record, scope.derived_content(&run).ok()?)
+            }
+        };
+        let record = codec::parse_object("", &record).ok()?;
+        let derived = match &derived {
+            Some(derived) => Some(codec::parse_object("", derived).ok()?),
+            None => None,
+        };
+        Some(shown(
+            projection,
+            &RecordRow::new(&record, derived.as_ref()),
+        ))
     }
 
     fn add_damage(&mut self, error: Error) -> Result<()> {
@@ -176,8 +262,19 @@ impl RunList {
     /// is none if the query named no columns.
     pub fn next_rows(&mut self, limit: u32) -> Vec<Vec<Option<String>>> {
         let count = limit.clamp(1, MAX_PAGE) as usize;
-        let rows = self.entries.drain(..count.min(self.entries.len()));
-        rows.filter_map(|listed| listed.row).collect()
+        let mut rows = Vec::new();
+        while rows.len() < count
+            && let Some(listed) = self.entries.pop_front()
+        {
+            match listed.kept {
+                Kept::Row(row) => rows.push(row),
+                Kept::Indexed(table, row) => {
+                    rows.extend(self.indexed_row(listed.scope, &table, row))
+                }
+                Kept::File(..) => {}
+            }
+        }
+        rows
     }
 
     /// Returns the next records as lines of JSON text. An empty text is the end.
@@ -189,14 +286,26 @@ impl RunList {
         let mut lines = String::new();
         loop {
             let before = lines.len();
+            if let Some(projected) = self.front_row() {
+                if let Some(row) = projected {
+                    push_row(&mut lines, &self.columns, &row);
+                    if before > 0 && lines.len() > limit {
+                        lines.truncate(before);
+                        return Ok(lines);
+                    }
+                }
+                self.entries.pop_front();
+                continue;
+            }
             if let Some(listed) = self.entries.front()
-                && let Some(row) = &listed.row
+                && let Kept::Indexed(table, row) = &listed.kept
+                && let Ok(texts) = table.texts(*row)
             {
-                push_row(&mut lines, &self.columns, row);
-                if before > 0 && lines.len() > limit {
-                    lines.truncate(before);
+                if before > 0 && before + texts.record.len() + 1 > limit {
                     return Ok(lines);
                 }
+                lines.push_str(&texts.record);
+                lines.push('\n');
                 self.entries.pop_front();
                 continue;
             }
@@ -219,14 +328,128 @@ impl RunList {
                     .unwrap_or_default();
                 self.entries.push_front(Listed {
                     scope,
-                    run,
-                    content: Some(content),
-                    row: None,
+                    kept: Kept::File(run, Some(content)),
                 });
                 return Ok(lines);
             }
         }
     }
+}
+
+impl RunList {
+    /// Returns the columns of the next run, if the query named some; none in it if the run cannot be read.
+    fn front_row(&self) -> Option<Option<Vec<Option<String>>>> {
+        self.projection.as_ref()?;
+        let listed = self.entries.front()?;
+        Some(match &listed.kept {
+            Kept::Row(row) => Some(row.clone()),
+            Kept::Indexed(table, row) => self.indexed_row(listed.scope, table, *row),
+            Kept::File(..) => None,
+        })
+    }
+}
+
+/// Prints the columns of a run.
+fn shown(columns: &Projection, row: &RecordRow<'_, '_>) -> Vec<Option<String>> {
+    let values = columns.values(row).into_iter();
+    values
+        .map(|value| value.as_ref().map(codec::print_line))
+        .collect()
+}
+
+fn index_vanished(scope: &Scope) -> Error {
+    Error::Io {
+        file: scope.tree.path(&layout::directory(layout::Top::Index)),
+        operation: "read",
+        code: "io",
+        outcome_unknown: false,
+        message: "the index of the store cannot be read any more; list again".into(),
+    }
+}
+
+/// What the index says to a query.
+struct Indexed {
+    tables: Vec<Rc<Table>>,
+    /// The scope of each table.
+    scopes: Vec<usize>,
+    selection: Selection,
+    damaged: Vec<Damage>,
+}
+
+/// How often the rows of a query are looked for again because a file is not what the index knew.
+const ATTEMPTS: u32 = 4;
+
+/// Answers a query from the index; none if it cannot.
+fn indexed(
+    scopes: &[Rc<Scope>],
+    experiment: Option<&str>,
+    query: &Query,
+    check: bool,
+) -> Result<Option<Indexed>> {
+    for attempt in 0..ATTEMPTS {
+        match try_indexed(scopes, experiment, query, check, attempt) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(Trouble::Beyond) => return Ok(None),
+            Err(Trouble::Doubt) => scopes.iter().for_each(|scope| scope.index.distrust()),
+            Err(Trouble::Store(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Answers a query from the index; none if a file was not what it knew, which it read again.
+fn try_indexed(
+    scopes: &[Rc<Scope>],
+    experiment: Option<&str>,
+    query: &Query,
+    check: bool,
+    attempt: u32,
+) -> std::result::Result<Option<Indexed>, Trouble> {
+    let derived = needs_derived(query);
+    let mut found = Indexed {
+        tables: Vec::new(),
+        scopes: Vec::new(),
+        selection: Selection::default(),
+        damaged: Vec::new(),
+    };
+    let mut without_damaged = false;
+    let mut comparable = Vec::with_capacity(scopes.len());
+    for (index, scope) in scopes.iter().enumerate() {
+        let view = match scope
+            .index
+            .refresh(scope, check && attempt == 0, derived, attempt > 0)
+        {
+            Ok(view) => view,
+            // The first is the store's own directory; one experiment hides no other.
+            Err(Trouble::Store(error)) if index > 0 => {
+                found.damaged.push(damage(error)?);
+                comparable.push(false);
+                continue;
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        comparable.push(view.comparable);
+        without_damaged |= view.derived_damaged;
+        found.damaged.extend(view.damaged);
+        found.scopes.extend(view.tables.iter().map(|_| index));
+        found.tables.extend(view.tables);
+    }
+    found.selection = index::choose(&found.tables, query, experiment, without_damaged)?;
+    let mut rows: Vec<Vec<Chosen>> = scopes.iter().map(|_| Vec::new()).collect();
+    for chosen in &found.selection.rows {
+        rows[found.scopes[chosen.table]].push(*chosen);
+    }
+    let mut whole = true;
+    for ((scope, rows), comparable) in scopes.iter().zip(rows).zip(comparable) {
+        if comparable && !rows.is_empty() {
+            let rows = rows
+                .iter()
+                .map(|chosen| (&*found.tables[chosen.table], chosen.row));
+            whole &= scope.index.look_again(scope, rows, derived)?;
+        }
+    }
+    Ok(whole.then_some(found))
 }
 
 /// A run that a scan came to.
@@ -298,6 +521,50 @@ fn scan(
 
 /// Collects which fields the runs in some scopes have that a query's filter matches.
 pub(crate) fn catalogue(
+    scopes: &[Rc<Scope>],
+    query: &Query,
+    damaged: Vec<Damage>,
+) -> Result<FieldCatalogue> {
+    // Every run's derived metrics are looked at, whatever the filter needs.
+    let all = Query {
+        columns: Some(Projection(vec![Column::Derived])),
+        ..query.clone()
+    };
+    if let Some(found) = indexed(scopes, None, &all, false)?
+        && let Some(catalogue) = indexed_catalogue(&found)
+    {
+        let mut catalogue = catalogue;
+        catalogue.damaged = damaged;
+        catalogue.damaged.extend(found.damaged);
+        catalogue.damaged.sort();
+        return Ok(catalogue);
+    }
+    scanned_catalogue(scopes, query, damaged)
+}
+
+/// Collects the fields of the runs that the index found; none if one cannot be read.
+fn indexed_catalogue(found: &Indexed) -> Option<FieldCatalogue> {
+    let mut catalogue = Catalogue::default();
+    for chosen in &found.selection.rows {
+        let texts = found.tables[chosen.table].texts(chosen.row).ok()?;
+        let record = codec::parse_object("", texts.record.as_bytes()).ok()?;
+        let derived = match &texts.derived {
+            Some(derived) => Some(codec::parse_object("", derived.as_bytes()).ok()?),
+            None => None,
+        };
+        catalogue.add(&record, derived.as_ref());
+    }
+    let (fields, complete) = catalogue.finish();
+    Some(FieldCatalogue {
+        fields,
+        complete,
+        runs: found.selection.total,
+        damaged: Vec::new(),
+    })
+}
+
+/// Collects the same by a look at every file.
+pub(crate) fn scanned_catalogue(
     scopes: &[Rc<Scope>],
     query: &Query,
     mut damaged: Vec<Damage>,

@@ -5,6 +5,7 @@ use crate::codec;
 use crate::commit::{Change, Held, Journal, generation_of, lock_content_failed, unsettled_writer};
 use crate::database::Sql;
 use crate::error::{Error, Result};
+use crate::index::Index;
 use crate::journal::LockName;
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
@@ -43,6 +44,10 @@ pub(crate) struct Scope {
     pub(crate) sql: Option<Rc<Sql>>,
     /// Whether a database that knows this directory was told not to be believed.
     pub(crate) disowned: Rc<Cell<bool>>,
+    /// What queries need of all runs.
+    pub(crate) index: Rc<Index>,
+    /// The same of the directories below.
+    indexes: Rc<RefCell<BTreeMap<String, Rc<Index>>>>,
     /// What is read in place of lost files in the directories below, as far as they were looked at.
     overlays: Rc<RefCell<BTreeMap<String, Option<Rc<Overlay>>>>>,
 }
@@ -67,6 +72,8 @@ impl Scope {
             log_files: Rc::default(),
             sql: None,
             disowned: Rc::default(),
+            index: Rc::default(),
+            indexes: Rc::default(),
             overlays: Rc::default(),
         }
     }
@@ -87,6 +94,9 @@ impl Scope {
             }
         };
         child.tree.set_overlay(overlay);
+        let mut indexes = self.indexes.borrow_mut();
+        child.index = Rc::clone(indexes.entry(directory.to_owned()).or_default());
+        drop(indexes);
         Ok(child)
     }
 
@@ -106,6 +116,8 @@ impl Scope {
             log_files: Rc::default(),
             sql: self.sql.clone(),
             disowned: Rc::default(),
+            index: Rc::default(),
+            indexes: Rc::default(),
             overlays: Rc::default(),
         }
     }
@@ -216,6 +228,7 @@ impl Scope {
             &format!("run {:?}", run.as_str()),
         )?;
         let held = held(LockName::Run(run.as_str().to_owned()), lock)?;
+        self.look_before_write()?;
         self.finish_half_done(&held)?;
         Ok(held)
     }

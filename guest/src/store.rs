@@ -94,6 +94,7 @@ impl Store {
             self.scope.unsynced.get() && self.scope.options.durability == Durability::Full;
         self.scope.checkpoint(appended)?;
         self.scope.unsynced.set(false);
+        self.scope.index.save_at_close(&self.scope);
         self.scope.part_from_database()
     }
 
@@ -293,17 +294,24 @@ impl Store {
     /// # Errors
     /// `io`. A file that cannot be read is reported by the list and hides no other.
     pub fn list_run_records(&self, experiment_id: Option<&str>) -> Result<RunListing> {
-        self.list(experiment_id, &Query::parse(&QueryText::default(), 0)?)
+        self.list(
+            experiment_id,
+            &Query::parse(&QueryText::default(), 0)?,
+            false,
+        )
     }
 
     /// Lists runs: out of the database where it is believed, else out of the files.
-    fn list(&self, experiment: Option<&str>, query: &Query) -> Result<RunListing> {
+    fn list(&self, experiment: Option<&str>, query: &Query, check: bool) -> Result<RunListing> {
         let (scopes, damaged) = self.scopes()?;
         let access = self.scope.options.access;
-        if let Some(list) = DatabaseList::open(&scopes, access, experiment, query, &damaged)? {
+        // Whoever wants every file looked at does not want the database's word for it.
+        if !check
+            && let Some(list) = DatabaseList::open(&scopes, access, experiment, query, &damaged)?
+        {
             return Ok(RunListing::Database(Box::new(list)));
         }
-        let list = RunList::open(scopes, experiment, query, damaged)?;
+        let list = RunList::open(scopes, experiment, query, damaged, check)?;
         Ok(RunListing::Files(list))
     }
 
@@ -312,12 +320,41 @@ impl Store {
     /// # Errors
     /// `invalid-query`, `io`. A file that cannot be read is reported by the list and hides no other.
     pub fn query_runs(&self, query: &QueryText<'_>) -> Result<RunListing> {
+        let check = query.check;
         let now = self.scope.ports.clock.now() / 1_000;
         let query = Query::parse(query, i64::try_from(now).unwrap_or(i64::MAX))?;
-        self.list(None, &query)
+        self.list(None, &query, check)
     }
 
-    /// Returns which fields the runs have that a filter matches, by a look at every file.
+    /// Lists the same by a look at every file, without the index: what it has to agree with.
+    ///
+    /// # Errors
+    /// As `query_runs`.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn scan_runs(&self, query: &QueryText<'_>) -> Result<RunListing> {
+        let now = self.scope.ports.clock.now() / 1_000;
+        let query = Query::parse(query, i64::try_from(now).unwrap_or(i64::MAX))?;
+        let (scopes, damaged) = self.scopes()?;
+        RunList::scan(scopes, None, &query, damaged).map(RunListing::Files)
+    }
+
+    /// Returns the same as `list_fields` by a look at every file, without the index.
+    ///
+    /// # Errors
+    /// As `list_fields`.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn scan_fields(&self, filter: &str) -> Result<FieldCatalogue> {
+        let now = self.scope.ports.clock.now() / 1_000;
+        let query = QueryText {
+            filter,
+            ..QueryText::default()
+        };
+        let query = Query::parse(&query, i64::try_from(now).unwrap_or(i64::MAX))?;
+        let (scopes, damaged) = self.scopes()?;
+        run_list::scanned_catalogue(&scopes, &query, damaged)
+    }
+
+    /// Returns which fields the runs have that a filter matches.
     ///
     /// # Errors
     /// `invalid-query`, `io`. A file that cannot be read is reported and hides no other.

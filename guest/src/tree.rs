@@ -234,6 +234,17 @@ impl Tree {
         let Some((file, stat)) = self.open(path)? else {
             return Ok(None);
         };
+        self.read_open(path, file.as_ref(), &stat, limit).map(Some)
+    }
+
+    /// Reads a file that was opened.
+    pub(crate) fn read_open(
+        &self,
+        path: &StorePath,
+        file: &dyn File,
+        stat: &Stat,
+        limit: u64,
+    ) -> Result<Vec<u8>> {
         if stat.size > limit {
             let path = self.path(path);
             return Err(Error::TooLarge(format!(
@@ -243,9 +254,9 @@ impl Tree {
         }
         let expected = usize::try_from(stat.size).unwrap_or(READ_SIZE);
         // One byte more than expected tells the end from a file that grew.
-        let mut content = self.read_piece(path, file.as_ref(), 0, (expected + 1).min(READ_SIZE))?;
+        let mut content = self.read_piece(path, file, 0, (expected + 1).min(READ_SIZE))?;
         if content.len() == expected && expected < READ_SIZE {
-            return Ok(Some(content));
+            return Ok(content);
         }
         loop {
             if content.len() as u64 > limit {
@@ -254,9 +265,9 @@ impl Tree {
                     "{path} grows; at most {limit} bytes are read in one piece"
                 )));
             }
-            let piece = self.read_piece(path, file.as_ref(), content.len() as u64, READ_SIZE)?;
+            let piece = self.read_piece(path, file, content.len() as u64, READ_SIZE)?;
             if piece.is_empty() {
-                return Ok(Some(content));
+                return Ok(content);
             }
             content.extend_from_slice(&piece);
         }
@@ -396,6 +407,17 @@ impl Tree {
         let directory = self.root.open_directory(&self.path(path)).ok()?;
         opened.insert(path.top(), Rc::clone(&directory));
         Some(directory)
+    }
+
+    /// Opens a directory, to look at many files in it.
+    pub(crate) fn handle(&self, path: &StorePath) -> Result<Option<Rc<dyn Directory>>> {
+        let name = self.path(path);
+        absent(self.root.open_directory(&name)).map_err(|reason| Error::io(name, "open", reason))
+    }
+
+    /// Says whether some files are read from somewhere else.
+    pub(crate) fn has_overlay(&self) -> Result<bool> {
+        Ok(self.overlay()?.is_some())
     }
 
     /// Removes a file, and says whether there was one.

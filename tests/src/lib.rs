@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod conformance;
+pub mod database;
 pub mod script;
 
 use std::collections::BTreeMap;

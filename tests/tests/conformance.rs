@@ -4,6 +4,7 @@
 
 use metalab_store_tests::checkout;
 use metalab_store_tests::conformance::{Native, RustHost, Target, transcript};
+use metalab_store_tests::database::Schema;
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
@@ -45,7 +46,7 @@ fn the_script_has_hundreds_of_calls_of_every_function() {
 
 #[test]
 fn the_native_logic_gives_what_all_hosts_give() {
-    let found = run(&Native);
+    let found = run(&Native::default());
     if std::env::var("METALAB_CONFORMANCE").is_ok_and(|value| value == "accept") {
         let text = found.iter().fold(String::new(), |mut text, line| {
             writeln!(text, "{line}").unwrap();
@@ -58,5 +59,15 @@ fn the_native_logic_gives_what_all_hosts_give() {
 
 #[test]
 fn the_rust_host_gives_what_all_hosts_give() {
-    compare(&run(&RustHost), &expected());
+    compare(&run(&RustHost::default()), &expected());
+}
+
+#[test]
+fn the_native_logic_gives_the_same_with_an_index_in_postgresql() {
+    compare(&run(&Native(Some(Schema::new()))), &expected());
+}
+
+#[test]
+fn the_rust_host_gives_the_same_with_an_index_in_postgresql() {
+    compare(&run(&RustHost(Some(Schema::new()))), &expected());
 }

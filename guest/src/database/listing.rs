@@ -103,7 +103,8 @@ impl DatabaseList {
             let page = page::run(&**database, within, &self.query, false)?;
             self.left = page.rows.len() as u64;
             self.next = page.next;
-            if self.query.cursor.is_none() && self.next.is_none() {
+            let all = self.query.limit.is_none_or(|limit| limit > 0);
+            if all && self.query.cursor.is_none() && self.next.is_none() {
                 self.total.set(Some(self.left));
             }
             self.rows = page.rows.into();
@@ -256,6 +257,7 @@ impl DatabaseList {
                 self.experiment.as_deref(),
                 &query,
                 Vec::new(),
+                false,
             );
             list.map(|list| list.total()).unwrap_or_default()
         });

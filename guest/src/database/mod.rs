@@ -26,6 +26,7 @@ use crate::ports::{
 };
 use crate::sql::Schema;
 use crate::sql::directories::{self, Tables};
+use state::Stamps;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -47,15 +48,23 @@ pub(crate) struct Sql {
     pause: Cell<(u64, u64)>,
     /// The id of the database, once its tables were seen.
     id: RefCell<Option<String>>,
-    /// For each directory, by its path in the granted one: the content of its state's file when the database
-    /// was last found to agree with the files.
-    agreed: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// The directories, by their paths in the granted one, whose files the database was found to agree with.
+    agreed: RefCell<BTreeMap<String, Agreed>>,
     /// Why the database was not asked last.
     trouble: RefCell<Option<String>>,
     /// Whether this store told the database of anything.
     pub(crate) told: Cell<bool>,
     /// The number of this store's note of runs that the database was not told of.
     pub(crate) note: Cell<u64>,
+}
+
+/// What the database was found to agree with.
+struct Agreed {
+    /// The content of the directory's state.
+    state: Vec<u8>,
+    /// When the directories had changed, as far as nobody but this store changed them since; none if somebody
+    /// else did.
+    stamps: Option<Stamps>,
 }
 
 impl Sql {
@@ -189,20 +198,36 @@ impl Sql {
         }
     }
 
-    /// Remembers that the database agrees with the files of a directory as long as its state is this.
-    pub(crate) fn agree(&self, prefix: &str, state: Vec<u8>) {
-        self.agreed.borrow_mut().insert(prefix.to_owned(), state);
+    /// Remembers that the database agrees with the files of a directory as long as its state is this; and when
+    /// it had changed, if that is known.
+    pub(crate) fn agree(&self, place: &str, state: Vec<u8>, stamps: Option<Stamps>) {
+        let agreed = Agreed { state, stamps };
+        self.agreed.borrow_mut().insert(place.to_owned(), agreed);
     }
 
     /// Says whether the database was found to agree with the files of a directory in this state.
-    pub(crate) fn agrees(&self, prefix: &str, state: &[u8]) -> bool {
+    pub(crate) fn agrees(&self, place: &str, state: &[u8]) -> bool {
         let agreed = self.agreed.borrow();
-        agreed.get(prefix).is_some_and(|agreed| agreed == state)
+        agreed
+            .get(place)
+            .is_some_and(|agreed| agreed.state == state)
+    }
+
+    /// Returns when a directory had changed, if nobody but this store changed it since.
+    pub(crate) fn explained(&self, place: &str) -> Option<Stamps> {
+        self.agreed.borrow().get(place)?.stamps
+    }
+
+    /// Notes when a directory has changed now; none if somebody else changed it.
+    pub(crate) fn explain(&self, place: &str, stamps: Option<Stamps>) {
+        if let Some(agreed) = self.agreed.borrow_mut().get_mut(place) {
+            agreed.stamps = stamps;
+        }
     }
 
     /// Stops believing what was found of a directory.
-    pub(crate) fn doubt(&self, prefix: &str) {
-        self.agreed.borrow_mut().remove(prefix);
+    pub(crate) fn doubt(&self, place: &str) {
+        self.agreed.borrow_mut().remove(place);
     }
 }
 

@@ -95,8 +95,8 @@ impl Sql {
             if self.agrees(&place, &content) {
                 return Ok(Some(state));
             }
-            if state.stands(scope)? {
-                self.agree(&place, content);
+            if let Some(stamps) = state.stands(scope)? {
+                self.agree(&place, content, stamps);
                 return Ok(Some(state));
             }
         }
@@ -128,9 +128,32 @@ impl Scope {
     pub(crate) fn meet_database(&self) -> Result<()> {
         if let Some(sql) = &self.sql
             && let Some((content, state)) = State::read(&self.tree)
-            && state.stands(self)?
+            && let Some(stamps) = state.stands(self)?
         {
-            sql.agree(&place_in_grant(self), content);
+            sql.agree(&place_in_grant(self), content, stamps);
+        }
+        Ok(())
+    }
+
+    /// Looks, before a write, whether somebody else changed the directories since this store looked last.
+    ///
+    /// A change by another program between this look and the one after the write is taken for ours.
+    pub(crate) fn look_before_write(&self) -> Result<()> {
+        if let Some(sql) = &self.sql {
+            let place = place_in_grant(self);
+            let explained = sql.explained(&place);
+            if explained.is_some() && explained != Some(state::stamps(&self.tree)?) {
+                sql.explain(&place, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes, after a write, when the directories have changed.
+    pub(crate) fn look_after_write(&self, sql: &Sql) -> Result<()> {
+        let place = place_in_grant(self);
+        if sql.explained(&place).is_some() {
+            sql.explain(&place, Some(state::stamps(&self.tree)?));
         }
         Ok(())
     }
@@ -144,7 +167,8 @@ impl Scope {
         {
             state.live = true;
             state.stamps = None;
-            sql.agree(&place, state.write(self)?);
+            let stamps = sql.explained(&place);
+            sql.agree(&place, state.write(self)?, stamps);
         }
         Ok(())
     }
@@ -172,6 +196,11 @@ impl Scope {
             || !sql.agrees(&place, &content)
             || !notes(self)?.is_empty()
         {
+            return Ok(());
+        }
+        // Another program may have changed something: the next who opens the store has to find it.
+        let explained = sql.explained(&place);
+        if explained.is_none() || explained != Some(state::stamps(&self.tree)?) {
             return Ok(());
         }
         let Some(stamps) = state::settled_stamps(self)? else {

@@ -227,6 +227,7 @@ impl Scope {
                     .collect();
                 sql.tell(&id, &seen?)?;
             }
+            self.look_after_write(sql)?;
             if !sql.told.replace(true) {
                 self.join_database(sql)?;
             }

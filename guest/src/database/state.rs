@@ -102,13 +102,17 @@ impl State {
     }
 
     /// Says whether the database was in step with a directory when this was written, and nobody else can have
-    /// written since. Writers that were killed are recovered before this is asked.
-    pub(crate) fn stands(&self, scope: &Scope) -> Result<bool> {
+    /// written since; and when the directories had changed, if nobody at all has. Writers that were killed are
+    /// recovered before this is asked.
+    pub(crate) fn stands(&self, scope: &Scope) -> Result<Option<Option<Stamps>>> {
         if self.mark.is_empty() || !self.place.can_be(&Place::of(scope)) {
-            return Ok(false);
+            return Ok(None);
         }
-        let at_rest = self.stamps.is_some() && self.stamps == Some(stamps(&scope.tree)?);
-        Ok(at_rest || (self.live && has_writers(&scope.tree)?))
+        if self.stamps.is_some() && self.stamps == Some(stamps(&scope.tree)?) {
+            return Ok(Some(self.stamps));
+        }
+        let joined = self.live && has_writers(&scope.tree)?;
+        Ok(joined.then_some(None))
     }
 
     fn parse(content: &[u8]) -> Option<Self> {

@@ -14,7 +14,7 @@ use super::state::{self, Place, Stamps, State};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::layout::{self, StorePath, Top};
-use crate::model::Damage;
+use crate::model::{Access, Damage};
 use crate::names::RunId;
 use crate::ports::{
     Cursor, DatabaseResult, Isolation, Lock, LockError, LockMode, LockTarget, RowSet, SqlValue,
@@ -584,13 +584,18 @@ impl Sync {
         // Without a change meanwhile, the next who opens the store need not compare. Whoever changes
         // something from now on gives the directories other times, if these are old enough.
         if now == self.stamps {
-            self.state.stamps = state::settled_stamps(&self.scope)?;
+            self.state.stamps = match self.scope.options.access {
+                // A directory that is only looked at keeps its times.
+                Access::ReadOnly => Some(now),
+                Access::ReadWrite => state::settled_stamps(&self.scope)?,
+            };
         }
         let content = self.state.write(&self.scope)?;
         for note in self.notes.drain(..) {
             self.scope.tree.remove(&note)?;
         }
-        self.sql.agree(&place_in_grant(&self.scope), content);
+        self.sql
+            .agree(&place_in_grant(&self.scope), content, self.state.stamps);
         self.sql.told.set(true);
         if self.full && self.sql.options.projection {
             let manifests = self.scope.all_manifests()?;

@@ -1,5 +1,6 @@
 //! Asks the Python on this machine, for tests that compare with it.
 
+pub(crate) use crate::testing::Random;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
@@ -32,28 +33,4 @@ pub(crate) fn ask(condition: &str, script: &str, input: &str) -> Option<String> 
     }
     assert!(output.status.success(), "the script failed: {written:?}");
     Some(String::from_utf8(output.stdout).unwrap())
-}
-
-/// Numbers that look random and are the same in each run.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(limit).unwrap()).unwrap()
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
-    }
 }

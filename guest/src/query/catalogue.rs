@@ -78,10 +78,13 @@ struct Entry {
 
 impl Entry {
     fn rank(&mut self, value: &Ranked) {
+        // Of equal ones the first text stands, whichever came first: `1` and `1.0`.
         let is = |other: &Option<Ranked>, wanted| {
-            other
-                .as_ref()
-                .is_none_or(|other| value.compare(other) == Some(wanted))
+            other.as_ref().is_none_or(|other| {
+                let order = value.compare(other);
+                order == Some(wanted)
+                    || (order == Some(Ordering::Equal) && value.text() < other.text())
+            })
         };
         if is(&self.min, Ordering::Less) {
             self.min = Some(value.clone());
@@ -95,12 +98,10 @@ impl Entry {
         let text = codec::print_line(value);
         if text.len() > MAX_VALUE {
             self.more = true;
-        } else if !self.values.contains(&text) {
-            if self.values.len() < MAX_VALUES {
-                self.values.insert(text);
-            } else {
-                self.more = true;
-            }
+        } else if self.values.insert(text) && self.values.len() > MAX_VALUES {
+            // The first ones by their text stay, in whatever order they come.
+            self.values.pop_last();
+            self.more = true;
         }
     }
 }

@@ -19,6 +19,7 @@
 //!         columns: "run_id, metrics.loss",
 //!         limit: Some(1),
 //!         cursor: None,
+//!         check: false,
 //!     },
 //!     0,
 //! )?;
@@ -70,9 +71,10 @@ pub use expr::{CompareOp, Expr, Literal, Moment};
 pub use field::{Column, Field, Kind, Step};
 pub use like::Pattern;
 pub use number::Number;
-pub use order::{Direction, Position, SORTED_CHARACTERS, Sort, SortKey, SortValue};
+pub use order::{Direction, Position, SORTED_CHARACTERS, Sort, SortKey, SortValue, compare_cells};
 pub use page::{Page, Pager, Projection};
 pub use parser::{parse_columns, parse_filter, parse_sort};
+pub(crate) use row::null_is_missing;
 pub use row::{Cell, Columns, List, RecordRow, Row};
 
 use cursor::Owner;
@@ -111,6 +113,8 @@ pub struct QueryText<'q> {
     pub limit: Option<u32>,
     /// The cursor that the page before came with.
     pub cursor: Option<&'q str>,
+    /// Whether every file is looked at, also those whose directories say that nothing changed.
+    pub check: bool,
 }
 
 /// A query.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::field::Field;
 use super::number::Number;
-use super::row::{Cell, Row, lossy};
+use super::row::{Cell, List, Row, lossy};
 
 /// How many characters of a text count in a sort; what is equal up to there is a tie.
 ///
@@ -126,6 +126,23 @@ impl SortValue {
         }
     }
 
+    /// Returns a cell with this sort value.
+    pub(crate) fn cell(&self) -> Cell<'_> {
+        match self {
+            Self::Missing => Cell::Missing,
+            Self::Null => Cell::Null,
+            Self::Bool(value) => Cell::Bool(*value),
+            Self::Int(value) => Cell::Int(*value),
+            Self::Big(digits) => Cell::Big(digits),
+            Self::Float(value) => Cell::Float(*value),
+            Self::Nan => Cell::Float(f64::NAN),
+            Self::Text(text) => std::str::from_utf8(text).map_or(Cell::Wtf8(text), Cell::Text),
+            Self::Time(micros) => Cell::Time(*micros),
+            Self::List => Cell::List(List::Cells(Vec::new())),
+            Self::Object => Cell::Object,
+        }
+    }
+
     fn number(&self) -> Option<Number<'_>> {
         match self {
             Self::Int(value) => Some(Number::Int(*value)),
@@ -153,6 +170,58 @@ impl SortValue {
             Direction::Descending => within.reverse(),
         }
     }
+}
+
+/// Compares two cells as their sort values compare, without making these; `whole` keeps texts from being cut.
+#[must_use]
+pub fn compare_cells(
+    left: &Cell<'_>,
+    right: &Cell<'_>,
+    direction: Direction,
+    whole: bool,
+) -> Ordering {
+    let within = match (left, right) {
+        (Cell::Time(left), Cell::Time(right)) => left.cmp(right),
+        (Cell::Bool(left), Cell::Bool(right)) => left.cmp(right),
+        _ => match (sorted_text(left, whole), sorted_text(right, whole)) {
+            (Some(left), Some(right)) => left.cmp(right),
+            _ => match (scaled(left), scaled(right)) {
+                // Neither is NaN, so that there is an answer.
+                (Some(left), Some(right)) => left.compare(right).unwrap_or(Ordering::Equal),
+                _ => return group_of(left).cmp(&group_of(right)),
+            },
+        },
+    };
+    match direction {
+        Direction::Ascending => within,
+        Direction::Descending => within.reverse(),
+    }
+}
+
+fn sorted_text<'a>(cell: &Cell<'a>, whole: bool) -> Option<&'a [u8]> {
+    match cell {
+        Cell::Text(text) if whole => Some(text.as_bytes()),
+        cell => cell.text().map(start),
+    }
+}
+
+/// Returns a number that has a place on the scale.
+fn scaled<'a>(cell: &Cell<'a>) -> Option<Number<'a>> {
+    cell.number().filter(|number| !number.is_nan())
+}
+
+fn group_of(cell: &Cell<'_>) -> u8 {
+    SortValue::group(&match cell {
+        Cell::Missing => SortValue::Missing,
+        Cell::Null => SortValue::Null,
+        Cell::Bool(value) => SortValue::Bool(*value),
+        Cell::Float(value) if value.is_nan() => SortValue::Nan,
+        Cell::Int(_) | Cell::Big(_) | Cell::Float(_) => SortValue::Int(0),
+        Cell::Text(_) | Cell::Wtf8(_) => SortValue::Text(Vec::new()),
+        Cell::Time(micros) => SortValue::Time(*micros),
+        Cell::List(_) => SortValue::List,
+        Cell::Object => SortValue::Object,
+    })
 }
 
 /// Returns the part of a text in WTF-8 that counts in a sort.

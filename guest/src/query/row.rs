@@ -184,7 +184,7 @@ fn follow<'r, 'v>(value: &'r Value<'v>, path: &[Step]) -> Option<&'r Value<'v>> 
 }
 
 /// Tells whether null is the same as missing in this field.
-pub(super) fn null_is_missing(field: &Field) -> bool {
+pub(crate) fn null_is_missing(field: &Field) -> bool {
     match field {
         Field::Notes => true,
         Field::Error(path) => path.is_empty(),

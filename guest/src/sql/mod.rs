@@ -14,6 +14,7 @@ pub mod identifier;
 pub mod page;
 pub(crate) mod projection;
 pub mod runs;
+pub mod sorting;
 pub mod translate;
 
 pub use identifier::Schema;

@@ -226,9 +226,9 @@ impl Within<'_> {
     ) -> String {
         let table = self.schema.name(TABLE);
         let mut conditions = self.conditions(query, parameters);
-        let order = translate::order(&query.sort, query.cursor.as_ref(), parameters);
-        if let Some(after) = &order.after {
-            push(&mut conditions, format_args!(" AND {after}"));
+        let order = translate::order(query, parameters);
+        for condition in &order.within {
+            push(&mut conditions, format_args!(" AND {condition}"));
         }
         let by = &order.by;
         let limit = limit.map_or(String::new(), |limit| {

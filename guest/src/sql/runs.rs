@@ -101,7 +101,7 @@ pub fn indexes(schema: &Schema) -> Vec<String> {
         ),
         format!(
             "CREATE INDEX IF NOT EXISTS metalab_store_runs_order \
-             ON {name} (scope, age, experiment_id, run_id, status)"
+             ON {name} (scope, age, experiment_id, run_id, status, inexact)"
         ),
         format!(
             "CREATE INDEX IF NOT EXISTS metalab_store_runs_inexact \

@@ -16,7 +16,7 @@ use super::runs::{NO_AGE, age};
 use crate::json::{self, Value};
 use crate::ports::SqlValue;
 use crate::query::{
-    CompareOp, Cursor, Direction, Expr, Field, Literal, Position, SORTED_CHARACTERS, Sort, SortKey,
+    CompareOp, Direction, Expr, Field, Literal, Position, Query, SORTED_CHARACTERS, SortKey,
     SortValue, Step,
 };
 
@@ -104,7 +104,7 @@ enum Source {
 }
 
 fn source(field: &Field, parameters: &mut Parameters) -> Source {
-    let mut within = |name: &str, path: &[Step]| json_path(name, path, parameters);
+    let mut within = |name: &'static str, path: &[Step]| json_path(name, path, parameters);
     match field {
         Field::RunId => Source::Text("r.run_id"),
         Field::ExperimentId => Source::Text("r.experiment_id"),
@@ -127,26 +127,14 @@ fn source(field: &Field, parameters: &mut Parameters) -> Source {
 
 /// Follows a path into a part of the document.
 ///
-/// `#>` alone would take a number for a key of an object as well as for the item of a list, so that it only
-/// goes where there are objects for sure; `->` with a text looks into objects alone. No operator looks into
-/// lists alone: `-> 0` takes a scalar for a list of one. A strict path does.
-fn json_path(name: &str, path: &[Step], parameters: &mut Parameters) -> Source {
-    let never = |step: &Step| match step {
-        Step::Key(key) => key.contains('\0') || key == SPECIAL,
-        Step::Index(_) => false,
-    };
-    // The part itself is below the document.
-    if path.len() >= MAX_DEPTH || path.iter().any(never) {
+/// `->` with a text looks into objects alone. No operator looks into lists alone: `#>` takes a number for a key of
+/// an object as well, and `-> 0` takes a scalar for a list of one. A strict path does.
+fn json_path(name: &'static str, path: &[Step], parameters: &mut Parameters) -> Source {
+    if !can_be_found(path) {
         return Source::Missing;
     }
-    let (mut sql, rest) = match path {
-        [Step::Key(key), rest @ ..] if name != "error" => {
-            let keys = parameters.texts([name, key]);
-            (format!("(r.document #> {keys})"), rest)
-        }
-        rest => (format!("(r.document -> {})", parameters.text(name)), rest),
-    };
-    for step in rest {
+    let mut sql = part(name);
+    for step in path {
         sql = match step {
             Step::Key(key) => format!("({sql} -> {})", parameters.text(key)),
             Step::Index(index) => {
@@ -156,6 +144,21 @@ fn json_path(name: &str, path: &[Step], parameters: &mut Parameters) -> Source {
         };
     }
     Source::Json(sql)
+}
+
+/// Returns a part of the document.
+pub(super) fn part(name: &'static str) -> String {
+    format!("(r.document -> '{name}')")
+}
+
+/// Tells whether a document can have a value at the end of a path.
+pub(super) fn can_be_found(path: &[Step]) -> bool {
+    // The part that the path goes into is below the document.
+    path.len() < MAX_DEPTH
+        && path.iter().all(|step| match step {
+            Step::Key(key) => !key.contains('\0') && key != SPECIAL,
+            Step::Index(_) => true,
+        })
 }
 
 /// Returns the text of a value that is known to be a text.
@@ -551,34 +554,47 @@ fn like(source: &Source, pattern: &str, fold: bool, parameters: &mut Parameters)
 pub struct Order {
     /// The list for `ORDER BY`, without the scope.
     pub by: String,
-    /// The condition, if there is a cursor. It may be NULL instead of false.
-    pub after: Option<String>,
+    /// Conditions that may be NULL instead of false: that a row comes after the cursor, and what else follows
+    /// from the query, in a form that bounds an index of the first key.
+    pub within: Vec<String>,
 }
 
 /// Translates the order of a query.
 #[must_use]
-pub fn order(sort: &Sort, cursor: Option<&Cursor>, parameters: &mut Parameters) -> Order {
+pub fn order(query: &Query, parameters: &mut Parameters) -> Order {
     let mut by = Vec::new();
     let mut steps = Vec::new();
+    let mut within = Vec::new();
+    let mut bounds = Vec::new();
+    let cursor = query.cursor.as_ref();
     let mut values = cursor.map(|cursor| cursor.last.keys.iter());
-    for key in &sort.0 {
+    for (index, key) in query.sort.0.iter().enumerate() {
         let made = SortedKey::of(key, parameters);
         made.order_by(&mut by);
-        if let Some(value) = values.as_mut().and_then(Iterator::next) {
+        let value = values.as_mut().and_then(Iterator::next);
+        if index == 0 {
+            if let Some(filter) = &query.filter {
+                made.bounds_of(&key.field, filter, parameters, &mut bounds);
+            }
+            bounds.extend(value.and_then(|value| made.bound_after(value, parameters)));
+        }
+        if let Some(value) = value {
             steps.push(made.place(value, parameters));
         }
     }
     by.push("r.age, r.experiment_id, r.run_id".to_owned());
+    within.extend(cursor.map(|cursor| {
+        let last = after_ids(&cursor.last, parameters);
+        // From the last key to the first: later in this key, or equal in it and later in what follows.
+        steps.into_iter().rev().fold(last, |rest, place| {
+            let Placed { after, same } = place;
+            format!("({after} OR ({same} AND {rest}))")
+        })
+    }));
+    within.extend(bounds);
     Order {
         by: by.join(", "),
-        after: cursor.map(|cursor| {
-            let last = after_ids(&cursor.last, parameters);
-            // From the last key to the first: later in this key, or equal in it and later in what follows.
-            steps.into_iter().rev().fold(last, |rest, place| {
-                let Placed { after, same } = place;
-                format!("({after} OR ({same} AND {rest}))")
-            })
-        }),
+        within,
     }
 }
 
@@ -652,26 +668,10 @@ impl SortedKey {
             rank: String::new(),
         };
         if let Source::Json(json) = &made.source {
-            made.rank = format!(
-                "CASE jsonb_typeof({json}) WHEN 'number' THEN {} WHEN 'string' THEN {} \
-                 WHEN 'boolean' THEN CASE {json} WHEN 'true'::jsonb THEN {} ELSE {} END \
-                 WHEN 'null' THEN {} WHEN 'array' THEN {} \
-                 WHEN 'object' THEN CASE {json} WHEN {} THEN {} WHEN {} THEN {} WHEN {} THEN {} ELSE {} END \
-                 ELSE {} END",
-                rank::NUMBER,
-                rank::TEXT,
-                made.bool_rank(true),
-                made.bool_rank(false),
-                rank::NULL,
-                rank::LIST,
-                parameters.special(NEGATIVE_INFINITY),
-                made.infinity_rank(false),
-                parameters.special(INFINITY),
-                made.infinity_rank(true),
-                parameters.special(NAN),
-                rank::NAN,
-                rank::OBJECT,
-                rank::MISSING,
+            made.rank = rank_of(
+                json,
+                direction,
+                [NEGATIVE_INFINITY, INFINITY, NAN].map(|text| parameters.special(text)),
             );
         }
         made
@@ -682,17 +682,11 @@ impl SortedKey {
     }
 
     fn bool_rank(&self, value: bool) -> u8 {
-        match value == self.ascending() {
-            true => rank::SECOND_BOOL,
-            false => rank::FIRST_BOOL,
-        }
+        bool_rank(value, self.direction)
     }
 
     fn infinity_rank(&self, positive: bool) -> u8 {
-        match positive == self.ascending() {
-            true => rank::MOST,
-            false => rank::LEAST,
-        }
+        infinity_rank(positive, self.direction)
     }
 
     fn rank_of(&self, value: &SortValue) -> u8 {
@@ -730,13 +724,92 @@ impl SortedKey {
             Source::Time(column) => by.push(format!("{column} {direction} NULLS LAST")),
             Source::Json(json) => {
                 by.push(self.rank.clone());
-                by.push(format!(
-                    "CASE WHEN jsonb_typeof({json}) = 'number' THEN ({json})::numeric END {direction}"
-                ));
+                by.push(sorted_number(json, self.direction));
                 by.push(format!("{} {direction}", sorted_text(json)));
             }
             Source::Tags | Source::Missing => {}
         }
+    }
+
+    /// Finds what a filter says of this key alone, as bounds of an index of the key.
+    ///
+    /// They follow from the filter and decide nothing: without them, a page would read the index from its start.
+    fn bounds_of(
+        &self,
+        field: &Field,
+        filter: &Expr,
+        parameters: &mut Parameters,
+        bounds: &mut Vec<String>,
+    ) {
+        match filter {
+            Expr::And(children) => {
+                for child in children {
+                    self.bounds_of(field, child, parameters, bounds);
+                }
+            }
+            Expr::Compare {
+                field: named,
+                op,
+                value,
+            } if named == field => match op {
+                CompareOp::Less | CompareOp::LessOrEqual => {
+                    bounds.extend(self.bound(value, false, parameters));
+                }
+                CompareOp::Greater | CompareOp::GreaterOrEqual => {
+                    bounds.extend(self.bound(value, true, parameters));
+                }
+                CompareOp::Equal => {
+                    bounds.extend(self.bound(value, true, parameters));
+                    bounds.extend(self.bound(value, false, parameters));
+                }
+                CompareOp::NotEqual => {}
+            },
+            Expr::Between {
+                field: named,
+                low,
+                high,
+            } if named == field => {
+                bounds.extend(self.bound(low, true, parameters));
+                bounds.extend(self.bound(high, false, parameters));
+            }
+            _ => {}
+        }
+    }
+
+    /// Says that a value is a number from here on, or up to here. It includes the end and the infinity beyond.
+    fn bound(&self, end: &Literal, from: bool, parameters: &mut Parameters) -> Option<String> {
+        match end {
+            Literal::Int(_) | Literal::Big(_) => {}
+            Literal::Float(value) if value.is_finite() => {}
+            _ => return None,
+        }
+        self.bound_at(as_json(end)?, from == self.ascending(), parameters)
+    }
+
+    /// Says that a row does not come before one with this value.
+    fn bound_after(&self, value: &SortValue, parameters: &mut Parameters) -> Option<String> {
+        let Source::Json(_) = &self.source else {
+            return None;
+        };
+        match self.rank_of(value) {
+            rank::NUMBER => self.bound_at(number_json(value)?, true, parameters),
+            place => Some(format!("{} >= {place}", self.rank)),
+        }
+    }
+
+    fn bound_at(&self, number: String, least: bool, parameters: &mut Parameters) -> Option<String> {
+        let Source::Json(json) = &self.source else {
+            return None;
+        };
+        let sign = if self.ascending() { "" } else { "-" };
+        Some(format!(
+            "({}, {}) {} ({}, {sign}(({})::numeric))",
+            self.rank,
+            sorted_number(json, self.direction),
+            if least { ">=" } else { "<=" },
+            rank::NUMBER,
+            parameters.json(number)
+        ))
     }
 
     fn place(&self, value: &SortValue, parameters: &mut Parameters) -> Placed {
@@ -842,8 +915,54 @@ impl SortedKey {
     }
 }
 
+fn bool_rank(value: bool, direction: Direction) -> u8 {
+    match value == (direction == Direction::Ascending) {
+        true => rank::SECOND_BOOL,
+        false => rank::FIRST_BOOL,
+    }
+}
+
+fn infinity_rank(positive: bool, direction: Direction) -> u8 {
+    match positive == (direction == Direction::Ascending) {
+        true => rank::MOST,
+        false => rank::LEAST,
+    }
+}
+
+/// Returns the group of a value, given what stands for the negative and the positive infinity and for NaN.
+pub(super) fn rank_of(json: &str, direction: Direction, special: [String; 3]) -> String {
+    let [negative, positive, nan] = special;
+    format!(
+        "CASE jsonb_typeof({json}) WHEN 'number' THEN {} WHEN 'string' THEN {} \
+         WHEN 'boolean' THEN CASE {json} WHEN 'true'::jsonb THEN {} ELSE {} END \
+         WHEN 'null' THEN {} WHEN 'array' THEN {} \
+         WHEN 'object' THEN CASE {json} WHEN {negative} THEN {} WHEN {positive} THEN {} WHEN {nan} THEN {} \
+         ELSE {} END ELSE {} END",
+        rank::NUMBER,
+        rank::TEXT,
+        bool_rank(true, direction),
+        bool_rank(false, direction),
+        rank::NULL,
+        rank::LIST,
+        infinity_rank(false, direction),
+        infinity_rank(true, direction),
+        rank::NAN,
+        rank::OBJECT,
+        rank::MISSING,
+    )
+}
+
+/// Returns a finite number for an ascending sort, negative for a descending key; NULL if the value is none.
+pub(super) fn sorted_number(json: &str, direction: Direction) -> String {
+    let sign = match direction {
+        Direction::Ascending => "",
+        Direction::Descending => "-",
+    };
+    format!("CASE WHEN jsonb_typeof({json}) = 'number' THEN {sign}(({json})::numeric) END")
+}
+
 /// Returns the part of a text that counts in a sort; NULL if the value is no text.
-fn sorted_text(json: &str) -> String {
+pub(super) fn sorted_text(json: &str) -> String {
     format!(
         "CASE WHEN jsonb_typeof({json}) = 'string' \
          THEN left({json} #>> '{{}}', {SORTED_CHARACTERS}) END COLLATE \"C\""

@@ -86,7 +86,9 @@ pub fn record(run: &str, tag: &str, size: usize) -> RunRecord {
 
 /// Makes a text of about a size that a tag determines.
 pub fn filler(tag: &str, size: usize) -> String {
-    let mut numbers = Numbers::new(tag.bytes().fold(7, |sum, byte| sum * 31 + u64::from(byte)));
+    let mut numbers = Numbers::new(tag.bytes().fold(7_u64, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+    }));
     let mut text = format!("<{tag}>");
     while text.len() < size {
         text.push_str(&format!("{:016x}", numbers.next()));
@@ -539,7 +541,8 @@ pub fn canonical(mut tree: Tree) -> Tree {
     tree
 }
 
-/// Returns what should not be there after a recovery and a close: segments, lock files of writers, stages.
+/// Returns what should not be there after a recovery and a close: segments, lock files of writers, stages. What
+/// the index leaves is not among it: it is a cache, and sweeps up after itself when it is saved.
 pub fn leftovers(tree: &Tree) -> Vec<String> {
     let known = [
         ".index/maintenance.lock",
@@ -547,6 +550,7 @@ pub fn leftovers(tree: &Tree) -> Vec<String> {
         ".index/log-changes",
     ];
     tree.keys()
+        .filter(|path| !path.starts_with(".index/columns") && !path.starts_with(".index/changes"))
         .filter(|path| {
             path.contains(".tmp.") || path.starts_with(".index/") && !known.contains(&path.as_str())
         })

@@ -2,10 +2,12 @@
 
 use crate::failure::{Failure, FailureKind};
 use crate::settings::Settings;
+use crate::text::{self, Place};
 use crate::value::{self, Raw, Value};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{SinkExt, TryStreamExt};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
@@ -19,6 +21,13 @@ const PREPARED: usize = 64;
 
 /// How long a cancelled statement may take to end before the connection is given up.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How much longer than the server we wait: a statement that the server cancels leaves a good connection.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Ends what others that use the connection later must not find.
+const RESET: &str = "ROLLBACK; CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+                     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// A statement with parameters `$1`, `$2`, ….
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +60,12 @@ pub(crate) struct Connection {
     tls: MakeRustlsConnect,
     prepared: VecDeque<(String, Prepared)>,
     max_answer: usize,
+    /// How long the server lets a statement outside a transaction take, if it is told.
+    session_timeout: Option<Duration>,
+    /// Whether something may be left in the session.
+    has_traces: bool,
+    /// Whether a cancellation was sent: it may hit a later statement.
+    cancelled: Cell<bool>,
     /// When it was last used.
     pub(crate) used: Instant,
 }
@@ -64,10 +79,12 @@ impl Connection {
             .enable_time()
             .build()
             .map_err(|error| Failure::new(FailureKind::Unreachable, error.to_string()))?;
-        let connected = runtime.block_on(async {
-            // The driver's own limit is for each address.
-            tokio::time::timeout(settings.connect_timeout, config.connect(tls.clone())).await
-        });
+        // The driver's own limit is for reaching an address, and not for what the server does then. Each host
+        // has its time, so that a silent one does not keep from the next.
+        let hosts = u32::try_from(settings.hosts.len().max(1)).unwrap_or(u32::MAX);
+        let patience = settings.connect_timeout.saturating_mul(hosts);
+        let connected = runtime
+            .block_on(async { tokio::time::timeout(patience, config.connect(tls.clone())).await });
         let (client, connection) = match connected {
             Ok(Ok(connected)) => connected,
             failed => {
@@ -78,7 +95,7 @@ impl Connection {
                         FailureKind::Unreachable,
                         format!(
                             "no connection could be made within {} ms",
-                            settings.connect_timeout.as_millis()
+                            patience.as_millis()
                         ),
                     ),
                 });
@@ -88,14 +105,48 @@ impl Connection {
             // Why it ended is told to whoever waits for an answer.
             drop(connection.await);
         });
-        Ok(Self {
+        let mut connection = Self {
             runtime: Some(runtime),
             client,
             tls: tls.clone(),
             prepared: VecDeque::new(),
             max_answer: settings.max_answer,
+            session_timeout: settings
+                .tells_timeout()
+                .then_some(settings.statement_timeout),
+            has_traces: false,
+            cancelled: Cell::new(false),
             used: Instant::now(),
-        })
+        };
+        if let Some(timeout) = connection.session_timeout {
+            let tell = set_timeout("SESSION", timeout);
+            connection.simple(&tell, settings.connect_timeout)?;
+        }
+        Ok(connection)
+    }
+
+    /// Makes the connection as good as new, if it may not be.
+    pub(crate) fn reset(&mut self, timeout: Duration) -> Result<(), Failure> {
+        if !self.has_traces {
+            return Ok(());
+        }
+        let mut reset = RESET.to_owned();
+        if let Some(timeout) = self.session_timeout {
+            reset.push_str("; ");
+            reset.push_str(&set_timeout("SESSION", timeout));
+        }
+        self.simple(&reset, timeout)?;
+        self.has_traces = false;
+        Ok(())
+    }
+
+    /// Begins a transaction whose statements may take so long.
+    pub(crate) fn begin(&mut self, begin: &str, timeout: Duration) -> Result<(), Failure> {
+        if self.session_timeout.is_none() {
+            return self.simple(begin, timeout);
+        }
+        let both = format!("{begin}; {}", set_timeout("LOCAL", timeout));
+        self.simple(&both, timeout)
     }
 
     /// Says whether the connection is over, after a look at what the server may have said meanwhile.
@@ -107,7 +158,12 @@ impl Connection {
                 }
             });
         }
-        self.client.is_closed()
+        self.client.is_closed() || self.was_cancelled()
+    }
+
+    /// Says whether a cancellation was sent, which may hit a later statement.
+    pub(crate) fn was_cancelled(&self) -> bool {
+        self.cancelled.get()
     }
 
     /// Waits for an answer, at most until a deadline; then the statement is cancelled.
@@ -124,9 +180,11 @@ impl Connection {
         };
         runtime.block_on(async {
             let mut answer = pin!(answer);
-            if let Ok(answer) = tokio::time::timeout(timeout, answer.as_mut()).await {
+            let patience = timeout.saturating_add(GRACE);
+            if let Ok(answer) = tokio::time::timeout(patience, answer.as_mut()).await {
                 return answer;
             }
+            self.cancelled.set(true);
             let token = self.client.cancel_token();
             let cancel = token.cancel_query(self.tls.clone());
             let cancelled = tokio::time::timeout(LAST_WORDS, cancel).await.is_ok();
@@ -153,11 +211,13 @@ impl Connection {
             self.prepared.push_front(entry);
             return Ok(prepared);
         }
-        let prepared = self
-            .client
-            .prepare(sql)
-            .await
-            .map_err(|error| Failure::of(&error))?;
+        let prepared = self.client.prepare(sql).await;
+        let prepared = prepared.map_err(|error| Failure::of(&error))?;
+        if text::leaves_traces(sql) {
+            // Such statements are not kept: each time, it is seen that they were run.
+            self.has_traces = true;
+            return Ok(prepared);
+        }
         self.prepared.truncate(PREPARED - 1);
         self.prepared.push_front((sql.to_owned(), prepared.clone()));
         Ok(prepared)
@@ -172,18 +232,21 @@ impl Connection {
         within: bool,
         run: impl AsyncFn(&Client, &Prepared, usize) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        text::check(&statement.sql, place(within))?;
         self.used = Instant::now();
         let max_answer = self.max_answer;
         for attempt in 0..2 {
             let fresh = attempt > 0;
-            if fresh {
-                self.prepared.retain(|(sql, _)| *sql != statement.sql);
-            }
             let prepared = self.prepare_now(&statement.sql, timeout)?;
             value::check(&statement.parameters, prepared.params())?;
             let answer = self.wait(timeout, run(&self.client, &prepared, max_answer));
             match answer {
-                Err(failure) if !fresh && !within && is_stale(&failure) => {}
+                Err(failure) if is_stale(&failure) => {
+                    self.forget(&statement.sql);
+                    if fresh || within {
+                        return Err(failure);
+                    }
+                }
                 answer => return answer,
             }
         }
@@ -228,48 +291,32 @@ impl Connection {
             timeout,
             within,
             async |client, prepared, max_answer| {
-                let rows = client
-                    .query_raw(prepared, slice(parameters))
-                    .await
-                    .map_err(|error| Failure::of(&error))?;
-                let mut rows = pin!(rows);
-                let columns = prepared.columns();
-                let mut set = RowSet {
-                    columns: columns
-                        .iter()
-                        .map(|column| column.name().to_owned())
-                        .collect(),
-                    ..RowSet::default()
-                };
-                let mut bytes = 0;
-                while let Some(row) = rows.try_next().await.map_err(|error| Failure::of(&error))? {
-                    if set.rows.len() as u64 >= u64::from(max_rows) {
-                        return Err(Failure::new(
-                            FailureKind::TooLarge,
-                            format!("the answer has more than {max_rows} rows"),
-                        ));
-                    }
-                    let mut values = Vec::with_capacity(columns.len());
-                    for (index, column) in columns.iter().enumerate() {
-                        let raw: Raw<'_> = row.get(index);
-                        let value = value::read(&raw, column.name(), column.type_())?;
-                        bytes += value.weight();
-                        values.push(value);
-                    }
-                    if bytes > max_answer {
-                        return Err(Failure::new(
-                            FailureKind::TooLarge,
-                            format!(
-                                "the answer has more than {max_answer} bytes; ask for fewer rows"
-                            ),
-                        ));
-                    }
-                    set.rows.push(values);
-                }
-                set.affected = rows.rows_affected().unwrap_or(set.rows.len() as u64);
-                Ok(set)
+                read_all(client, prepared, parameters, max_rows, max_answer).await
             },
         )
+    }
+
+    /// Fetches the next rows of a cursor. The statement is not kept: the same text means other columns in
+    /// another transaction.
+    pub(crate) fn fetch(
+        &mut self,
+        name: &str,
+        count: u32,
+        timeout: Duration,
+    ) -> Result<RowSet, Failure> {
+        self.used = Instant::now();
+        let client = &self.client;
+        let max_answer = self.max_answer;
+        self.wait(timeout, async {
+            let fetch = format!("FETCH FORWARD {count} FROM {name}");
+            let prepared = client.prepare(&fetch).await;
+            let prepared = prepared.map_err(|error| Failure::of(&error))?;
+            read_all(client, &prepared, &[], count, max_answer).await
+        })
+    }
+
+    fn forget(&mut self, sql: &str) {
+        self.prepared.retain(|(known, _)| known != sql);
     }
 
     /// Runs a statement.
@@ -296,6 +343,32 @@ impl Connection {
         timeout: Duration,
         within: bool,
     ) -> Result<Vec<u64>, Failure> {
+        for statement in statements {
+            text::check(&statement.sql, place(within))?;
+        }
+        let done = self.batch_once(statements, timeout, within);
+        let Err(failure) = &done else {
+            return done;
+        };
+        if !is_stale(failure) {
+            return done;
+        }
+        for statement in statements {
+            self.forget(&statement.sql);
+        }
+        if within {
+            return done;
+        }
+        // Nothing was done: all or none.
+        self.batch_once(statements, timeout, within)
+    }
+
+    fn batch_once(
+        &mut self,
+        statements: &[Statement],
+        timeout: Duration,
+        within: bool,
+    ) -> Result<Vec<u64>, Failure> {
         self.used = Instant::now();
         let mut all = Vec::with_capacity(statements.len());
         for statement in statements {
@@ -303,8 +376,10 @@ impl Connection {
             value::check(&statement.parameters, prepared.params())?;
             all.push((prepared, statement));
         }
+        // One statement is a transaction of its own.
+        let within = within || all.len() < 2;
         let client = &self.client;
-        let answer = self.wait(timeout, async {
+        self.wait(timeout, async {
             let begin = async {
                 if within {
                     return Ok(());
@@ -328,15 +403,7 @@ impl Connection {
             let counts = counts.map_err(|error| Failure::of(&error))?;
             committed.map_err(|error| Failure::of(&error))?;
             Ok(counts)
-        });
-        if let Err(failure) = &answer
-            && is_stale(failure)
-        {
-            for statement in statements {
-                self.prepared.retain(|(sql, _)| *sql != statement.sql);
-            }
-        }
-        answer
+        })
     }
 
     /// Runs a text without parameters or rows.
@@ -351,8 +418,17 @@ impl Connection {
         })
     }
 
+    /// Ends a COPY that failed, so that the connection can be used again.
+    pub(crate) fn abandon(&mut self, copy: Copy, timeout: Duration) -> Result<(), Failure> {
+        // The driver tells the server when it is dropped; the answer to the next statement comes after that.
+        drop(copy);
+        self.simple("", timeout)
+    }
+
     /// Begins a COPY.
     pub(crate) fn copy_in(&mut self, sql: &str, timeout: Duration) -> Result<Copy, Failure> {
+        text::check(sql, Place::Copy)?;
+        self.used = Instant::now();
         let client = &self.client;
         self.wait(timeout, async {
             let sink = client
@@ -372,7 +448,14 @@ impl Connection {
     ) -> Result<(), Failure> {
         let lines = Bytes::copy_from_slice(lines.as_bytes());
         self.wait(timeout, async {
-            copy.send(lines).await.map_err(|error| Failure::of(&error))
+            match copy.send(lines).await {
+                Ok(()) => Ok(()),
+                // The server has ended it, and says why when it is asked for the number of rows.
+                Err(error) => Err(match copy.as_mut().finish().await {
+                    Err(reason) if reason.as_db_error().is_some() => Failure::of(&reason),
+                    _ => Failure::of(&error),
+                }),
+            }
         })
     }
 
@@ -393,6 +476,66 @@ impl Drop for Connection {
             runtime.shutdown_background();
         }
     }
+}
+
+fn place(within: bool) -> Place {
+    if within { Place::Within } else { Place::Alone }
+}
+
+/// Makes the statement that tells the server how long statements may take.
+fn set_timeout(scope: &str, timeout: Duration) -> String {
+    // Zero would mean: as long as it wants.
+    let millis = timeout.as_millis().clamp(1, 2_147_483_647);
+    format!("SET {scope} statement_timeout = {millis}")
+}
+
+/// Runs a prepared query and reads its rows, while they are not too many.
+async fn read_all(
+    client: &Client,
+    prepared: &Prepared,
+    parameters: &[Value],
+    max_rows: u32,
+    max_answer: usize,
+) -> Result<RowSet, Failure> {
+    /// A row without columns takes memory too.
+    const ROW: usize = 24;
+    let of = |error| Failure::of(&error);
+    let rows = client.query_raw(prepared, slice(parameters)).await;
+    let mut rows = pin!(rows.map_err(of)?);
+    let columns = prepared.columns();
+    let mut set = RowSet {
+        columns: columns
+            .iter()
+            .map(|column| column.name().to_owned())
+            .collect(),
+        ..RowSet::default()
+    };
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await.map_err(of)? {
+        if set.rows.len() as u64 >= u64::from(max_rows) {
+            return Err(Failure::new(
+                FailureKind::TooLarge,
+                format!("the answer has more than {max_rows} rows"),
+            ));
+        }
+        bytes += ROW;
+        let mut values = Vec::with_capacity(columns.len());
+        for (index, column) in columns.iter().enumerate() {
+            let raw: Raw<'_> = row.get(index);
+            let value = value::read(&raw, column.name(), column.type_())?;
+            bytes += value.weight();
+            values.push(value);
+        }
+        if bytes > max_answer {
+            return Err(Failure::new(
+                FailureKind::TooLarge,
+                format!("the answer has more than {max_answer} bytes; ask for fewer rows"),
+            ));
+        }
+        set.rows.push(values);
+    }
+    set.affected = rows.rows_affected().unwrap_or(set.rows.len() as u64);
+    Ok(set)
 }
 
 /// Says whether a prepared statement is to be prepared anew: the tables were changed, or the server forgot it.

@@ -1,7 +1,7 @@
 //! Why a statement failed: never with a password or a connection string.
 
 use std::error::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 /// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +61,14 @@ impl Failure {
     pub(crate) fn of(error: &tokio_postgres::Error) -> Self {
         if let Some(refusal) = error.as_db_error() {
             let state = refusal.code();
+            // The server ends the session after these.
+            let is_last = matches!(
+                refusal.parsed_severity(),
+                Some(Severity::Fatal | Severity::Panic)
+            );
             let kind = match *state {
+                _ if is_last => FailureKind::Disconnected,
                 SqlState::QUERY_CANCELED => FailureKind::TimedOut,
-                SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => FailureKind::Disconnected,
                 _ => FailureKind::Refused,
             };
             let passing = ["40", "53", "57", "08"];
@@ -73,8 +78,9 @@ impl Failure {
                 kind,
                 sqlstate: Some(state.code().to_owned()),
                 retryable,
-                outcome_unknown: false,
-                message: refusal.message().to_owned(),
+                // A commit may have been done before the session ended.
+                outcome_unknown: is_last,
+                message: clean(refusal.message()),
             };
         }
         let mut failure = Self::new(
@@ -96,7 +102,10 @@ impl Failure {
                     retryable: !(state.starts_with("28") || state.starts_with("3D")),
                     sqlstate: Some(state),
                     outcome_unknown: false,
-                    message: format!("the server refused the connection: {}", refusal.message()),
+                    message: format!(
+                        "the server refused the connection: {}",
+                        clean(refusal.message())
+                    ),
                 }
             }
             None => Self::new(
@@ -108,10 +117,27 @@ impl Failure {
 
     /// Says whether the connection cannot be used any more.
     pub(crate) fn broke(&self) -> bool {
-        matches!(
-            self.kind,
-            FailureKind::Disconnected | FailureKind::TimedOut | FailureKind::Unreachable
-        )
+        match self.kind {
+            FailureKind::Disconnected | FailureKind::Unreachable => true,
+            // Where the server cancelled the statement itself, all is well; where it did not, answers may come
+            // that nobody waits for.
+            FailureKind::TimedOut => self.sqlstate.is_none(),
+            // Neither may an answer that was not read to its end be read by the next one.
+            FailureKind::TooLarge => true,
+            FailureKind::PoolExhausted | FailureKind::Refused | FailureKind::UnsupportedType => {
+                false
+            }
+        }
+    }
+
+    /// Takes a secret out of the message, in case that a server repeats it.
+    pub(crate) fn without(mut self, secret: Option<&str>) -> Self {
+        // A shorter one would be no secret, and its place would show.
+        const SHORTEST: usize = 4;
+        if let Some(secret) = secret.filter(|secret| secret.len() >= SHORTEST) {
+            self.message = self.message.replace(secret, "***");
+        }
+        self
     }
 }
 
@@ -121,5 +147,29 @@ fn reason(error: &tokio_postgres::Error) -> String {
     while let Some(source) = reason.source() {
         reason = source;
     }
-    reason.to_string()
+    clean(&reason.to_string())
+}
+
+/// Bounds a message that comes from the server, and makes it safe to print.
+fn clean(message: &str) -> String {
+    const LONGEST: usize = 2000;
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    message.chars().take(LONGEST).map(printable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, FailureKind, clean};
+
+    #[test]
+    fn a_secret_that_a_server_repeats_is_taken_out() {
+        let failure = Failure::new(FailureKind::Refused, "no hunter2 here: hunter2");
+        assert_eq!(failure.without(Some("hunter2")).message, "no *** here: ***");
+    }
+
+    #[test]
+    fn messages_are_bounded_and_safe_to_print() {
+        assert_eq!(clean("a\u{1b}[2Jb\n"), "a [2Jb ");
+        assert_eq!(clean(&"x".repeat(1_000_000)).len(), 2000);
+    }
 }

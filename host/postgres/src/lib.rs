@@ -26,6 +26,7 @@ mod connection;
 mod failure;
 mod pool;
 mod settings;
+mod text;
 mod tls;
 mod transaction;
 mod value;

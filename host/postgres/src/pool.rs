@@ -4,8 +4,8 @@ use crate::connection::{Connection, RowSet, Statement};
 use crate::failure::{Failure, FailureKind};
 use crate::settings::Settings;
 use crate::tls;
-use crate::transaction::{Isolation, Transaction};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::transaction::{Held, Isolation, Transaction};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -27,6 +27,8 @@ struct Inner {
     tls: MakeRustlsConnect,
     state: Mutex<State>,
     returned: Condvar,
+    /// The transactions that are open.
+    begun: Mutex<Vec<Weak<Held>>>,
 }
 
 #[derive(Default)]
@@ -51,7 +53,8 @@ impl Pool {
     ///
     /// # Errors
     /// If the settings cannot be obeyed: a parameter, or the file with the certificates to trust.
-    pub fn new(settings: Settings) -> Result<Self, Failure> {
+    pub fn new(mut settings: Settings) -> Result<Self, Failure> {
+        settings.max_size = settings.max_size.max(1);
         settings.config()?;
         let tls = tls::connector(&settings)?;
         Ok(Self(Arc::new(Inner {
@@ -59,6 +62,7 @@ impl Pool {
             tls,
             state: Mutex::default(),
             returned: Condvar::new(),
+            begun: Mutex::default(),
         })))
     }
 
@@ -116,9 +120,13 @@ impl Pool {
             let mut lease = Lease::take(&self.0)?;
             lease.run(|connection| {
                 let begin = isolation.begin(read_only);
-                connection.simple(&begin, self.0.settings.statement_timeout)
+                connection.begin(&begin, self.0.settings.transaction_timeout)
             })?;
-            Ok(Transaction::new(lease, self.0.settings.transaction_timeout))
+            let transaction = Transaction::new(lease, &self.0.settings);
+            let mut begun = self.0.begun();
+            begun.retain(|held| held.strong_count() > 0);
+            begun.push(transaction.held());
+            Ok(transaction)
         })
     }
 
@@ -155,6 +163,19 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn begun(&self) -> MutexGuard<'_, Vec<Weak<Held>>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends transactions that were forgotten, for those who wait. Says whether there was one.
+    fn reclaim(&self) -> bool {
+        let begun = self.begun().clone();
+        begun
+            .iter()
+            .filter_map(Weak::upgrade)
+            .any(|held| held.end_if_old())
+    }
+
     /// Takes an idle connection, or the right to make one.
     fn take(&self) -> Result<Option<Connection>, Failure> {
         let deadline = Instant::now() + self.settings.connect_timeout;
@@ -170,6 +191,13 @@ impl Inner {
                 state.open += 1;
                 return Ok(None);
             }
+            drop(state);
+            // What was not used at all for so long is used by nobody.
+            let reclaimed = self.reclaim();
+            state = self.state();
+            if reclaimed || !state.idle.is_empty() || state.open < self.settings.max_size {
+                continue;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Failure::new(
@@ -184,6 +212,10 @@ impl Inner {
             let waited = self.returned.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn scrub(&self, failure: Failure) -> Failure {
+        failure.without(self.settings.password.as_deref())
     }
 
     /// Gives the right to a connection back.
@@ -232,7 +264,8 @@ impl Lease {
             };
             let Some(connection) = &mut lease.connection else {
                 // The right to it goes back if this fails.
-                lease.connection = Some(Connection::open(&pool.settings, &pool.tls)?);
+                let opened = Connection::open(&pool.settings, &pool.tls);
+                lease.connection = Some(opened.map_err(|failure| pool.scrub(failure))?);
                 return Ok(lease);
             };
             let asleep = connection.used.elapsed() > IDLE;
@@ -257,13 +290,10 @@ impl Lease {
             ));
         };
         let answer = run(connection);
-        if let Err(failure) = &answer
-            && (failure.broke() || failure.kind == FailureKind::TooLarge)
-        {
-            // An answer that was not read to its end would be read by the next one.
+        if answer.as_ref().is_err_and(Failure::broke) {
             self.connection = None;
         }
-        answer
+        answer.map_err(|failure| self.pool.scrub(failure))
     }
 
     /// Rolls back; a connection on which that fails is closed.
@@ -285,9 +315,15 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        match self.connection.take() {
-            Some(connection) => self.pool.give_back(connection),
-            None => self.pool.forget(),
+        let Some(mut connection) = self.connection.take() else {
+            return self.pool.forget();
+        };
+        let reset = blocking(|| connection.reset(SHORT));
+        if reset.is_err() || connection.was_cancelled() || std::thread::panicking() {
+            drop(connection);
+            self.pool.forget();
+        } else {
+            self.pool.give_back(connection);
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub statement_timeout: Duration,
     /// How long a statement within a transaction may take. Default 10 minutes: a rebuild creates indexes.
     pub transaction_timeout: Duration,
+    /// How long a transaction may be open before its connection is taken back for others. Default 30 minutes.
+    pub transaction_max_age: Duration,
     /// How many bytes an answer may have. Default 64 MiB.
     pub max_answer: usize,
 }
@@ -68,8 +70,17 @@ impl Settings {
             max_size: 2,
             statement_timeout: Duration::from_secs(30),
             transaction_timeout: Duration::from_mins(10),
+            transaction_max_age: Duration::from_mins(30),
             max_answer: 64 * 1024 * 1024,
         }
+    }
+
+    /// Says whether the server is told how long statements may take: not if the user's own options tell it.
+    pub(crate) fn tells_timeout(&self) -> bool {
+        !self
+            .parameters
+            .iter()
+            .any(|(name, value)| name == "options" && value.contains("statement_timeout"))
     }
 
     /// Makes the driver's configuration.
@@ -87,7 +98,13 @@ impl Settings {
         if let Some(password) = &self.password {
             config.password(password);
         }
+        // As in libpq: a socket of this machine is not encrypted, whatever the mode.
+        let is_local = self
+            .hosts
+            .iter()
+            .all(|(host, _)| host.starts_with(['/', '@']));
         config.ssl_mode(match self.tls_mode {
+            _ if is_local => SslMode::Disable,
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,

@@ -2,9 +2,10 @@
 
 use crate::failure::{Failure, FailureKind};
 use crate::settings::{Settings, TlsMode};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
+use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -19,22 +20,28 @@ pub(crate) fn connector(settings: &Settings) -> Result<MakeRustlsConnect, Failur
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(&error.to_string()))?;
-    let config = match settings.tls_mode {
+    let mode = match settings.tls_mode {
+        // As in libpq: who names the certificates to trust wants to trust no others.
+        TlsMode::Require if settings.ca_file.is_some() => TlsMode::VerifyCa,
+        mode => mode,
+    };
+    let config = match mode {
         TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
             .with_no_client_auth(),
-        TlsMode::VerifyFull => builder
-            .with_root_certificates(roots(settings)?)
-            .with_no_client_auth(),
-        TlsMode::VerifyCa => {
-            let roots = Arc::new(roots(settings)?);
-            let inner = WebPkiServerVerifier::builder_with_provider(roots, provider)
+        TlsMode::VerifyCa | TlsMode::VerifyFull => {
+            let named = named(settings)?;
+            let inner = WebPkiServerVerifier::builder_with_provider(roots(&named)?, provider)
                 .build()
                 .map_err(|error| failed(&error.to_string()))?;
             builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyName(inner)))
+                .with_custom_certificate_verifier(Arc::new(Trusted {
+                    inner,
+                    named,
+                    checks_name: mode == TlsMode::VerifyFull,
+                }))
                 .with_no_client_auth()
         }
     };
@@ -48,45 +55,54 @@ fn failed(reason: &str) -> Failure {
     )
 }
 
-/// Reads the certificates to trust.
-fn roots(settings: &Settings) -> Result<RootCertStore, Failure> {
+/// Reads the certificates that the settings name.
+fn named(settings: &Settings) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let Some(file) = &settings.ca_file else {
+        return Ok(Vec::new());
+    };
+    let unreadable = |reason: &str| failed(&format!("sslrootcert {file:?}: {reason}"));
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    let certificates: Vec<_> = read.map_err(|error| unreadable(&error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(unreadable("it holds no certificate"));
+    }
+    Ok(certificates)
+}
+
+/// Returns the authorities to trust: those that are named, else the system's.
+fn roots(named: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Failure> {
     let mut roots = RootCertStore::empty();
-    match &settings.ca_file {
-        Some(file) => {
-            let unreadable = |reason: String| failed(&format!("sslrootcert {file:?}: {reason}"));
-            let certificates = CertificateDer::pem_file_iter(file)
-                .map_err(|error| unreadable(error.to_string()))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| unreadable(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(unreadable("it holds no certificate".to_owned()));
-            }
-        }
-        None => {
-            // Some of the system's may be of a kind that is not known here; the others count.
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                return Err(failed(
-                    "the system has no certificates to trust; name a file with sslrootcert",
-                ));
-            }
+    for certificate in named {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| failed(&format!("sslrootcert: {error}")))?;
+    }
+    if named.is_empty() {
+        // Some of the system's may be of a kind that is not known here; the others count.
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err(failed(
+                "the system has no certificates to trust; name a file with sslrootcert",
+            ));
         }
     }
-    Ok(roots)
+    Ok(Arc::new(roots))
 }
 
 /// Takes any certificate: `prefer` and `require` hide from those who listen, and from nobody else.
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 
-/// Takes a certificate of a trusted authority, whatever name it is for.
+/// Takes a certificate of a trusted authority.
 #[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
+struct Trusted {
+    inner: Arc<WebPkiServerVerifier>,
+    /// The certificates that the user named.
+    named: Vec<CertificateDer<'static>>,
+    /// Whether the certificate must be for the host.
+    checks_name: bool,
+}
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
@@ -102,22 +118,21 @@ impl ServerCertVerifier for AnyServer {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, known)
+        // Whose key it is does not matter, and a certificate of the first version would not be understood.
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, known)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -125,7 +140,7 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Trusted {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -134,14 +149,22 @@ impl ServerCertVerifier for AnyName {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        // One that signs itself is an authority and no server to the verifier, which refuses it. Who named it
+        // trusts it.
+        if self.named.contains(certificate) {
+            if self.checks_name {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
         match self
-            .0
+            .inner
             .verify_server_cert(certificate, intermediates, name, ocsp, now)
         {
             // The name is looked at last: all else was found good.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if !self.checks_name => Ok(ServerCertVerified::assertion()),
             verified => verified,
         }
     }
@@ -152,7 +175,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0
+        self.inner
             .verify_tls12_signature(message, certificate, signature)
     }
 
@@ -162,11 +185,11 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0
+        self.inner
             .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }

@@ -3,10 +3,11 @@
 use crate::connection::{Copy, RowSet, Statement, cursor_text};
 use crate::failure::{Failure, FailureKind};
 use crate::pool::{Lease, blocking};
+use crate::settings::Settings;
 use crate::value::Value;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 /// How many rows are fetched at once, at most.
 const FETCH: usize = 512;
@@ -34,12 +35,15 @@ impl Isolation {
     }
 }
 
-/// A transaction. Dropping it, with its cursors and COPYs, rolls back.
-pub struct Transaction(Arc<Shared>);
+/// A transaction. Dropping it rolls back, also while its cursors and COPYs are held.
+pub struct Transaction(Arc<Held>);
 
-struct Shared {
+/// A transaction that is held, by itself or by a cursor or a COPY.
+pub(crate) struct Held {
     lease: Mutex<Open>,
     timeout: Duration,
+    begun: Instant,
+    max_age: Duration,
 }
 
 struct Open {
@@ -48,25 +52,54 @@ struct Open {
     cursors: u64,
     /// Whether a COPY is under way: nothing else can be asked then.
     copying: bool,
+    /// Why it cannot be committed any more: the server rolls back what is committed nevertheless.
+    failed: Option<Failure>,
+}
+
+impl Open {
+    /// Notes what became of a statement.
+    fn note<T>(&mut self, answer: Result<T, Failure>) -> Result<T, Failure> {
+        match answer {
+            Ok(answer) => {
+                // Only a return to a savepoint is done after a failure, and mends it.
+                self.failed = None;
+                Ok(answer)
+            }
+            Err(mut failure) => {
+                // What is not committed has no effect.
+                failure.outcome_unknown = false;
+                if failure.broke() {
+                    self.lease = None;
+                } else if failure.sqlstate.is_some() && self.failed.is_none() {
+                    self.failed = Some(failure.clone());
+                }
+                Err(failure)
+            }
+        }
+    }
 }
 
 /// A cursor within a transaction.
 pub struct Cursor {
-    shared: Arc<Shared>,
+    shared: Arc<Held>,
     name: String,
     columns: Vec<String>,
     /// Rows that were fetched and did not fit on a page.
     rows: VecDeque<Vec<Value>>,
+    /// How many rows were asked for last.
+    fetched: usize,
+    /// How many bytes the largest of them had.
+    largest: usize,
     ended: bool,
 }
 
 /// A running COPY. Dropping it before it is finished cancels it, and the transaction with it.
 pub struct CopyWriter {
-    shared: Arc<Shared>,
+    shared: Arc<Held>,
     copy: Option<Copy>,
 }
 
-impl Shared {
+impl Held {
     fn open(&self) -> MutexGuard<'_, Open> {
         // A panic while the connection was used leaves the transaction to be rolled back, as any other end.
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
@@ -77,6 +110,7 @@ impl Shared {
         run: impl FnOnce(&mut crate::connection::Connection) -> Result<T, Failure> + Send,
     ) -> Result<T, Failure> {
         blocking(|| {
+            self.end_if_old();
             let mut open = self.open();
             if open.copying {
                 return Err(Failure::new(
@@ -88,13 +122,32 @@ impl Shared {
                 return Err(over());
             };
             let answer = lease.run(run);
-            if let Err(failure) = &answer
-                && (failure.broke() || failure.kind == FailureKind::TooLarge)
-            {
-                open.lease = None;
-            }
-            answer
+            open.note(answer)
         })
+    }
+
+    /// Ends the transaction if it is open for longer than it may be and is not used at this moment.
+    pub(crate) fn end_if_old(&self) -> bool {
+        if self.begun.elapsed() <= self.max_age {
+            return false;
+        }
+        let lease = match self.lease.try_lock() {
+            Ok(mut open) => open.lease.take(),
+            Err(_) => None,
+        };
+        let ended = lease.is_some();
+        end(lease);
+        ended
+    }
+}
+
+/// Rolls back, and gives the connection back.
+fn end(lease: Option<Lease>) {
+    if let Some(mut lease) = lease {
+        blocking(move || {
+            lease.roll_back();
+            drop(lease);
+        });
     }
 }
 
@@ -102,27 +155,44 @@ fn over() -> Failure {
     Failure::new(FailureKind::Refused, "the transaction is over")
 }
 
-impl Drop for Shared {
+impl Drop for Held {
     fn drop(&mut self) {
         let lease = self.open().lease.take();
-        if let Some(mut lease) = lease {
-            blocking(move || {
-                lease.roll_back();
-                drop(lease);
-            });
+        end(lease);
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // Cursors and COPYs that are still held do not keep it.
+        let (lease, copying) = {
+            let mut open = self.0.open();
+            (open.lease.take(), open.copying)
+        };
+        match lease {
+            // It cannot be asked for anything before the COPY ends.
+            Some(mut lease) if copying => lease.discard(),
+            lease => end(lease),
         }
     }
 }
 
 impl Transaction {
-    pub(crate) fn new(lease: Lease, timeout: Duration) -> Self {
-        Self(Arc::new(Shared {
+    pub(crate) fn held(&self) -> Weak<Held> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn new(lease: Lease, settings: &Settings) -> Self {
+        Self(Arc::new(Held {
             lease: Mutex::new(Open {
                 lease: Some(lease),
                 cursors: 0,
                 copying: false,
+                failed: None,
             }),
-            timeout,
+            timeout: settings.transaction_timeout,
+            begun: Instant::now(),
+            max_age: settings.transaction_max_age,
         }))
     }
 
@@ -177,6 +247,8 @@ impl Transaction {
             name,
             columns: Vec::new(),
             rows: VecDeque::new(),
+            fetched: 1,
+            largest: 0,
             ended: false,
         })
     }
@@ -201,27 +273,34 @@ impl Transaction {
     /// Why it failed; whether it was committed may be unknown then.
     pub fn commit(&self) -> Result<(), Failure> {
         let timeout = self.0.timeout;
-        let committed = self.0.run(|connection| {
-            let committed = connection.execute(
-                &Statement {
-                    sql: "COMMIT".to_owned(),
-                    parameters: Vec::new(),
-                },
-                timeout,
-                true,
-            );
-            committed.map(drop)
-        });
-        let lease = self.0.open().lease.take();
-        if let Some(mut lease) = lease {
-            blocking(|| {
-                if committed.is_err() {
-                    lease.roll_back();
-                }
-                drop(lease);
-            });
-        }
-        committed
+        blocking(|| {
+            self.0.end_if_old();
+            let (lease, failed, copying) = {
+                let mut open = self.0.open();
+                (open.lease.take(), open.failed.take(), open.copying)
+            };
+            let mut lease = lease.ok_or_else(over)?;
+            if copying {
+                lease.discard();
+                return Err(Failure::new(
+                    FailureKind::Refused,
+                    "the transaction was rolled back, because a COPY in it was not finished",
+                ));
+            }
+            if let Some(mut failure) = failed {
+                end(Some(lease));
+                failure.message = format!(
+                    "the transaction was rolled back, because a statement in it had failed: {}",
+                    failure.message
+                );
+                return Err(failure);
+            }
+            let committed = lease.run(|connection| connection.simple("COMMIT", timeout));
+            if committed.is_err() {
+                end(Some(lease));
+            }
+            committed
+        })
     }
 }
 
@@ -241,11 +320,11 @@ impl Cursor {
                 if self.ended {
                     break;
                 }
-                self.fetch(max_rows.min(FETCH))?;
+                self.fetch(max_rows, max_bytes.saturating_sub(bytes))?;
                 continue;
             }
             if let Some(row) = self.rows.pop_front() {
-                bytes += row.iter().map(Value::weight).sum::<usize>();
+                bytes += weight(&row);
                 page.rows.push(row);
             }
         }
@@ -254,21 +333,30 @@ impl Cursor {
         Ok(page)
     }
 
-    fn fetch(&mut self, count: usize) -> Result<(), Failure> {
-        let fetch = Statement {
-            sql: format!("FETCH FORWARD {count} FROM {}", self.name),
-            parameters: Vec::new(),
-        };
+    /// Fetches as many rows as there is room for, by the largest of the last ones. It begins with one.
+    fn fetch(&mut self, max_rows: usize, max_bytes: usize) -> Result<(), Failure> {
+        let room = max_bytes.checked_div(self.largest).unwrap_or(1);
+        let count = room
+            .min(self.fetched.saturating_mul(2))
+            .min(max_rows)
+            .clamp(1, FETCH);
         let timeout = self.shared.timeout;
         let rows = u32::try_from(count).unwrap_or(u32::MAX);
         let set = self
             .shared
-            .run(|connection| connection.query(&fetch, rows, timeout, true))?;
+            .run(|connection| connection.fetch(&self.name, rows, timeout))?;
         self.ended = set.rows.len() < count;
+        self.fetched = count;
+        let largest = set.rows.iter().map(|row| weight(row)).max();
+        self.largest = largest.unwrap_or_default().max(1);
         self.columns = set.columns;
         self.rows.extend(set.rows);
         Ok(())
     }
+}
+
+fn weight(row: &[Value]) -> usize {
+    row.iter().map(Value::weight).sum()
 }
 
 impl CopyWriter {
@@ -307,26 +395,31 @@ impl CopyWriter {
                 return Err(over());
             };
             let answer = lease.run(|connection| run(connection, copy));
-            if answer.as_ref().is_err_and(Failure::broke) {
-                open.lease = None;
-            }
-            answer
+            open.note(answer)
         })
     }
 }
 
 impl Drop for CopyWriter {
     fn drop(&mut self) {
-        if self.copy.take().is_some() {
-            // The server is told that it failed; what it still answers is nobody's.
-            let mut open = self.shared.open();
+        let Some(copy) = self.copy.take() else {
+            return;
+        };
+        let shared = &self.shared;
+        blocking(move || {
+            let mut open = shared.open();
             open.copying = false;
             if let Some(lease) = &mut open.lease {
-                lease.discard();
+                let timeout = shared.timeout;
+                let abandoned = lease.run(|connection| connection.abandon(copy, timeout));
+                if abandoned.is_err_and(|failure| failure.broke()) {
+                    open.lease = None;
+                }
+                open.failed = Some(Failure::new(
+                    FailureKind::Refused,
+                    "a COPY in it was not finished",
+                ));
             }
-            let lease = open.lease.take();
-            drop(open);
-            drop(lease);
-        }
+        });
     }
 }

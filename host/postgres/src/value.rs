@@ -73,11 +73,22 @@ impl Value {
                 Type::INT8 => true,
                 _ => false,
             },
-            Self::Float(_) => matches!(*kind, Type::FLOAT4 | Type::FLOAT8),
+            Self::Float(value) => match *kind {
+                // Rounding is what a real means; infinity is not.
+                Type::FLOAT4 => !value.is_finite() || to_real(*value).is_finite(),
+                Type::FLOAT8 => true,
+                _ => false,
+            },
             Self::Text(_) => is_text(kind),
             Self::Bytes(_) => *kind == Type::BYTEA,
             Self::Json(_) => matches!(*kind, Type::JSON | Type::JSONB),
-            Self::Timestamp(_) => *kind == Type::TIMESTAMPTZ,
+            Self::Timestamp(value) => {
+                // The least number means minus infinity.
+                *kind == Type::TIMESTAMPTZ
+                    && value
+                        .checked_sub(EPOCH)
+                        .is_some_and(|since| since > i64::MIN)
+            }
             Self::TextArray(_) => {
                 matches!(
                     *kind,
@@ -86,6 +97,14 @@ impl Value {
             }
         }
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the statement asks for a real: rounding is what it means"
+)]
+fn to_real(value: f64) -> f32 {
+    value as f32
 }
 
 fn is_text(kind: &Type) -> bool {
@@ -107,12 +126,18 @@ pub(crate) fn check(values: &[Value], kinds: &[Type]) -> Result<(), Failure> {
             ),
         ));
     }
+    if values.len() > usize::from(u16::MAX) {
+        return Err(Failure::new(
+            FailureKind::TooLarge,
+            "a statement has at most 65535 parameters",
+        ));
+    }
     for (index, (value, kind)) in values.iter().zip(kinds).enumerate() {
         if !value.fits(kind) {
             return Err(Failure::new(
                 FailureKind::UnsupportedType,
                 format!(
-                    "parameter ${} is of type {kind}, which a value of kind {} cannot be; cast it in the statement",
+                    "parameter ${} is of type {kind}, which this value of kind {} cannot be; cast it in the statement",
                     index + 1,
                     value.name()
                 ),
@@ -137,11 +162,7 @@ impl ToSql for Value {
                 _ => wire::int8_to_sql(*value, out),
             },
             Self::Float(value) => match *kind {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "the statement asks for a real: rounding is what it means"
-                )]
-                Type::FLOAT4 => wire::float4_to_sql(*value as f32, out),
+                Type::FLOAT4 => wire::float4_to_sql(to_real(*value), out),
                 _ => wire::float8_to_sql(*value, out),
             },
             Self::Text(value) => wire::text_to_sql(value, out),
@@ -162,9 +183,14 @@ impl ToSql for Value {
                     len: length,
                     lower_bound: 1,
                 };
+                let member = match *kind {
+                    Type::VARCHAR_ARRAY => Type::VARCHAR,
+                    Type::NAME_ARRAY => Type::NAME,
+                    _ => Type::TEXT,
+                };
                 wire::array_to_sql(
                     Some(dimension).filter(|_| length > 0),
-                    Type::TEXT.oid(),
+                    member.oid(),
                     items.iter(),
                     |item, out| match item {
                         None => Ok(postgres_protocol::IsNull::Yes),

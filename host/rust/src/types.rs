@@ -67,6 +67,7 @@ impl Default for RunQuery {
             columns: String::new(),
             limit: None,
             cursor: None,
+            check: false,
         }
     }
 }

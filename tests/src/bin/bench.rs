@@ -8,7 +8,7 @@
     reason = "a benchmark that cannot run fails by panicking"
 )]
 
-use metalab_store::types::{ArtifactDescriptor, Durability, Expectation};
+use metalab_store::types::{ArtifactDescriptor, Durability, Expectation, RunQuery};
 use metalab_store::{Engine, FileStoreConfig, Store};
 use metalab_store_guest::model;
 use metalab_store_guest::native;
@@ -19,6 +19,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Returns the text of a record like those that runners write: about 1.4 KB.
@@ -82,8 +83,15 @@ impl Times {
     }
 }
 
+/// What was measured, for `--json`: title, name, and the quartiles in microseconds.
+static MEASURED: Mutex<Vec<(String, String, [f64; 3])>> = Mutex::new(Vec::new());
+
 fn print(title: &str, rows: &[(&str, &Times)]) {
     println!("\n{title}");
+    let measured = rows
+        .iter()
+        .map(|(name, times)| (title.to_owned(), (*name).to_owned(), times.quartiles()));
+    MEASURED.lock().unwrap().extend(measured);
     let [_, base, _] = rows[0].1.quartiles();
     for (name, times) in rows {
         let [low, median, high] = times.quartiles();
@@ -472,6 +480,243 @@ fn lists(directory: &Path, count: usize) {
     );
 }
 
+/// The query of a page: filtered, sorted, the first 100.
+fn page_query() -> RunQuery {
+    RunQuery {
+        filter: "status = \"success\" and metrics.metric_1 > 100".to_owned(),
+        sort: "metrics.metric_2 desc".to_owned(),
+        limit: Some(100),
+        ..RunQuery::default()
+    }
+}
+
+fn count_query() -> RunQuery {
+    RunQuery {
+        limit: Some(0),
+        ..page_query()
+    }
+}
+
+fn lines_of(list: &mut metalab_store::RunList) -> usize {
+    let mut lines = 0;
+    loop {
+        let page = list.next_lines(4 << 20).unwrap();
+        if page.is_empty() {
+            return lines;
+        }
+        lines += page.bytes().filter(|byte| *byte == b'\n').count();
+    }
+}
+
+/// What a process of its own measures: opening a store and its first query, in microseconds.
+fn fresh(root: &str) {
+    let started = Instant::now();
+    let store = component_store(Path::new(root), Durability::Full);
+    let opened = started.elapsed();
+    let mut list = store.query_runs(&page_query()).unwrap();
+    let lines = lines_of(&mut list);
+    println!(
+        "{} {} {lines}",
+        opened.as_micros(),
+        started.elapsed().as_micros()
+    );
+}
+
+/// Starts this program again for its first query.
+fn measure_fresh(root: &Path, opened: &mut Times, queried: &mut Times) {
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new(program)
+        .arg("--fresh")
+        .arg(root)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let numbers: Vec<u64> = text
+        .split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect();
+    opened.0.push(Duration::from_micros(numbers[0]));
+    queried.0.push(Duration::from_micros(numbers[1]));
+}
+
+fn stat_all(runs: &Path) -> u64 {
+    let sizes = fs::read_dir(runs)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len());
+    sizes.sum()
+}
+
+fn remove_index(root: &Path) {
+    for entry in fs::read_dir(root.join("bench_1/.index")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("columns") || name == "changes" {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+fn native_lines(store: &NativeStore, query: &RunQuery) -> usize {
+    let query = metalab_store_guest::query::QueryText {
+        filter: &query.filter,
+        sort: &query.sort,
+        limit: query.limit,
+        ..Default::default()
+    };
+    let mut list = store.query_runs(&query).unwrap();
+    let mut lines = 0;
+    loop {
+        let page = list.next_lines(4 << 20).unwrap();
+        if page.is_empty() {
+            return lines;
+        }
+        lines += page.lines().count();
+    }
+}
+
+fn index(directory: &Path, count: usize) {
+    let root = directory.join("index");
+    let runs = root.join("bench_1/runs");
+    {
+        let store = component_store(&root, Durability::Relaxed);
+        for from in (0..count).step_by(1000) {
+            let records: Vec<String> = (from..count.min(from + 1000)).map(record).collect();
+            store.put_run_lines(&records.join("\n")).unwrap();
+        }
+    }
+    let rounds = if count > 20_000 { 5 } else { 9 };
+    let mut times: [Times; 3] = Default::default();
+    for _ in 0..3 {
+        times[0].measure(|| {
+            let files = fs::read_dir(&runs).unwrap();
+            files
+                .map(|entry| fs::read(entry.unwrap().path()).unwrap().len())
+                .sum::<usize>()
+        });
+        remove_index(&root);
+        let native = native_store(&root.join("bench_1"), model::Durability::Full);
+        times[1].measure(|| native_lines(&native, &count_query()));
+        remove_index(&root);
+        let component = component_store(&root, Durability::Full);
+        let total = times[2].measure(|| component.query_runs(&count_query()).unwrap().total());
+        assert!(total.unwrap() > 0);
+    }
+    print(
+        &format!("the index of {count} runs made from the files"),
+        &[
+            ("raw read of all files", &times[0]),
+            ("the same logic, native", &times[1]),
+            ("component", &times[2]),
+        ],
+    );
+    let component = component_store(&root, Durability::Full);
+    let native = native_store(&root.join("bench_1"), model::Durability::Full);
+    let mut times: [Times; 3] = Default::default();
+    for round in 0..rounds {
+        let foreign = format!("{:016x}", 1_u64 << 40);
+        fs::write(runs.join(format!("{foreign}.json")), record(round)).unwrap();
+        times[0].measure(|| stat_all(&runs));
+        times[1].measure(|| native_lines(&native, &count_query()));
+        times[2].measure(|| component.query_runs(&count_query()).unwrap());
+        fs::remove_file(runs.join(format!("{foreign}.json"))).unwrap();
+        component.query_runs(&count_query()).unwrap();
+    }
+    print(
+        &format!("a query after a foreign change, {count} runs"),
+        &[
+            ("raw names and stats", &times[0]),
+            ("the same logic, native", &times[1]),
+            ("component", &times[2]),
+        ],
+    );
+    let mut times: [Times; 8] = Default::default();
+    let everything = RunQuery::default();
+    native_lines(&native, &page_query());
+    for _ in 0..rounds {
+        times[0].measure(|| native_lines(&native, &page_query()));
+        times[1].measure(|| lines_of(&mut component.query_runs(&page_query()).unwrap()));
+        times[2].measure(|| native_lines(&native, &count_query()));
+        times[3].measure(|| {
+            component
+                .query_runs(&count_query())
+                .unwrap()
+                .total()
+                .unwrap()
+        });
+        times[4].measure(|| native_lines(&native, &everything));
+        let lines = times[5].measure(|| lines_of(&mut component.query_runs(&everything).unwrap()));
+        assert_eq!(lines, count);
+        times[6].measure(|| {
+            let mut list = native.list_run_records(None).unwrap();
+            while !list.next(1024).unwrap().is_empty() {}
+        });
+        times[7].measure(|| {
+            let mut list = component.list_runs(None).unwrap();
+            while !list.next(1024).unwrap().is_empty() {}
+        });
+    }
+    let rows = [
+        ("filter, sort, first 100", 0),
+        ("count", 2),
+        ("list all as lines", 4),
+        ("list all typed", 6),
+    ];
+    for (name, at) in rows {
+        print(
+            &format!("{name}, {count} runs, warm"),
+            &[
+                ("the same logic, native", &times[at]),
+                ("component", &times[at + 1]),
+            ],
+        );
+    }
+    drop(component);
+    let mut times: [Times; 2] = Default::default();
+    let [opened, queried] = &mut times;
+    for _ in 0..rounds {
+        measure_fresh(&root, opened, queried);
+    }
+    print(
+        &format!("a fresh process, {count} runs: since its start"),
+        &[
+            ("store opened", &times[0]),
+            ("first query answered", &times[1]),
+        ],
+    );
+    puts_beside_an_index(directory);
+}
+
+fn puts_beside_an_index(directory: &Path) {
+    const PUTS: usize = 600;
+    for durability in [Durability::Full, Durability::Relaxed] {
+        let roots =
+            ["without", "with"].map(|name| directory.join(format!("{name}-{durability:?}")));
+        let stores = roots.clone().map(|root| component_store(&root, durability));
+        let anything = &Expectation::Anything;
+        for store in &stores {
+            store.put_run_text(&record(0), anything).unwrap();
+        }
+        // From now on its writers note their changes.
+        stores[1].query_runs(&count_query()).unwrap();
+        let stores = roots.map(|root| component_store(&root, durability));
+        let mut times: [Times; 2] = Default::default();
+        for index in 1..PUTS {
+            let text = record(index);
+            for (store, times) in stores.iter().zip(&mut times) {
+                times.measure(|| store.put_run_text(&text, anything).unwrap());
+            }
+        }
+        print(
+            &format!("put of a run, {durability:?}, component, {PUTS} runs"),
+            &[
+                ("without an index", &times[0]),
+                ("with an index", &times[1]),
+            ],
+        );
+    }
+}
+
 fn opens(directory: &Path) {
     let mut times: [Times; 2] = Default::default();
     for index in 0..20 {
@@ -496,7 +741,7 @@ fn number_of(option: &str) -> Option<u64> {
 }
 
 /// What can be measured.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "open",
     "put",
     "durable",
@@ -505,10 +750,16 @@ const PARTS: [&str; 8] = [
     "growth",
     "artifacts",
     "big",
+    "index",
 ];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, root] = arguments.as_slice()
+        && flag == "--fresh"
+    {
+        return fresh(root);
+    }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let only: Vec<&str> = PARTS
         .into_iter()
@@ -547,5 +798,25 @@ fn main() {
     if wanted("big") {
         let mebibytes = number_of("--mib").unwrap_or(if quick { 64 } else { 1024 });
         big_artifact(root, mebibytes << 20);
+    }
+    if wanted("index") {
+        let runs = number_of("--runs").unwrap_or(if quick { 1_000 } else { 10_000 });
+        index(root, usize::try_from(runs).unwrap());
+    }
+    let mut json = arguments
+        .iter()
+        .skip_while(|argument| *argument != "--json");
+    if let Some(file) = json.nth(1) {
+        let rows: Vec<_> = MEASURED
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(title, name, [low, median, high])| {
+                serde_json::json!({
+                    "title": title, "name": name, "median_us": median, "quartiles_us": [low, high],
+                })
+            })
+            .collect();
+        fs::write(file, serde_json::to_string_pretty(&rows).unwrap()).unwrap();
     }
 }

@@ -1,16 +1,27 @@
 //! The script's calls on the Rust host.
 
 use super::{Failure, Lines, Opened, Outcome, Pieces, Rows, Target};
+use crate::database::Schema;
 use metalab_store::types::{
     ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, LogChunk, Manifest,
     ManifestHeader, RunQuery, Status, StructuredResult,
 };
-use metalab_store::{Error, FileStoreConfig, RunList, Store};
+use metalab_store::{Error, FileStoreConfig, RunList, Store, StoreConfig};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The Rust host.
-pub struct RustHost;
+/// The Rust host: files alone, or with an index in a schema.
+#[derive(Default)]
+pub struct RustHost(pub Option<Schema>);
+
+impl RustHost {
+    fn config(&self, root: &Path) -> StoreConfig {
+        match &self.0 {
+            None => FileStoreConfig::new(root).into(),
+            Some(schema) => schema.config(root).into(),
+        }
+    }
+}
 
 /// A store of it.
 pub struct Hosted {
@@ -37,7 +48,7 @@ impl Target for RustHost {
     type Store = Hosted;
 
     fn open(&self, root: &Path, experiment: Option<&str>, read_only: bool) -> Outcome<Hosted> {
-        let mut config = FileStoreConfig::new(root);
+        let mut config = self.config(root);
         if let Some(experiment) = experiment {
             config = config.scoped(experiment);
         }
@@ -50,7 +61,7 @@ impl Target for RustHost {
     }
 
     fn list_experiments(&self, root: &Path) -> Outcome<(Vec<String>, Vec<Damage>)> {
-        let found = told(FileStoreConfig::new(root).list_experiments())?;
+        let found = told(self.config(root).list_experiments())?;
         Ok((found.experiments, found.damaged))
     }
 

@@ -1,22 +1,24 @@
 //! The script's calls on the storage logic itself, without component and without sandbox.
 
 use super::{Failure, Lines, Opened, Outcome, Pieces, Rows, Target};
+use crate::database::Schema;
 use metalab_store::types::{
     ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, FieldSummary,
     LogChunk, Manifest, ManifestHeader, RunQuery, StructuredResult,
 };
 use metalab_store_guest::config::{self, Backend, StoreConfig};
+use metalab_store_guest::database::listing::RunListing;
 use metalab_store_guest::error::Error;
 use metalab_store_guest::query::QueryText;
-use metalab_store_guest::run_list::RunList;
 use metalab_store_guest::store::Store;
 use metalab_store_guest::{model, native};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The logic of the guest.
-pub struct Native;
+/// The logic of the guest: files alone, or with an index in a schema.
+#[derive(Default)]
+pub struct Native(pub Option<Schema>);
 
 /// A store of it.
 pub struct Direct {
@@ -120,6 +122,9 @@ impl Target for Native {
 
     fn open(&self, root: &Path, experiment: Option<&str>, read_only: bool) -> Outcome<Direct> {
         let mut config = configuration(root, read_only);
+        if let Some(schema) = &self.0 {
+            config.backend = told(config::from_locator(&schema.locator(root)))?.backend;
+        }
         if let Some(experiment) = experiment {
             config = told(config::scoped(config, experiment))?;
         }
@@ -135,7 +140,12 @@ impl Target for Native {
             });
         }
         fs::create_dir_all(&directory).unwrap();
-        let ports = native::ports(&directory).unwrap();
+        let mut ports = native::ports(&directory).unwrap();
+        if let (Some(index), Some(connection)) = (&resolution.options.index, resolution.connection)
+        {
+            let pool = native::pool(connection).unwrap();
+            ports.databases = native::databases(&index.binding, pool);
+        }
         let store = told(Store::open(ports, resolution.options))?;
         Ok(Direct { store, directory })
     }
@@ -163,7 +173,7 @@ impl Target for Native {
     }
 }
 
-fn lines(list: Result<RunList, Error>) -> Outcome<Lines> {
+fn lines(list: Result<RunListing, Error>) -> Outcome<Lines> {
     let mut list = told(list)?;
     let mut text = String::new();
     loop {

@@ -3,10 +3,10 @@ mod evaluation;
 mod naive;
 mod pages;
 mod parsing;
-pub(crate) mod random;
 
 use super::*;
 use crate::json::{self, Object, Value};
+use crate::testing::{self as random, NOW};
 
 fn filter(text: &str) -> Expr {
     match parse_filter(text) {
@@ -30,9 +30,6 @@ fn record(text: &str) -> Value<'_> {
 fn object<'r, 'v>(value: &'r Value<'v>) -> &'r Object<'v> {
     value.as_object().unwrap()
 }
-
-/// 2026-03-08T00:00:00 UTC.
-const NOW: i64 = 1_772_928_000_000_000;
 
 fn holds(record_text: &str, filter_text: &str) -> bool {
     let value = record(record_text);

@@ -40,6 +40,13 @@ fn many() -> Server {
 
 /// The steps of a plan: node types, with the index where there is one.
 fn plan(server: &Server, scopes: &[&str], text: &QueryText<'_>) -> Vec<String> {
+    let mut steps = details(server, scopes, text, "Node Type");
+    steps.extend(details(server, scopes, text, "Index Name"));
+    steps
+}
+
+/// All values of one name in a plan.
+fn details(server: &Server, scopes: &[&str], text: &QueryText<'_>, name: &str) -> Vec<String> {
     let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
     let mut statement = page::statement(server.within(&scopes), &query(text), false);
     statement.sql = format!("EXPLAIN (FORMAT JSON, COSTS OFF) {}", statement.sql);
@@ -47,13 +54,10 @@ fn plan(server: &Server, scopes: &[&str], text: &QueryText<'_>) -> Vec<String> {
     let Some([SqlValue::Json(json)]) = rows.first().map(Vec::as_slice) else {
         panic!("{rows:?} is no plan");
     };
-    let named = |line: &str, name: &str| {
-        let value = line.trim().strip_prefix(&format!("\"{name}\": \""))?;
-        Some(value.trim_end_matches(['"', ',']).to_owned())
-    };
-    let lines = json.lines();
-    lines
-        .filter_map(|line| named(line, "Node Type").or_else(|| named(line, "Index Name")))
+    let start = format!("\"{name}\": \"");
+    json.lines()
+        .filter_map(|line| line.trim().strip_prefix(&start))
+        .map(|value| value.trim_end_matches(['"', ',']).to_owned())
         .collect()
 }
 
@@ -127,4 +131,104 @@ fn each_query_shape_goes_the_way_that_its_index_is_there_for() {
         "{found:?}"
     );
     assert!(!holds(&found, "Seq Scan"), "{found:?}");
+}
+
+#[test]
+fn a_sort_key_with_an_index_of_its_own_is_not_sorted_by() {
+    let server = many();
+    for sort in [
+        "metrics.loss",
+        "metrics.loss desc",
+        "params.lr desc",
+        "duration_ms",
+    ] {
+        let text = QueryText {
+            sort,
+            filter: "metrics.loss > 20",
+            limit: Some(100),
+            ..QueryText::default()
+        };
+        let asked = query(&text);
+        let before = plan(&server, &["s"], &text);
+        assert!(holds(&before, "Sort"), "{sort}: {before:?}");
+        let scopes = ["s".to_owned()];
+        let page = || page::run(&server, server.within(&scopes), &asked, true).unwrap();
+        let sorted = page();
+        let key = &asked.sort.0[0];
+        let statements = sorting::create(&server.schema, key).unwrap();
+        server.in_one_transaction(&statements);
+        server.in_one_transaction(&statements);
+        let after = plan(&server, &["s"], &text);
+        assert!(!holds(&after, "Sort"), "{sort}: {after:?}");
+        // A later page, and a range, start in the middle of the index.
+        let cursor = sorted.next.clone();
+        let text = QueryText {
+            cursor: cursor.as_deref(),
+            ..text
+        };
+        let bounds = details(&server, &["s"], &text, "Index Cond");
+        let ranges = 1 + usize::from(sort.starts_with("metrics"));
+        assert!(
+            bounds
+                .iter()
+                .any(|bound| bound.matches("ROW(").count() == 2 * ranges),
+            "{bounds:?}"
+        );
+        assert!(
+            holds(&after, &sorting::index_name(key)),
+            "{sort}: {after:?}"
+        );
+        assert_eq!(page(), sorted, "{sort}");
+    }
+}
+
+#[test]
+fn the_names_of_a_sort_key_are_quoted_by_the_server_and_its_indexes_are_few() {
+    let server = Server::new();
+    let hostile = r#"a'); DROP TABLE %1$s; -- \\ $index$ $do$ \" é"#;
+    let record = format!(r#"{{"run_id": "a", "metrics": {{"{hostile}": 1}}}}"#);
+    server.put(&[row("s", "a", &record, None)]);
+    let scopes = ["s".to_owned()];
+    for index in 0..sorting::MAX_INDEXES + 3 {
+        let sort = format!(r#"metrics."{hostile}{index}""#);
+        let asked = query(&QueryText {
+            sort: &sort,
+            limit: Some(1),
+            ..QueryText::default()
+        });
+        server.in_one_transaction(&sorting::create(&server.schema, &asked.sort.0[0]).unwrap());
+        let page = page::run(&server, server.within(&scopes), &asked, true).unwrap();
+        assert_eq!(page.total, Some(1));
+    }
+    let statement = Statement {
+        sql: "SELECT count(*) FROM pg_indexes WHERE schemaname = $1::text \
+              AND starts_with(indexname, 'metalab_store_sort_')"
+            .to_owned(),
+        parameters: vec![SqlValue::Text(server.schema.as_str().to_owned())],
+    };
+    let found = server.query(&statement, 1).unwrap().rows;
+    let most = i64::try_from(sorting::MAX_INDEXES).unwrap();
+    assert_eq!(found, [[SqlValue::Integer(most)]]);
+}
+
+#[test]
+fn columns_of_their_own_and_paths_into_lists_get_no_index_of_a_sort_key() {
+    let server = Server::new();
+    for sort in [
+        "started_at",
+        "run_id",
+        "status",
+        "params.a[0]",
+        r#"metrics."\u0000""#,
+    ] {
+        let asked = query(&QueryText {
+            sort,
+            ..QueryText::default()
+        });
+        assert_eq!(
+            sorting::create(&server.schema, &asked.sort.0[0]),
+            None,
+            "{sort}"
+        );
+    }
 }

@@ -3,9 +3,9 @@
 use super::*;
 use crate::codec;
 use crate::json::Value;
-use crate::query::tests::random;
 use crate::query::{Catalogue, Pager, RecordRow};
 use crate::run_list::needs_derived;
+use crate::testing as random;
 
 const SCOPES: [&str; 3] = ["a0", "b0", "c0"];
 
@@ -174,6 +174,7 @@ fn ask(server: &Server, files: &[Files], random: &mut Random) {
             columns,
             limit: random.pick(&[Some(3), Some(40), Some(40), Some(1000), Some(1025), None]),
             cursor: cursor.as_deref(),
+            check: false,
         };
         let context = format!("{text:?} of {experiment:?} in {scopes:?}");
         let query = query(&text);
@@ -407,5 +408,62 @@ fn the_largest_filter_is_translated() {
             "{}",
             &filter[..40.min(filter.len())]
         );
+    }
+}
+
+#[test]
+fn a_page_goes_on_after_a_text_that_the_database_cannot_hold() {
+    let server = Server::new();
+    // In this order, by code point; every second one is inexact.
+    let texts = [
+        "",
+        "\\u0000",
+        "\\u0001",
+        "a",
+        "a\\u0000",
+        "a\\u0000b",
+        "a\\u0001",
+        "a\\ud7ff",
+        "a\\ud800",
+        "a\\udfffz",
+        "a\\ue000",
+        "a\\ue000b",
+        "b",
+        "\\ud7ff",
+        "\\ud800",
+        "\\ue000",
+        "\\uffff",
+        "\\ud83d\\ude00",
+    ];
+    for (index, text) in texts.iter().enumerate() {
+        let run = format!("{index:02}");
+        let record = format!(r#"{{"run_id": "{run}", "notes": "{text}"}}"#);
+        server.put(&[row("s", &run, &record, None)]);
+    }
+    let scopes = ["s".to_owned()];
+    for (sort, backwards) in [("notes", false), ("notes desc", true)] {
+        let mut runs = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let query = query(&QueryText {
+                sort,
+                limit: Some(1),
+                cursor: cursor.as_deref(),
+                ..QueryText::default()
+            });
+            let page = page::run(&server, server.within(&scopes), &query, false).unwrap();
+            runs.extend(page.rows.into_iter().map(|row| row.key.run_id));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if backwards {
+            runs.reverse();
+        }
+        let expected: Vec<_> = (0..texts.len())
+            .map(|index| format!("{index:02}"))
+            .collect();
+        assert_eq!(runs, expected, "{sort}");
     }
 }

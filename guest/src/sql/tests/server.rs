@@ -74,6 +74,10 @@ impl Server {
         transaction.commit().unwrap();
     }
 
+    pub(super) fn in_one_transaction(&self, statements: &[Statement]) {
+        self.database.batch(statements).unwrap();
+    }
+
     fn asks(&self) -> &dyn Database {
         self.asked.set(self.asked.get() + 1);
         &*self.database

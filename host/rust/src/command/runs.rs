@@ -58,6 +58,9 @@ pub(super) struct Runs {
     /// Print JSON lines: each run on a line of its own; whole records are as `put` reads them
     #[arg(long)]
     json_lines: bool,
+    /// Look at every file, so that one rewritten in place by another program is noticed
+    #[arg(long)]
+    check: bool,
     /// Print CSV
     #[arg(long, conflicts_with = "json_lines")]
     csv: bool,
@@ -78,6 +81,7 @@ impl Runs {
             // Counting needs none of them.
             limit: if self.count { Some(0) } else { self.limit },
             cursor: self.cursor.clone(),
+            check: self.check,
         })?;
         if self.count {
             return print_count(context, &mut list);

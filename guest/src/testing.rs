@@ -1,10 +1,58 @@
-//! Random records and queries over few names and values, so that they often meet.
+//! Random records and queries over few names and values, so that they often meet: for tests, those of other
+//! crates among them. They are the same in each run.
+//!
+//! ```
+//! use metalab_store_guest::json;
+//! use metalab_store_guest::testing::{self, Random};
+//!
+//! let mut random = Random::new(1);
+//! let record = testing::record_text(&mut random, 0);
+//! assert!(json::parse(record.as_bytes()).is_ok());
+//! let filter = testing::expr(&mut random, 2).to_string();
+//! assert!(metalab_store_guest::query::parse_filter(&filter).is_ok());
+//! ```
 
-use super::*;
-use crate::json::python::Random;
+#![expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+
+use crate::json::{self, Value};
+use crate::query::{
+    CompareOp, Direction, Expr, Field, Kind, Literal, Moment, Pattern, Sort, SortKey, Step,
+};
+
+/// 2026-03-08T00:00:00 UTC: the time that the generated queries take for the present.
+pub const NOW: i64 = 1_772_928_000_000_000;
+
+/// Numbers that look random and are the same in each run.
+pub struct Random(u64);
+
+impl Random {
+    /// Starts a sequence.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Returns the next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Returns a number below a limit that is not 0.
+    pub fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % (limit as u64)).unwrap()
+    }
+
+    /// Returns one of some items.
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
+    }
+}
 
 /// Values in JSON's text, those that are easily confused next to each other.
-const VALUES: [&str; 51] = [
+const VALUES: [&str; 46] = [
     "null",
     "true",
     "false",
@@ -47,18 +95,13 @@ const VALUES: [&str; 51] = [
     "\"\\ud83d\\ude00\"",
     "\"\\ud800\"",
     "\"a\\udc00b\"",
-    "\"\\u0000\"",
-    "\"a\\u0000b\"",
-    "\"\\ue000\"",
-    "1e400",
-    "{\"\\u0001\": 1}",
     "[1, \"a\", null, NaN, [2]]",
     "[]",
     "{}",
     "{\"a\": {\"a\": 1}}",
 ];
 
-const TEXTS: [&str; 15] = [
+const TEXTS: [&str; 12] = [
     "",
     "a",
     "A",
@@ -70,15 +113,11 @@ const TEXTS: [&str; 15] = [
     "é",
     "😀",
     "\u{ffff}",
-    "\u{e000}",
-    "\0",
-    "a\0",
     "a\\\"\n\u{1}\u{85}",
 ];
 
-const PATTERNS: [&str; 15] = [
+const PATTERNS: [&str; 14] = [
     "", "%", "_", "a%", "%b", "%a%", "a_b", "_%_", "b\\%", "a\\_b", "\\a", "é", "%%_", "A%B",
-    "a\0%",
 ];
 
 const NAMES: [&str; 4] = ["a", "b c", "0", ""];
@@ -92,12 +131,13 @@ const TIMES: [&str; 6] = [
     "null",
 ];
 
-pub(crate) fn value(random: &mut Random) -> &'static str {
+/// Returns a value as JSON text.
+pub fn value(random: &mut Random) -> &'static str {
     random.pick(&VALUES)
 }
 
-/// The text of a record in which any field may be missing.
-pub(crate) fn record_text(random: &mut Random, run: usize) -> String {
+/// Returns the text of a record in which any field may be missing.
+pub fn record_text(random: &mut Random, run: usize) -> String {
     let mut fields = vec![format!(r#""run_id": "run{run}""#)];
     let mut field = |name: &str, value: String, random: &mut Random| {
         if random.below(4) > 0 {
@@ -158,7 +198,8 @@ pub(crate) fn record_text(random: &mut Random, run: usize) -> String {
     format!("{{{}}}", fields.join(", "))
 }
 
-pub(crate) fn open_object(random: &mut Random) -> String {
+/// Returns the text of an object that can be metrics or parameters.
+pub fn open_object(random: &mut Random) -> String {
     let mut entries = Vec::new();
     for name in NAMES {
         if random.below(3) > 0 {
@@ -168,7 +209,8 @@ pub(crate) fn open_object(random: &mut Random) -> String {
     format!("{{{}}}", entries.join(", "))
 }
 
-pub(crate) fn field(random: &mut Random) -> Field {
+/// Returns a field.
+pub fn field(random: &mut Random) -> Field {
     let name = |random: &mut Random| random.pick(&NAMES).to_owned();
     match random.below(20) {
         0 => Field::RunId,
@@ -214,7 +256,7 @@ fn moment(random: &mut Random) -> Literal {
 }
 
 fn literal_of(text: &str) -> Literal {
-    match record(text) {
+    match json::parse(text.as_bytes()).unwrap() {
         Value::Null => Literal::Null,
         Value::Bool(value) => Literal::Bool(value),
         Value::Int(value) => Literal::Int(value),
@@ -298,8 +340,8 @@ fn term(random: &mut Random) -> Expr {
     }
 }
 
-/// A tree that the parser could make.
-pub(crate) fn expr(random: &mut Random, depth: usize) -> Expr {
+/// Returns a filter that the parser could make.
+pub fn expr(random: &mut Random, depth: usize) -> Expr {
     let children = |random: &mut Random| {
         let count = 2 + random.below(3);
         (0..count).map(|_| expr(random, depth - 1)).collect()
@@ -312,7 +354,8 @@ pub(crate) fn expr(random: &mut Random, depth: usize) -> Expr {
     }
 }
 
-pub(crate) fn sort(random: &mut Random) -> Sort {
+/// Returns sort keys.
+pub fn sort(random: &mut Random) -> Sort {
     let mut keys = Vec::new();
     for _ in 0..random.below(4) {
         let direction = random.pick(&[Direction::Ascending, Direction::Descending]);

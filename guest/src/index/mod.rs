@@ -1,0 +1,834 @@
+//! The index of a store directory: what queries need of all runs, in columns, kept under `.index/` and in memory.
+//!
+//! The files are the truth, and another program may change them at any time. So before each query the index
+//! makes sure that it knows them ([`Index::refresh`]):
+//!
+//! 1. It looks at the *stamps* of `runs/` and `derived/`: when the directory last changed. A stamp tells of every
+//!    name that was added, removed or replaced, unless it is so young that a later change may get the same one:
+//!    file systems have coarse clocks. A writer therefore gives the directory a stamp of its own, to the
+//!    nanosecond; a reader takes no stamp that is younger than two ticks.
+//! 2. A stamp that is not the known one may be explained by the notes of our own writers ([`changes`]): then only
+//!    the runs that they name are read again.
+//! 3. Otherwise it looks at the name, the size and the times of every file, and reads those that differ, or whose
+//!    times were so young when they were read that a later change may have left them as they were.
+//!
+//! After a query, the files of the rows that it returns are looked at again, so that a file rewritten in place is
+//! noticed too; and a query can ask for step 3 (`check`).
+//!
+//! What is kept under `.index/` is a cache: the head (`columns`), which names the tables and what they know, and
+//! the tables, which never change. All of it is untrusted: lengths are checked before anything is allocated, and
+//! everything has a checksum. What is damaged, of another version or missing is made anew from the files. A
+//! store that is opened to read uses it and writes nothing.
+
+mod bytes;
+mod changes;
+mod column;
+mod head;
+mod select;
+mod table;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+mod tests;
+
+pub(crate) use changes::ChangeLog;
+pub(crate) use select::{Chosen, Selection, choose};
+pub(crate) use table::Table;
+
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::json::{self, Object, Value};
+use crate::layout::{self, StorePath, Top};
+use crate::model::{Access, Damage, Status};
+use crate::names::RunId;
+use crate::ports::{Directory, Kind, Stat};
+use crate::run_list::damage;
+use crate::scope::Scope;
+use crate::time::Timestamp;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use table::{Builder, DerivedText, Seen};
+
+/// The directories that the index knows.
+pub(crate) const TOPS: [Top; 2] = [Top::Runs, Top::Derived];
+
+/// How old a time of a file must be, in nanoseconds, for a later change to have another one on a file system
+/// with a coarse clock.
+const TICKS: u64 = 50_000_000;
+
+/// The least time between two looks at all names, in nanoseconds, after changes by our own writers: what another
+/// program changed in the very moment of such a change is covered by its stamp.
+const LOOK_AGAIN: u64 = 2_000_000_000;
+
+/// How many times longer than a look it takes is the time until the next, after changes by our own writers.
+const PAUSE: u64 = 50;
+
+/// The most bytes of tables that a store keeps in memory that may not save them; beyond, it reads every file for each
+/// query.
+const MAX_MEMORY: usize = 384 << 20;
+
+/// So many small tables are kept before they are made one.
+const SMALL_TABLES: usize = 4;
+
+/// So many runs have to be new before a writer saves them for others.
+const WORTH_SAVING: usize = 256;
+
+/// So many runs a store has to have changed before it makes an index when it is closed.
+const WORTH_BUILDING: usize = 1000;
+
+/// The index, or a part of it, is not what it should be, and cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Doubt;
+
+/// Why something was not done with the index.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The index is not what it should be.
+    Doubt,
+    /// There is more than may be kept in memory, and nothing may be saved.
+    Beyond,
+    /// The files could not be read.
+    Store(Error),
+}
+
+impl From<Doubt> for Trouble {
+    fn from(Doubt: Doubt) -> Self {
+        Self::Doubt
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+type Outcome<T> = std::result::Result<T, Trouble>;
+
+/// When a directory last changed, as far as its times tell; zeros if there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    modified: u64,
+    changed: u64,
+}
+
+/// Looks at the stamp of a directory.
+fn stamp(scope: &Scope, top: Top) -> std::result::Result<Stamp, Trouble> {
+    match scope.tree.stat(&layout::directory(top))? {
+        None => Ok(Stamp::default()),
+        Some(stat) if stat.kind == Kind::Directory => Ok(Stamp {
+            modified: stat.modified,
+            changed: stat.changed,
+        }),
+        // A link or a file in its place: the files themselves say what is wrong.
+        Some(_) => Err(Trouble::Doubt),
+    }
+}
+
+/// What is damaged of a run, and what its file was like then.
+struct Damaged {
+    seen: Option<Seen>,
+    damage: Damage,
+}
+
+/// What is known of the files.
+#[derive(Default)]
+struct State {
+    tables: Vec<Rc<Table>>,
+    /// The records that cannot be loaded, by the run's name.
+    records: BTreeMap<String, Damaged>,
+    /// The derived metrics that cannot be read, of runs whose record can.
+    derived: BTreeMap<String, Damaged>,
+    stamps: [Stamp; 2],
+    /// Whether whatever changes from now on gives the directories other stamps.
+    settled: bool,
+    /// The file of notes, and how much of it is known.
+    log: Option<(u64, u64)>,
+    /// Whether our own writers changed something since the last look at all names.
+    changed: bool,
+    looked: u64,
+    took: u64,
+    /// How many runs others would have to read again.
+    unsaved: usize,
+    /// Whether others would have to look at all names.
+    outdated: bool,
+    /// What was damaged when it was saved, to be looked at again.
+    again: Vec<String>,
+    /// The runs read during this query whose files were so young that a later change may have left their times.
+    young: BTreeSet<String>,
+}
+
+/// The index of one store directory.
+#[derive(Default)]
+pub(crate) struct Index {
+    state: RefCell<Option<State>>,
+    /// Whether it is known to need more memory than it may.
+    beyond: Cell<bool>,
+    pub(crate) log: ChangeLog,
+}
+
+/// What one scope has to say to a query.
+pub(crate) struct View {
+    /// Whether the files can be compared with what the index knows of them.
+    pub(crate) comparable: bool,
+    pub(crate) tables: Vec<Rc<Table>>,
+    /// The files that are damaged, those of derived metrics only if these are needed.
+    pub(crate) damaged: Vec<Damage>,
+    /// Whether there are derived metrics that are damaged.
+    pub(crate) derived_damaged: bool,
+}
+
+/// What is read of one run.
+enum Read {
+    Absent,
+    Damaged(Damaged),
+    /// It is in the table; whether one of its files is young.
+    Whole(bool),
+}
+
+impl Index {
+    /// Makes sure that the index knows the files, and returns what it knows.
+    ///
+    /// With `check`, every file is looked at. `again` says that it is still the same query.
+    pub(crate) fn refresh(
+        &self,
+        scope: &Scope,
+        check: bool,
+        derived: bool,
+        again: bool,
+    ) -> Outcome<View> {
+        if self.beyond.get() {
+            return Err(Trouble::Beyond);
+        }
+        if !again && let Some(state) = self.state.borrow_mut().as_mut() {
+            state.young.clear();
+        }
+        let refreshed = self.try_refresh(scope, check, derived);
+        match refreshed {
+            Err(Trouble::Doubt) => {
+                // Made anew, from the files alone.
+                *self.state.borrow_mut() = Some(State::default());
+                self.try_refresh(scope, true, derived)
+            }
+            Err(Trouble::Beyond) => {
+                *self.state.borrow_mut() = None;
+                self.beyond.set(true);
+                Err(Trouble::Beyond)
+            }
+            refreshed => refreshed,
+        }
+    }
+
+    fn try_refresh(&self, scope: &Scope, check: bool, derived: bool) -> Outcome<View> {
+        let mut slot = self.state.borrow_mut();
+        if scope.tree.has_overlay()? {
+            // What is read in place of the files has no times. It is so until somebody recovers the store.
+            *slot = None;
+            let mut state = State::default();
+            scope.look_at_all(&mut state)?;
+            return Ok(View {
+                comparable: false,
+                ..state.view(derived)
+            });
+        }
+        if slot.is_none() {
+            let loaded = scope.load_index();
+            *slot = Some(loaded.unwrap_or_default());
+        }
+        let Some(state) = slot.as_mut() else {
+            return Err(Trouble::Doubt);
+        };
+        scope.catch_up(state, check)?;
+        if (state.outdated || state.unsaved >= WORTH_SAVING) && scope.may_save() {
+            scope.save_index(state);
+        }
+        Ok(state.view(derived))
+    }
+
+    /// Forgets what is in memory and reads everything from the files at the next query.
+    pub(crate) fn distrust(&self) {
+        *self.state.borrow_mut() = Some(State::default());
+    }
+
+    /// Looks at the files of some rows again. If one is not what the index knows, reads it again and says so.
+    pub(crate) fn look_again<'t>(
+        &self,
+        scope: &Scope,
+        rows: impl Iterator<Item = (&'t Table, usize)>,
+        derived: bool,
+    ) -> Outcome<bool> {
+        let mut slot = self.state.borrow_mut();
+        let state = slot.as_mut().ok_or(Trouble::Doubt)?;
+        let records = scope.directory(Top::Runs)?;
+        let others = if derived {
+            scope.directory(Top::Derived)?
+        } else {
+            None
+        };
+        let mut changed = Vec::new();
+        for (table, row) in rows {
+            let run = RunId::parse(&table.name(row)?).map_err(|_| Doubt)?;
+            let (record_seen, derived_seen) = table.seen(row)?;
+            let stat = look(records.as_deref(), &layout::run_record(&run));
+            // What was read during this query is as new as a scan would have it.
+            let young = !state.young.is_empty() && state.young.contains(run.as_str());
+            let as_read = |mut seen: Seen| {
+                seen.young &= !young;
+                seen
+            };
+            let mut same = is_same(stat.as_ref(), Some(&as_read(record_seen)));
+            if same && derived {
+                let stat = look(others.as_deref(), &layout::derived(&run));
+                same = is_same(stat.as_ref(), derived_seen.map(as_read).as_ref());
+            }
+            if !same {
+                changed.push(run);
+            }
+        }
+        if changed.is_empty() {
+            return Ok(true);
+        }
+        scope.read_runs(state, changed.iter())?;
+        Ok(false)
+    }
+
+    /// Saves what others would have to read, when the store is closed.
+    pub(crate) fn save_at_close(&self, scope: &Scope) {
+        let changed = self.log.changed.get();
+        let there = scope
+            .tree
+            .stat(&layout::index_head())
+            .is_ok_and(|head| head.is_some());
+        let worth = if there { WORTH_SAVING } else { WORTH_BUILDING };
+        if scope.options.access == Access::ReadWrite && changed >= worth {
+            // It is a cache: who needs it makes it, too.
+            drop(self.try_refresh(scope, false, false));
+            if let Ok(mut slot) = self.state.try_borrow_mut()
+                && let Some(state) = slot.as_mut()
+                && state.unsaved > 0
+            {
+                scope.save_index(state);
+            }
+        }
+    }
+}
+
+impl State {
+    fn view(&self, derived: bool) -> View {
+        let records = self.records.values();
+        let others = self.derived.values().filter(|_| derived);
+        View {
+            comparable: true,
+            tables: self.tables.clone(),
+            damaged: records
+                .chain(others)
+                .map(|damaged| damaged.damage.clone())
+                .collect(),
+            derived_damaged: derived && !self.derived.is_empty(),
+        }
+    }
+
+    fn find(&self, name: &str) -> std::result::Result<Option<(&Table, usize)>, Doubt> {
+        for table in &self.tables {
+            if let Some(row) = table.find(name)? {
+                return Ok(Some((table, row)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Forgets a run.
+    fn forget(&mut self, name: &str) -> std::result::Result<(), Doubt> {
+        self.records.remove(name);
+        self.derived.remove(name);
+        if let Some((table, row)) = self.find(name)? {
+            table.kill(row);
+        }
+        Ok(())
+    }
+}
+
+/// Returns what is known of a file, looked at by this time.
+fn seen_of(stat: &Stat, now: u64) -> Seen {
+    Seen {
+        size: stat.size,
+        modified: stat.modified,
+        changed: stat.changed,
+        young: stat.modified.max(stat.changed).saturating_add(TICKS) >= now,
+    }
+}
+
+/// Says whether a file is as it was seen, for certain.
+fn is_same(stat: Option<&Stat>, seen: Option<&Seen>) -> bool {
+    match (stat, seen) {
+        (None, None) => true,
+        (Some(stat), Some(seen)) => {
+            !seen.young
+                && stat.kind == Kind::File
+                && (stat.size, stat.modified, stat.changed)
+                    == (seen.size, seen.modified, seen.changed)
+        }
+        _ => false,
+    }
+}
+
+impl Scope {
+    /// Says whether the index may be saved: looking at a directory that is no store yet leaves nothing in it.
+    fn may_save(&self) -> bool {
+        self.options.access == Access::ReadWrite
+            && self
+                .tree
+                .stat(&layout::directory(Top::Index))
+                .is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == Kind::Directory))
+    }
+
+    /// Reads what changed since the last query.
+    fn catch_up(&self, state: &mut State, check: bool) -> Outcome<()> {
+        let now = self.ports.clock.now();
+        let due = state
+            .looked
+            .saturating_add(LOOK_AGAIN.max(state.took.saturating_mul(PAUSE)));
+        if check || !state.settled || (state.changed && now > due) {
+            return self.look_at_all(state);
+        }
+        let found = [stamp(self, TOPS[0])?, stamp(self, TOPS[1])?];
+        let mut again: BTreeSet<RunId> = BTreeSet::new();
+        if found != state.stamps {
+            let mut told = self.noted_since(state, found)?;
+            if told.is_none()
+                && let Some(saved) = self.load_index().filter(|saved| saved.settled)
+            {
+                // Another one of us looked at all names meanwhile.
+                *state = saved;
+                told = if state.stamps == found {
+                    Some(BTreeSet::new())
+                } else {
+                    self.noted_since(state, found)?
+                };
+            }
+            match told {
+                Some(runs) => again.extend(runs),
+                None => return self.look_at_all(state),
+            }
+        }
+        for name in std::mem::take(&mut state.again) {
+            again.extend(RunId::parse(&name));
+        }
+        self.add_changed_damage(state, &mut again)?;
+        self.read_runs(state, again.iter())?;
+        state.stamps = found;
+        Ok(())
+    }
+
+    /// Returns the runs that our own writers changed, if that is all that happened.
+    fn noted_since(&self, state: &mut State, found: [Stamp; 2]) -> Result<Option<BTreeSet<RunId>>> {
+        let Some((id, from)) = state.log else {
+            return Ok(None);
+        };
+        let Some(log) = self.open_log()?.filter(|log| log.id == id) else {
+            return Ok(None);
+        };
+        let Ok(notes) = log.notes(from) else {
+            return Ok(None);
+        };
+        let Some(told) = changes::explained(&notes, state.stamps, found) else {
+            return Ok(None);
+        };
+        let end = told.last().map_or(from, |note| note.end);
+        state.log = Some((id, end));
+        state.changed = true;
+        Ok(Some(
+            told.iter().flat_map(|note| &note.runs).cloned().collect(),
+        ))
+    }
+
+    /// Adds the runs with damaged files that are not as they were.
+    fn add_changed_damage(&self, state: &State, again: &mut BTreeSet<RunId>) -> Result<()> {
+        let paths: [fn(&RunId) -> StorePath; 2] = [layout::run_record, layout::derived];
+        for (damaged, path) in [&state.records, &state.derived].into_iter().zip(paths) {
+            for (name, damaged) in damaged {
+                let Ok(run) = RunId::parse(name) else {
+                    continue;
+                };
+                let stat = self.tree.stat(&path(&run)).unwrap_or_default();
+                if !is_same(stat.as_ref(), damaged.seen.as_ref()) {
+                    again.insert(run);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a directory a stamp of its own if its stamp is young, and says whether whatever changes from now on
+    /// gives it another.
+    fn settle(&self, top: Top) -> Outcome<(Stamp, bool)> {
+        let now = self.ports.clock.now();
+        let found = stamp(self, top)?;
+        if found.modified.max(found.changed).saturating_add(TICKS) < now {
+            // It is left as it is: others may know it too.
+            return Ok((found, true));
+        }
+        if self.options.access == Access::ReadOnly
+            || !self.tree.set_modified(&layout::directory(top), now)
+        {
+            return Ok((found, false));
+        }
+        let found = stamp(self, top)?;
+        Ok((found, found.modified == now))
+    }
+
+    /// Looks at the names and times of all files, and reads those that the index does not know.
+    fn look_at_all(&self, state: &mut State) -> Outcome<()> {
+        let started = self.ports.clock.now();
+        let log = self.open_log()?.map(|log| (log.id, log.size));
+        let (runs, runs_settled) = self.settle(TOPS[0])?;
+        let (derived, derived_settled) = self.settle(TOPS[1])?;
+        let mut records: Vec<RunId> = self.recorded_runs()?;
+        records.sort_unstable();
+        let listed = self.tree.list(&layout::directory(Top::Derived));
+        let listed: BTreeSet<String> = match listed {
+            Ok(entries) => entries.into_iter().map(|entry| entry.name).collect(),
+            // What is wrong with it shows where a run's metrics are asked for.
+            Err(_) => return Err(Trouble::Doubt),
+        };
+        let handles = [self.directory(Top::Runs)?, self.directory(Top::Derived)?];
+        let mut again = Vec::new();
+        let mut known: Vec<Vec<bool>> = state
+            .tables
+            .iter()
+            .map(|table| vec![false; table.rows()])
+            .collect();
+        for run in &records {
+            let mut same = false;
+            let damaged = state.derived.contains_key(run.as_str());
+            for (table, known) in state.tables.iter().zip(&mut known) {
+                let Some(row) = table.find(run.as_str())? else {
+                    continue;
+                };
+                known[row] = true;
+                let (record, derived) = table.seen(row)?;
+                let path = layout::run_record(run);
+                same =
+                    !damaged && is_same(look(handles[0].as_deref(), &path).as_ref(), Some(&record));
+                if same {
+                    let path = layout::derived(run);
+                    let stat = match listed.contains(path.file_name()) {
+                        true => look(handles[1].as_deref(), &path),
+                        false => None,
+                    };
+                    same = is_same(stat.as_ref(), derived.as_ref());
+                }
+            }
+            if !same {
+                again.push(run.clone());
+            }
+        }
+        let mut gone = 0;
+        for (table, known) in state.tables.iter().zip(known) {
+            for (row, known) in known.into_iter().enumerate() {
+                if !known && table.is_live(row) {
+                    table.kill(row);
+                    gone += 1;
+                }
+            }
+        }
+        // Those that are still there are read again.
+        state.records.clear();
+        state.derived.clear();
+        state.again.clear();
+        self.read_runs(state, again.iter())?;
+        state.unsaved += gone;
+        state.outdated =
+            state.outdated || state.stamps != [runs, derived] || !state.settled || state.changed;
+        state.stamps = [runs, derived];
+        state.settled = runs_settled && derived_settled;
+        state.log = log;
+        state.changed = false;
+        state.looked = self.ports.clock.now();
+        state.took = state.looked.saturating_sub(started);
+        Ok(())
+    }
+
+    /// Opens one of the directories, to look at many files.
+    fn directory(&self, top: Top) -> Result<Option<Rc<dyn Directory>>> {
+        self.tree.handle(&layout::directory(top))
+    }
+
+    /// Reads some runs anew.
+    fn read_runs<'r>(
+        &self,
+        state: &mut State,
+        runs: impl Iterator<Item = &'r RunId>,
+    ) -> Outcome<()> {
+        let mut builder = Builder::new();
+        let mut count = 0;
+        for run in runs {
+            count += 1;
+            state.forget(run.as_str())?;
+            match self.read_run(state, &mut builder, run)? {
+                Read::Whole(young) => {
+                    if young {
+                        state.young.insert(run.as_str().to_owned());
+                    }
+                }
+                Read::Absent => {}
+                Read::Damaged(damaged) => {
+                    state.records.insert(run.as_str().to_owned(), damaged);
+                }
+            }
+            if builder.is_full() {
+                self.add_table(state, std::mem::replace(&mut builder, Builder::new()))?;
+            }
+        }
+        self.add_table(state, builder)?;
+        state.unsaved += count;
+        state.tables.retain(|table| table.live_rows() > 0);
+        let small = state
+            .tables
+            .iter()
+            .filter(|table| table.live_rows() < table::MAX_ROWS / 4);
+        if small.count() > SMALL_TABLES {
+            self.merge(state)?;
+        }
+        Ok(())
+    }
+
+    fn add_table(&self, state: &mut State, builder: Builder) -> Outcome<()> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let bytes = builder.finish(self.ports.random.next());
+        let mut table = Table::in_memory(bytes)?;
+        if table.rows() >= WORTH_SAVING
+            && self.may_save()
+            && let Some(saved) = self.save_table(&table)
+        {
+            table = saved;
+        }
+        state.tables.push(Rc::new(table));
+        let in_memory = state.tables.iter().filter_map(|table| table.bytes());
+        if in_memory.map(<[u8]>::len).sum::<usize>() > MAX_MEMORY {
+            return Err(Trouble::Beyond);
+        }
+        Ok(())
+    }
+
+    /// Makes one table of small ones, and of those in which many rows are gone.
+    fn merge(&self, state: &mut State) -> Outcome<()> {
+        state.tables.sort_by_key(|table| table.live_rows());
+        let mut sum = 0;
+        let mut count = 0;
+        for table in &state.tables {
+            // Only what is not much larger than all before is worth the work.
+            if count > 1 && table.live_rows() > 2 * sum && table.live_rows() * 2 > table.rows() {
+                break;
+            }
+            sum += table.live_rows();
+            count += 1;
+            if sum > table::MAX_ROWS {
+                break;
+            }
+        }
+        let rest = state.tables.split_off(count);
+        let merged = std::mem::replace(&mut state.tables, rest);
+        let mut builder = Builder::new();
+        for table in merged {
+            for row in 0..table.rows() {
+                if !table.is_live(row) {
+                    continue;
+                }
+                let texts = table.texts(row)?;
+                let (seen, derived) = table.seen(row)?;
+                let record = object(&texts.record)?;
+                let derived_object = texts.derived.as_deref().map(object).transpose()?;
+                let derived = match (derived, &derived_object, &texts.derived) {
+                    (Some(seen), Some(object), Some(text)) => {
+                        DerivedText::Whole(seen, object, text)
+                    }
+                    (Some(seen), _, _) => DerivedText::Damaged(seen),
+                    (None, ..) => DerivedText::Absent,
+                };
+                builder.add(&table.name(row)?, seen, &record, &texts.record, &derived);
+                if builder.is_full() {
+                    self.add_table(state, std::mem::replace(&mut builder, Builder::new()))?;
+                }
+            }
+        }
+        self.add_table(state, builder)
+    }
+
+    /// Reads one run, and what it is damaged by.
+    fn read_run(&self, state: &mut State, builder: &mut Builder, run: &RunId) -> Outcome<Read> {
+        let now = self.ports.clock.now();
+        let path = layout::run_record(run);
+        let file = self.tree.path(&path);
+        let stat = self.tree.stat(&path);
+        let seen = |stat: Option<&Stat>| stat.map(|stat| seen_of(stat, now));
+        let stat = stat.ok().flatten();
+        let read = || -> Result<Option<(Seen, Vec<u8>)>> {
+            let Some((open, stat)) = self.tree.open(&path)? else {
+                return Ok(None);
+            };
+            let content = self
+                .tree
+                .read_open(&path, open.as_ref(), &stat, codec::MAX_DOCUMENT)?;
+            Ok(Some((seen_of(&stat, now), content)))
+        };
+        let content = match read() {
+            Ok(None) => return Ok(Read::Absent),
+            Ok(Some(content)) => content,
+            Err(error) => {
+                return Ok(Read::Damaged(Damaged {
+                    seen: seen(stat.as_ref()),
+                    damage: damage(error)?,
+                }));
+            }
+        };
+        let (record_seen, content) = content;
+        let parsed = codec::parse_object(&file, &content).and_then(|record| {
+            if surely_loads(&record) {
+                return Ok(record);
+            }
+            match codec::run_record(&file, record.clone()) {
+                Ok(_) | Err(Error::Unrepresentable { .. }) => Ok(record),
+                Err(error) => Err(error),
+            }
+        });
+        let record = match parsed {
+            Ok(record) => record,
+            Err(error) => {
+                return Ok(Read::Damaged(Damaged {
+                    seen: Some(record_seen),
+                    damage: damage(error)?,
+                }));
+            }
+        };
+        let mut text = String::new();
+        json::minify(&content, &mut text).map_err(|_| Trouble::Doubt)?;
+        let derived_path = layout::derived(run);
+        let derived_file = self.tree.path(&derived_path);
+        let opened = self.tree.open(&derived_path).and_then(|opened| {
+            let Some((open, stat)) = opened else {
+                return Ok(None);
+            };
+            let content =
+                self.tree
+                    .read_open(&derived_path, open.as_ref(), &stat, codec::MAX_DOCUMENT)?;
+            Ok(Some((seen_of(&stat, now), content)))
+        });
+        let derived_content = match opened {
+            Ok(content) => Ok(content),
+            Err(error) => Err(error),
+        };
+        let parsed = match &derived_content {
+            Ok(None) => Ok(None),
+            Ok(Some((seen, content))) => codec::parse_object(&derived_file, content)
+                .map(|object| Some((*seen, object, content))),
+            Err(error) => Err(error.clone()),
+        };
+        let mut derived_text = String::new();
+        let mut young = record_seen.young;
+        match parsed {
+            Ok(None) => {
+                builder.add(
+                    run.as_str(),
+                    record_seen,
+                    &record,
+                    &text,
+                    &DerivedText::Absent,
+                );
+            }
+            Ok(Some((seen, object, content))) => {
+                json::minify(content, &mut derived_text).map_err(|_| Trouble::Doubt)?;
+                young |= seen.young;
+                let derived = DerivedText::Whole(seen, &object, &derived_text);
+                builder.add(run.as_str(), record_seen, &record, &text, &derived);
+            }
+            Err(error) => {
+                let stat = self.tree.stat(&derived_path).ok().flatten();
+                let known = seen(stat.as_ref());
+                young = true;
+                // Of what cannot be looked at, nothing is known: it is read again each time.
+                let unknown = Seen {
+                    size: 0,
+                    modified: 0,
+                    changed: 0,
+                    young: true,
+                };
+                let derived = DerivedText::Damaged(known.unwrap_or(unknown));
+                builder.add(run.as_str(), record_seen, &record, &text, &derived);
+                let damaged = Damaged {
+                    seen: known,
+                    damage: damage(error)?,
+                };
+                state.derived.insert(run.as_str().to_owned(), damaged);
+            }
+        }
+        Ok(Read::Whole(young))
+    }
+}
+
+/// Looks at a file through its directory.
+fn look(directory: Option<&dyn Directory>, path: &StorePath) -> Option<Stat> {
+    directory?.stat(path.file_name()).ok()
+}
+
+/// Reads a text of a table.
+fn object(text: &str) -> std::result::Result<Object<'_>, Doubt> {
+    match json::parse(text.as_bytes()) {
+        Ok(Value::Object(object)) => Ok(object),
+        _ => Err(Doubt),
+    }
+}
+
+/// Says whether a record loads for certain, without loading it; of others it says nothing.
+fn surely_loads(record: &Object<'_>) -> bool {
+    let none = |value: Option<&Value<'_>>| matches!(value, None | Some(Value::Null));
+    let texts = |object: &Object<'_>, names: &[&str]| {
+        names.iter().all(|name| {
+            let value = object.get(name);
+            none(value) || value.is_some_and(|value| value.as_str().is_some())
+        })
+    };
+    let status = record.get("status").and_then(Value::as_str);
+    let times = ["started_at", "finished_at"].iter().all(|name| {
+        let value = record.get(name);
+        none(value)
+            || value
+                .and_then(Value::as_str)
+                .is_some_and(|text| Timestamp::parse(text).is_ok())
+    });
+    let metrics = record.get("metrics");
+    let list = |name: &str| match record.get(name) {
+        None => Some(&[] as &[Value<'_>]),
+        Some(value) => value.as_array(),
+    };
+    let artifact = |value: &Value<'_>| {
+        value.as_object().is_some_and(|object| {
+            let size = object.get("size_bytes");
+            let metadata = object.get("metadata");
+            texts(
+                object,
+                &[
+                    "artifact_id",
+                    "name",
+                    "kind",
+                    "format",
+                    "uri",
+                    "content_hash",
+                ],
+            ) && (none(size) || matches!(size, Some(Value::Int(0..))))
+                && (none(metadata) || metadata.is_some_and(|value| value.as_object().is_some()))
+        })
+    };
+    status.is_some_and(|status| Status::parse(status).is_some())
+        && times
+        && (none(metrics)
+            || metrics
+                .and_then(Value::as_object)
+                .is_some_and(|metrics| metrics.iter().all(|(name, _)| name.as_str().is_some())))
+        && list("tags").is_some_and(|tags| tags.iter().all(|tag| tag.as_str().is_some()))
+        && list("warnings").is_some()
+        && list("artifacts").is_some_and(|artifacts| artifacts.iter().all(artifact))
+}

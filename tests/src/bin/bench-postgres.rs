@@ -1,0 +1,378 @@
+//! Measures stores with PostgreSQL against the same statements alone, on the same server, in one run.
+//!
+//! `METALAB_TEST_POSTGRES` names the server; `cargo xtask bench postgres` starts a private one, with `fsync` on.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot run fails by panicking"
+)]
+
+use metalab_store::types::{Expectation, RunQuery};
+use metalab_store::{PostgresStoreConfig, Store};
+use metalab_store_guest::ports::SqlValue;
+use metalab_store_guest::sql::Schema as Quoted;
+use metalab_store_guest::sql::runs;
+use metalab_store_postgres::{Isolation, Pool, Statement, Value};
+use metalab_store_tests::database::{Schema, pool};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// How many runs the large store has unless `--runs` says otherwise.
+const RUNS: usize = 100_000;
+
+fn record(index: usize) -> String {
+    let metrics: Vec<String> = (0..5)
+        .map(|metric| {
+            format!(
+                "\"metric_{metric}\": {}.{metric}25",
+                (index * 7919) % 100_003
+            )
+        })
+        .collect();
+    let params: Vec<String> = (0..5)
+        .map(|param| format!("\"param_{param}\": {}", index % (param + 7)))
+        .collect();
+    let status = ["success", "success", "success", "failed"][index % 4];
+    let (minute, second) = (index / 60 % 60, index % 60);
+    let (hour, day) = (index / 3600 % 24, 1 + index / 86_400);
+    format!(
+        "{{\"run_id\": \"{index:016x}\", \"experiment_id\": \"bench:1\", \"status\": \"{status}\", \
+         \"started_at\": \"2026-03-{day:02}T{hour:02}:{minute:02}:{second:02}.123456\", \
+         \"finished_at\": \"2026-04-01T09:00:01.123456\", \"duration_ms\": 1000, \"metrics\": {{{}}}, \
+         \"params_resolved\": {{{}}}, \"tags\": [\"bench\", \"t{}\"], \"artifacts\": [{{\"artifact_id\": \
+         \"19322fed-157c-49c6-b16e-2d5cabeb9592\", \"name\": \"model\", \"kind\": \"json\", \"format\": \"json\", \
+         \"uri\": \"/x/artifacts/{index:016x}/model.json\", \"content_hash\": \"3cfde99669d2a7b7\", \
+         \"size_bytes\": 71, \"metadata\": {{}}}}]}}",
+        metrics.join(", "),
+        params.join(", "),
+        index % 10
+    )
+}
+
+/// Times of one thing that was done several times.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn measure<T>(&mut self, function: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = function();
+        self.0.push(started.elapsed());
+        result
+    }
+
+    fn median(&self) -> f64 {
+        let mut times: Vec<f64> = self.0.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    }
+
+    fn spread(&self) -> (f64, f64) {
+        let mut times: Vec<f64> = self.0.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        times.sort_by(f64::total_cmp);
+        (
+            times[(times.len() - 1) / 4],
+            times[(times.len() - 1) * 3 / 4],
+        )
+    }
+}
+
+fn show(name: &str, times: &Times, base: Option<&Times>) {
+    let (low, high) = times.spread();
+    let ratio = base.map(|base| format!("  {:.2} x", times.median() / base.median()));
+    println!(
+        "  {name:52} {:>10.3} ms  (quartiles {low:.3} to {high:.3}){}",
+        times.median(),
+        ratio.unwrap_or_default()
+    );
+}
+
+/// The tables that a store made, and the statements of a put, as a program would run them by itself.
+struct Raw {
+    pool: Pool,
+    own: String,
+    runs: String,
+}
+
+impl Raw {
+    fn new(schema: &Schema) -> Self {
+        Self {
+            pool: pool(&schema.uri),
+            own: schema.table("metalab_store_runs"),
+            runs: schema.table("runs"),
+        }
+    }
+
+    /// The upserts of one run into both tables, as one statement.
+    fn upsert(&self, index: usize) -> Statement {
+        let text = record(index);
+        let row = runs::Row::new(
+            "00000000000000000000000000000000",
+            &format!("raw{index:013x}"),
+            "0123456789abcdef",
+            &text,
+            None,
+            "0.0.0",
+        )
+        .unwrap();
+        let name = Quoted::new("x").unwrap();
+        let own = runs::upsert_from(&name, &[row], 1);
+        let sql = own.sql.replace("\"x\".\"metalab_store_runs\"", &self.own);
+        let next = own.parameters.len() + 1;
+        let runs = &self.runs;
+        let mut parameters = own.parameters;
+        parameters.push(SqlValue::Text(format!("raw{index:013x}")));
+        parameters.push(SqlValue::Text(text));
+        let sql = format!(
+            "WITH own AS ({sql}) INSERT INTO {runs} (run_id, experiment_id, status, context_fingerprint, params_fingerprint, \
+             seed_fingerprint, started_at, finished_at, duration_ms, record_json) \
+             VALUES (${next}::text, 'bench:1', 'success', '', '', '', now(), now(), 1000, ${}::text::jsonb) \
+             ON CONFLICT (run_id) DO UPDATE SET status = EXCLUDED.status, record_json = EXCLUDED.record_json",
+            next + 1
+        );
+        Statement {
+            sql,
+            parameters: parameters.into_iter().map(from_sql).collect(),
+        }
+    }
+}
+
+fn from_sql(value: SqlValue) -> Value {
+    match value {
+        SqlValue::Null => Value::Null,
+        SqlValue::Boolean(value) => Value::Boolean(value),
+        SqlValue::Integer(value) => Value::Integer(value),
+        SqlValue::Float(value) => Value::Float(value),
+        SqlValue::Text(value) => Value::Text(value),
+        SqlValue::Bytes(value) => Value::Bytes(value),
+        SqlValue::Json(value) => Value::Json(value),
+        SqlValue::Timestamp(value) => Value::Timestamp(value),
+        SqlValue::TextArray(value) => Value::TextArray(value),
+    }
+}
+
+fn puts(store: &Store, raw: &Raw, count: usize) {
+    println!("\nput of a new run, durable (file journal synced, then one autocommit statement)");
+    let (mut ours, mut alone) = (Times::default(), Times::default());
+    for index in 0..count {
+        let text = record(1_000_000 + index);
+        ours.measure(|| store.put_run_text(&text, &Expectation::Anything).unwrap());
+        let statement = raw.upsert(index);
+        alone.measure(|| raw.pool.execute(&statement).unwrap());
+    }
+    show("the same upserts alone, autocommit", &alone, None);
+    show("put (reach 1.33 x)", &ours, Some(&alone));
+
+    println!("\nbatch of 1,000 new runs");
+    let (mut ours, mut alone) = (Times::default(), Times::default());
+    for batch in 0..5 {
+        let first = 2_000_000 + batch * 1000;
+        let mut lines = String::new();
+        for index in first..first + 1000 {
+            writeln!(lines, "{}", record(index)).unwrap();
+        }
+        ours.measure(|| {
+            let stored = store.put_run_lines(&lines).unwrap();
+            assert!(stored.iter().all(Result::is_ok));
+        });
+        let statements: Vec<Statement> = (first..first + 1000)
+            .map(|index| raw.upsert(index))
+            .collect();
+        alone.measure(|| raw.pool.batch(&statements).unwrap());
+    }
+    show(
+        "the same upserts alone, pipelined, one commit",
+        &alone,
+        None,
+    );
+    show("put-run-lines (reach 2 x)", &ours, Some(&alone));
+}
+
+fn gets(store: &Store, schema: &Schema, raw: &Raw, runs: usize) {
+    println!("\nget of a run");
+    let (mut ours, mut alone) = (Times::default(), Times::default());
+    for index in 0..500 {
+        let id = format!("{:016x}", (index * 97) % runs);
+        ours.measure(|| store.get_run_text(&id).unwrap().unwrap());
+        let select = Statement {
+            sql: format!(
+                "SELECT record_json FROM {} WHERE run_id = $1",
+                schema.table("runs")
+            ),
+            parameters: vec![Value::Text(id)],
+        };
+        alone.measure(|| raw.pool.query(&select, 1).unwrap());
+    }
+    show("a raw point select", &alone, None);
+    show(
+        "get-run-text, from the file (reach 3 x)",
+        &ours,
+        Some(&alone),
+    );
+}
+
+fn queries(store: &Store) {
+    println!("\nfiltered, sorted page of 100 (reach 5 ms)");
+    for (filter, sort) in [
+        ("", ""),
+        ("status = \"failed\"", ""),
+        ("status = \"failed\" and metrics.metric_1 < 50000", ""),
+        ("tags contains \"t3\"", ""),
+        (
+            "started_at > 2026-03-01T12:00:00 and metrics.metric_2 > 90000",
+            "",
+        ),
+        ("params.param_3 = 4 or metrics.metric_0 < 100", ""),
+        ("metrics.metric_0 < 100", ""),
+        ("status = \"failed\"", "metrics.metric_0"),
+        ("", "metrics.metric_0 desc"),
+    ] {
+        let mut times = Times::default();
+        for _ in 0..15 {
+            times.measure(|| {
+                let mut list = store
+                    .query_runs(&RunQuery {
+                        filter: filter.to_owned(),
+                        sort: sort.to_owned(),
+                        columns: String::new(),
+                        limit: Some(100),
+                        ..RunQuery::default()
+                    })
+                    .unwrap();
+                list.next_lines(1 << 24).unwrap()
+            });
+        }
+        show(&format!("{filter} / {sort}"), &times, None);
+    }
+    let mut times = Times::default();
+    for _ in 0..3 {
+        times.measure(|| {
+            let mut list = store.query_runs(&RunQuery::default()).unwrap();
+            while !list.next_lines(1 << 22).unwrap().is_empty() {}
+        });
+    }
+    println!("\nlist of all runs as lines");
+    show("query-runs, next-lines", &times, None);
+}
+
+/// COPY of the same rows into the same tables, and the same indexes, in plain SQL.
+fn build_alone(schema: &Schema, name: &str) -> Duration {
+    let pool = pool(&schema.uri);
+    let plain = |sql: String| Statement {
+        sql,
+        parameters: Vec::new(),
+    };
+    let run = |sql: String| {
+        pool.execute(&plain(sql)).unwrap();
+    };
+    run(format!("CREATE SCHEMA {name}"));
+    for table in ["metalab_store_runs", "runs"] {
+        run(format!(
+            "CREATE TABLE {name}.{table} (LIKE {} INCLUDING DEFAULTS INCLUDING STORAGE)",
+            schema.table(table)
+        ));
+    }
+    let definitions = |table: &str| {
+        let quoted = Statement {
+            sql: "SELECT indexdef FROM pg_indexes WHERE schemaname = $1 AND tablename = $2"
+                .to_owned(),
+            parameters: vec![
+                Value::Text(schema.name.clone()),
+                Value::Text(table.to_owned()),
+            ],
+        };
+        let rows = pool.query(&quoted, 100).unwrap().rows;
+        rows.into_iter()
+            .filter_map(|row| match row.into_iter().next() {
+                Some(Value::Text(text)) => {
+                    Some(text.replace(&schema.table(table), &format!("{name}.{table}")))
+                }
+                _ => None,
+            })
+            .collect::<Vec<String>>()
+    };
+    let file = std::env::temp_dir().join(format!("metalab-bench-{}", std::process::id()));
+    let mut took = Duration::ZERO;
+    for table in ["metalab_store_runs", "runs"] {
+        // The server writes and reads the file itself: nothing of a client is in it.
+        let path = format!("{}-{table}", file.display());
+        run(format!("COPY {} TO '{path}'", schema.table(table)));
+        let transaction = pool.begin(Isolation::ReadCommitted, false).unwrap();
+        let content = std::fs::read_to_string(&path).unwrap();
+        let started = Instant::now();
+        let mut copy = transaction
+            .copy_in(&format!("COPY {name}.{table} FROM STDIN"))
+            .unwrap();
+        let mut rest = content.as_str();
+        while !rest.is_empty() {
+            let end = rest.get(..200_000).map_or(rest.len(), |piece| {
+                piece.rfind('\n').map_or(rest.len(), |at| at + 1)
+            });
+            let mut end = end.min(rest.len());
+            while !rest.is_char_boundary(end) {
+                end += 1;
+            }
+            copy.write(&rest[..end]).unwrap();
+            rest = &rest[end..];
+        }
+        copy.finish().unwrap();
+        for definition in definitions(table) {
+            transaction.execute(&plain(definition)).unwrap();
+        }
+        transaction.commit().unwrap();
+        took += started.elapsed();
+        std::fs::remove_file(path).ok();
+    }
+    run(format!("DROP SCHEMA {name} CASCADE"));
+    took
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let mut count = RUNS;
+    while let Some(argument) = arguments.next() {
+        if argument == "--runs" {
+            count = arguments.next().unwrap().parse().unwrap();
+        }
+    }
+    let schema = Schema::on(
+        &metalab_store_tests::database::server(),
+        &format!("bench{}", std::process::id()),
+    );
+    let root = tempfile::tempdir_in(".").unwrap();
+    let config: PostgresStoreConfig = schema.config(root.path()).scoped("bench:1");
+    println!("{count} runs of about 1.3 KB; the server syncs, the store syncs");
+    let files = config.to_filestore().connect().unwrap();
+    for first in (0..count).step_by(2000) {
+        let mut lines = String::new();
+        for index in first..(first + 2000).min(count) {
+            writeln!(lines, "{}", record(index)).unwrap();
+        }
+        files.put_run_lines(&lines).unwrap();
+    }
+    files.close().unwrap();
+
+    println!("\nindex of the files");
+    let store = config.connect().unwrap();
+    let mut first = Times::default();
+    let report = first.measure(|| store.rebuild_index().unwrap().finish().unwrap());
+    assert_eq!(report.added as usize, count);
+    let mut again = Times::default();
+    again.measure(|| store.rebuild_index().unwrap().finish().unwrap());
+    let mut alone = Times::default();
+    alone.0.push(build_alone(
+        &schema,
+        &format!("benchraw{}", std::process::id()),
+    ));
+    show("COPY and the same indexes, in plain SQL", &alone, None);
+    show("first rebuild-index (reach 1.3 x)", &first, Some(&alone));
+    show("again with nothing changed (reach 4,000 ms)", &again, None);
+    store.close().unwrap();
+
+    let store = config.connect().unwrap();
+    let raw = Raw::new(&schema);
+    queries(&store);
+    gets(&store, &schema, &raw, count);
+    puts(&store, &raw, 300);
+    store.close().unwrap();
+}

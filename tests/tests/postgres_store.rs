@@ -1,0 +1,729 @@
+//! Stores with PostgreSQL as query index, on a real server: the same answers as files in every state, complete for
+//! every writer, and apart from each other.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use metalab_store::types::{
+    Expectation, IndexStanding, Metric, MetricValue, RunQuery, RunRecord, Status,
+};
+use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store};
+use metalab_store_postgres::Value;
+use metalab_store_tests::database::Schema;
+use metalab_store_tests::script::Numbers;
+use metalab_store_tests::{reference_collection, tree};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use tempfile::TempDir;
+
+/// A run with some metrics.
+fn run(id: &str, loss: f64) -> RunRecord {
+    let mut record = RunRecord::new(id, Status::Success);
+    record.started_at = Some(format!("2026-03-01T09:00:{:02}", loss.abs() as u32 % 60));
+    record.metrics = vec![Metric {
+        name: "loss".into(),
+        value: MetricValue::Float(loss),
+    }];
+    record
+}
+
+fn put(store: &Store, record: &RunRecord) {
+    store
+        .put_run_record(record, &Expectation::Anything)
+        .unwrap();
+}
+
+/// What a store answers to everything that a database could answer.
+fn answers(store: &Store) -> Vec<String> {
+    let mut found = Vec::new();
+    let queries = [
+        ("", "", ""),
+        ("metrics.loss < 5", "metrics.loss desc", ""),
+        ("status = \"success\"", "", "run_id, metrics, derived"),
+        (
+            "derived.best exists",
+            "derived.best",
+            "run_id, derived.best",
+        ),
+        (
+            "tags contains \"a\" or metrics.loss = nan",
+            "run_id",
+            "run_id",
+        ),
+    ];
+    for (filter, sort, columns) in queries {
+        for limit in [None, Some(3)] {
+            let query = RunQuery {
+                filter: filter.into(),
+                sort: sort.into(),
+                columns: columns.into(),
+                limit,
+                cursor: None,
+            };
+            let mut list = store.query_runs(&query).unwrap();
+            found.push(format!("{filter} {limit:?}: {}", list.total().unwrap()));
+            loop {
+                let lines = list.next_lines(1 << 20).unwrap();
+                if lines.is_empty() {
+                    break;
+                }
+                found.push(lines);
+            }
+            found.push(format!(
+                "{:?} {:?}",
+                list.cursor().unwrap(),
+                list.damaged().unwrap()
+            ));
+        }
+    }
+    found.push(format!("{:?}", store.list_run_records(None).unwrap()));
+    found.push(format!("{:?}", store.list_fields("").unwrap()));
+    found
+}
+
+/// Says how the index of a store is, as a store that only reads sees it.
+fn standing(config: &PostgresStoreConfig) -> IndexStanding {
+    let store = config.clone().read_only().connect().unwrap();
+    let state = store.index_state().unwrap();
+    state.standing
+}
+
+/// Asserts that the database answers, and that it says what the files say.
+fn assert_current(config: &PostgresStoreConfig) {
+    assert_eq!(standing(config), IndexStanding::Current);
+    let indexed = config.clone().read_only().connect().unwrap();
+    let files = config.to_filestore().read_only().connect().unwrap();
+    assert_same(&answers(&indexed), &answers(&files));
+}
+
+/// Names the first answer that differs.
+fn assert_same(found: &[String], expected: &[String]) {
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.len(), expected.len());
+}
+
+fn ids(store: &Store) -> Vec<String> {
+    let list = store.list_run_records(None).unwrap();
+    list.records
+        .into_iter()
+        .map(|record| record.run_id)
+        .collect()
+}
+
+#[test]
+fn a_store_with_an_index_answers_as_its_files_do() {
+    let root = reference_collection();
+    let root = root.path().join("experiments");
+    let schema = Schema::new();
+    let config = schema.config(&root);
+    let before = tree(&root);
+    // One that only reads changes nothing, and the files answer.
+    assert_eq!(standing(&config), IndexStanding::Unreachable);
+    assert_eq!(tree(&root), before);
+    // One that may write compares at its first list.
+    let store = config.connect().unwrap();
+    assert_eq!(ids(&store).len(), 14);
+    store.close().unwrap();
+    assert_current(&config);
+    for experiment in ["curve_fit:1.0", "special:2", "damaged:1", "plain"] {
+        let scoped = config.clone().scoped(experiment);
+        scoped.connect().unwrap().list_run_records(None).unwrap();
+        assert_current(&scoped);
+    }
+    assert_current(&config);
+}
+
+#[test]
+fn every_write_is_in_the_index_when_it_returns() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    store.list_run_records(None).unwrap();
+    let reader = config.clone().read_only().connect().unwrap();
+    put(&store, &run("one", 1.0));
+    assert_eq!(
+        reader.index_state().unwrap().standing,
+        IndexStanding::Current
+    );
+    assert_eq!(ids(&reader), ["one"]);
+    let mut values = BTreeMap::new();
+    for (name, value) in [("best", 0.5), ("worst", f64::NAN)] {
+        values.insert(name, value);
+    }
+    let derived = values.into_iter().map(|(name, value)| Metric {
+        name: name.into(),
+        value: MetricValue::Float(value),
+    });
+    store
+        .put_derived("one", &derived.collect::<Vec<_>>())
+        .unwrap();
+    let found = reader.query_runs(&RunQuery {
+        filter: "derived.best = 0.5 and derived.worst = nan".into(),
+        ..RunQuery::default()
+    });
+    assert_eq!(found.unwrap().remaining().unwrap(), 1);
+    let batch: Vec<RunRecord> = (0..300)
+        .map(|n| run(&format!("batch{n:03}"), f64::from(n)))
+        .collect();
+    assert!(
+        store
+            .put_run_records(&batch)
+            .unwrap()
+            .iter()
+            .all(Result::is_ok)
+    );
+    assert_eq!(ids(&reader).len(), 301);
+    assert!(store.delete_run("one").unwrap());
+    assert!(store.delete_run("batch007").unwrap());
+    assert_eq!(ids(&reader).len(), 299);
+    assert_eq!(schema.count("runs"), 299);
+    assert_eq!(schema.count("derived"), 0);
+    assert_eq!(
+        reader.index_state().unwrap().standing,
+        IndexStanding::Current
+    );
+    drop(reader);
+    store.close().unwrap();
+    assert_current(&config);
+}
+
+#[test]
+fn values_that_jsonb_cannot_hold_are_listed_found_and_exact() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    let odd = [
+        ("nan", r#"{"x": NaN, "y": Infinity, "z": -Infinity}"#),
+        ("nul", r#"{"x": "a\u0000b", "\u0000": 1}"#),
+        ("surrogate", r#"{"x": "\ud800"}"#),
+        (
+            "big",
+            r#"{"x": 1180591620717411303425, "y": -0.0, "z": 1e22, "w": 1.7976931348623157e308}"#,
+        ),
+        ("tiny", r#"{"x": 5e-324}"#),
+    ];
+    for (id, metrics) in odd {
+        let record = format!(
+            r#"{{"run_id": "{id}", "experiment_id": "a:1", "status": "success", "duration_ms": 9007199254740993, "metrics": {metrics}}}"#
+        );
+        store.put_run_text(&record, &Expectation::Anything).unwrap();
+    }
+    store.close().unwrap();
+    assert_eq!(schema.count("metalab_store_runs"), 5);
+    assert_eq!(schema.count("runs"), 5);
+    let store = config.connect().unwrap();
+    for (filter, expected) in [
+        ("metrics.x = nan", "nan"),
+        ("metrics.y = inf", "nan"),
+        ("metrics.x = 1180591620717411303425", "big"),
+        ("metrics.x > 0 and metrics.x < 1e-300", "tiny"),
+        ("metrics.x contains \"b\"", "nul"),
+    ] {
+        let mut found = store
+            .query_runs(&RunQuery {
+                filter: filter.into(),
+                columns: "run_id".into(),
+                limit: Some(10),
+                ..RunQuery::default()
+            })
+            .unwrap();
+        let rows = found.next_rows(10).unwrap();
+        assert_eq!(rows, [[Some(format!("\"{expected}\""))]], "{filter}");
+    }
+    store.close().unwrap();
+    assert_current(&config);
+}
+
+#[test]
+fn sixteen_writers_with_the_same_metrics_in_any_order_lose_nothing_and_never_block_each_other() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    config.connect().unwrap().close().unwrap();
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let before = schema.rows(deadlocks);
+    thread::scope(|scope| {
+        for writer in 0..16_u64 {
+            let config = config.clone();
+            scope.spawn(move || {
+                let store = config.connect().unwrap();
+                let mut numbers = Numbers::new(writer);
+                for number in 0..125 {
+                    let mut record = run(&format!("w{writer:02}n{number:03}"), 1.0);
+                    let mut names: Vec<u64> = (0..10).collect();
+                    names.sort_by_key(|_| numbers.draw());
+                    record.metrics = names
+                        .into_iter()
+                        .map(|name| Metric {
+                            name: format!("m{name}"),
+                            value: MetricValue::Integer(i64::try_from(numbers.below(100)).unwrap()),
+                        })
+                        .collect();
+                    put(&store, &record);
+                    if number % 10 == 0 {
+                        // All of them write one run, too.
+                        put(&store, &run("shared", f64::from(number)));
+                    }
+                }
+                assert_eq!(store.index_state().unwrap().pending, 0);
+                store.close().unwrap();
+            });
+        }
+    });
+    assert_eq!(schema.count("metalab_store_runs"), 2001);
+    assert_eq!(schema.count("runs"), 2001);
+    assert_eq!(schema.rows(deadlocks), before);
+    config.connect().unwrap().list_run_records(None).unwrap();
+    assert_current(&config);
+}
+
+#[test]
+fn two_experiments_and_two_collections_in_one_schema_never_touch_each_other() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let schema = Schema::new();
+    let configs = [
+        schema.config(here.path()).scoped("a:1"),
+        schema.config(here.path()).scoped("b:1"),
+        schema.config(there.path()).scoped("a:1"),
+        schema.config(there.path()).scoped("b:1"),
+    ];
+    let stores: Vec<Store> = configs
+        .iter()
+        .map(|config| config.connect().unwrap())
+        .collect();
+    for (index, store) in stores.iter().enumerate() {
+        for id in ["same", &format!("own{index}")] {
+            put(store, &run(id, f64::from(u8::try_from(index).unwrap())));
+        }
+    }
+    let loss = |store: &Store| {
+        store
+            .get_run_record("same")
+            .unwrap()
+            .map(|run| run.metrics[0].value.clone())
+    };
+    for (index, store) in stores.iter().enumerate() {
+        assert_eq!(ids(store).len(), 2);
+        let expected = MetricValue::Float(f64::from(u8::try_from(index).unwrap()));
+        assert_eq!(loss(store), Some(expected));
+    }
+    // A delete takes its own alone.
+    assert!(stores[0].delete_run("same").unwrap());
+    assert_eq!(ids(&stores[0]), ["own0"]);
+    for store in &stores[1..] {
+        assert_eq!(ids(store).len(), 2);
+    }
+    // A rebuild of one changes nothing of the others, whatever it finds.
+    fs::remove_file(here.path().join("a_1/runs/own0.json")).unwrap();
+    let report = stores[0].rebuild_index().unwrap().finish().unwrap();
+    assert_eq!((report.runs, report.removed), (0, 1));
+    assert_eq!(ids(&stores[0]), [""; 0]);
+    for store in &stores[1..] {
+        assert_eq!(ids(store).len(), 2);
+    }
+    drop(stores);
+    for config in &configs {
+        assert_current(config);
+    }
+    // The whole collection is both of its experiments.
+    for (root, expected) in [(&here, 2), (&there, 4)] {
+        let config = schema.config(root.path());
+        let store = config.connect().unwrap();
+        assert_eq!(ids(&store).len(), expected);
+        store.rebuild_index().unwrap().finish().unwrap();
+        store.close().unwrap();
+        assert_current(&config);
+    }
+    assert_eq!(schema.count("metalab_store_runs"), 6);
+}
+
+#[test]
+fn what_other_programs_did_is_found_when_the_store_is_opened() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    for number in 0..20 {
+        put(&store, &run(&format!("run{number:02}"), f64::from(number)));
+    }
+    store.list_run_records(None).unwrap();
+    store.close().unwrap();
+    assert_current(&config);
+    let runs = root.path().join("a_1/runs");
+    let text = fs::read_to_string(runs.join("run05.json")).unwrap();
+    fs::remove_file(runs.join("run00.json")).unwrap();
+    fs::write(runs.join("new.json"), text.replace("run05", "new")).unwrap();
+    // Replaced by rename, with the same size.
+    fs::write(runs.join("x"), text.replace("5.0", "7.5")).unwrap();
+    fs::rename(runs.join("x"), runs.join("run05.json")).unwrap();
+    fs::create_dir_all(root.path().join("a_1/derived")).unwrap();
+    fs::write(root.path().join("a_1/derived/run07.json"), "{\"best\": 1}").unwrap();
+    fs::write(runs.join("broken.json"), "{").unwrap();
+    assert_eq!(standing(&config), IndexStanding::Behind);
+    let files = config.to_filestore().read_only().connect().unwrap();
+    let reader = config.clone().read_only().connect().unwrap();
+    assert_same(&answers(&reader), &answers(&files));
+    // A store that may write brings it up to date by itself.
+    let store = config.connect().unwrap();
+    assert_same(&answers(&store), &answers(&files));
+    assert_eq!(
+        store.index_state().unwrap().standing,
+        IndexStanding::Current
+    );
+    store.close().unwrap();
+    assert_current(&config);
+    // A store of files alone is another program to the database.
+    let other = config.to_filestore().connect().unwrap();
+    put(&other, &run("other", 3.0));
+    other.close().unwrap();
+    assert_ne!(standing(&config), IndexStanding::Current);
+    config.connect().unwrap().list_run_records(None).unwrap();
+    assert_current(&config);
+}
+
+#[test]
+fn a_database_that_lost_rows_tables_or_its_mark_is_not_believed() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let fill = || {
+        let store = config.connect().unwrap();
+        put(&store, &run("one", 1.0));
+        put(&store, &run("two", 2.0));
+        store.list_run_records(None).unwrap();
+        store.close().unwrap();
+        assert_current(&config);
+    };
+    fill();
+    // As after a restore of an old backup: the mark is another one.
+    schema.run(
+        "UPDATE {metalab_store_directories} SET mark = 'old';\nDELETE FROM {metalab_store_runs}",
+    );
+    assert_eq!(standing(&config), IndexStanding::Behind);
+    fill();
+    schema.run("DELETE FROM {metalab_store_directories};\nDELETE FROM {metalab_store_runs}");
+    assert_eq!(standing(&config), IndexStanding::Behind);
+    fill();
+    schema.run("DROP TABLE {metalab_store_runs};\nDROP TABLE {metalab_store_directories};\nDROP TABLE {metalab_store_unreadable};\nDROP TABLE {metalab_store_meta}");
+    assert_eq!(standing(&config), IndexStanding::Unreachable);
+    fill();
+    // A store that is open meanwhile notices, too.
+    let store = config.connect().unwrap();
+    assert_eq!(ids(&store).len(), 2);
+    schema.run(
+        "UPDATE {metalab_store_directories} SET mark = 'old';\nDELETE FROM {metalab_store_runs}",
+    );
+    assert_eq!(ids(&store).len(), 2);
+    store.close().unwrap();
+    assert_current(&config);
+    // Rows that somebody changed by hand are found by a rebuild.
+    schema.run("UPDATE {metalab_store_runs} SET record = replace(record, '2.0', '3.0')");
+    let store = config.connect().unwrap();
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!((report.runs, report.changed), (2, 1));
+    store.close().unwrap();
+    assert_current(&config);
+}
+
+#[test]
+fn without_its_index_directory_a_store_finds_its_rows_again_and_a_copy_gets_rows_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    put(&store, &run("one", 1.0));
+    store.list_run_records(None).unwrap();
+    store.close().unwrap();
+    fs::remove_dir_all(root.path().join("a_1/.index")).unwrap();
+    assert_eq!(standing(&config), IndexStanding::Behind);
+    config.connect().unwrap().list_run_records(None).unwrap();
+    assert_current(&config);
+    assert_eq!(schema.count("metalab_store_directories"), 1);
+    // Copied with its index, as a careless rsync does.
+    let copy = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(root.path().join("a_1"))
+        .arg(copy.path())
+        .status();
+    assert!(status.unwrap().success());
+    let copied = schema.config(copy.path()).scoped("a:1");
+    assert_eq!(standing(&copied), IndexStanding::Behind);
+    let store = copied.connect().unwrap();
+    put(&store, &run("two", 2.0));
+    assert_eq!(ids(&store).len(), 2);
+    store.close().unwrap();
+    assert_current(&copied);
+    assert_current(&config);
+    assert_eq!(schema.count("metalab_store_directories"), 2);
+    assert_eq!(schema.count("metalab_store_runs"), 3);
+}
+
+#[test]
+fn an_index_is_made_of_files_that_are_there_and_left_again() {
+    let collection = reference_collection();
+    let root = collection.path().join("experiments");
+    let schema = Schema::new();
+    let uri = format!("{}?options=-csearch_path%3Dpublic", schema.uri);
+    let files = FileStoreConfig::new(&root);
+    let store = PostgresStoreConfig::from_filestore(uri, &files);
+    // The schema of the seed's signature is `public`: a test has its own.
+    drop(store);
+    let config = schema.config(&root);
+    let store = config.connect().unwrap();
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!((report.runs, report.added, report.manifests), (14, 14, 2));
+    assert_eq!(report.damaged.len(), 8);
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!((report.runs, report.added, report.changed), (14, 0, 0));
+    store.close().unwrap();
+    assert_current(&config);
+    assert_eq!(schema.count("experiment_manifests"), 2);
+    let plain = config.to_filestore().read_only().connect().unwrap();
+    assert_eq!(ids(&plain).len(), 14);
+    assert!(matches!(
+        plain.rebuild_index(),
+        Err(Error::InvalidArgument(_) | Error::ReadOnly(_))
+    ));
+    // Counted once a run, however often it was put.
+    let scoped = config.clone().scoped("plain").connect().unwrap();
+    for _ in 0..5 {
+        put(&scoped, &run("run_1", 4.0));
+    }
+    scoped.rebuild_index().unwrap().finish().unwrap();
+    let counted = schema.rows("SELECT count FROM {field_catalog} WHERE field_name = 'loss'");
+    let with_loss =
+        schema.rows("SELECT count(*)::integer FROM {runs} WHERE record_json -> 'metrics' ? 'loss'");
+    assert_eq!(counted, with_loss);
+}
+
+#[test]
+fn tables_of_a_newer_version_are_refused_and_older_ones_brought_up_to_date() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let create = format!("CREATE SCHEMA {}", schema.table("").trim_end_matches('.'));
+    schema.run(&create);
+    schema.run(
+        "CREATE TABLE {meta} (key TEXT PRIMARY KEY, value JSONB NOT NULL);\n\
+         INSERT INTO {meta} VALUES ('schema_version', '9')",
+    );
+    let store = config.connect().unwrap();
+    put(&store, &run("one", 1.0));
+    let state = store.index_state().unwrap();
+    assert_eq!(state.standing, IndexStanding::Unreachable);
+    let refused = store.rebuild_index().err().unwrap();
+    assert!(refused.to_string().contains("version \"9\""), "{refused}");
+    assert_eq!(ids(&store), ["one"]);
+    store.close().unwrap();
+    // Without the reference's tables nothing is in the way.
+    let plain = config.clone().projection(false);
+    plain.connect().unwrap().list_run_records(None).unwrap();
+    assert_current(&plain);
+    // Version 1: derived metrics refer to runs.
+    schema.run(
+        "DROP TABLE {meta};\n\
+         CREATE TABLE {runs} (run_id TEXT PRIMARY KEY, experiment_id TEXT NOT NULL, status TEXT NOT NULL, \
+         context_fingerprint TEXT NOT NULL, params_fingerprint TEXT NOT NULL, seed_fingerprint TEXT NOT NULL, \
+         started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms INTEGER, record_json JSONB NOT NULL);\n\
+         CREATE TABLE {derived} (run_id TEXT PRIMARY KEY REFERENCES {runs} (run_id), derived_json JSONB NOT NULL)",
+    );
+    let store = config.connect().unwrap();
+    store.put_derived_text("orphan", "{\"best\": 1}").unwrap();
+    store.put_derived_text("one", "{\"best\": 1}").unwrap();
+    store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!(schema.count("runs"), 1);
+    assert_eq!(schema.count("derived"), 1);
+    assert_eq!(
+        schema.rows("SELECT value::text FROM {meta} WHERE key = 'schema_version'"),
+        [[Value::Text("3".into())]]
+    );
+    store.close().unwrap();
+    assert_current(&config);
+    // Our own tables, too.
+    schema.run("UPDATE {metalab_store_meta} SET value = '2' WHERE key = 'version'");
+    let store = config.connect().unwrap();
+    let refused = store.rebuild_index().err().unwrap();
+    assert!(refused.to_string().contains("version \"2\""), "{refused}");
+    assert_eq!(ids(&store), ["one"]);
+}
+
+#[test]
+fn names_and_values_that_look_like_sql_are_only_names_and_values() {
+    let root = tempfile::tempdir().unwrap();
+    let keep = Schema::new();
+    for name in [
+        "public; CREATE TABLE public.pwned(a int); COMMIT; --",
+        "My-Schema",
+        "a\"b",
+        "select",
+        "$1",
+        "é\u{1F600}",
+    ] {
+        let name = format!("{name}{}", std::process::id());
+        let schema = Schema::on(&keep.uri, &name);
+        let config = schema.config(root.path()).scoped("a:1");
+        let store = config.connect().unwrap();
+        for id in [
+            "'; DROP TABLE runs; --",
+            "\"",
+            "$1",
+            "a\\'b".replace('\\', "%").as_str(),
+            "é",
+        ] {
+            let mut record = run(id, 1.0);
+            record.notes = Some("'); DELETE FROM metalab_store_runs; --\t\n\\N\\.".into());
+            record.tags = vec![
+                "{a,b}".into(),
+                "\"".into(),
+                "\\".into(),
+                "NULL".into(),
+                String::new(),
+            ];
+            put(&store, &record);
+        }
+        store.list_run_records(None).unwrap();
+        store.rebuild_index().unwrap().finish().unwrap();
+        store.close().unwrap();
+        assert_current(&config);
+        assert_eq!(schema.count("metalab_store_runs"), 5, "{name}");
+    }
+    for name in ["", "a\0b", &"x".repeat(64)] {
+        let refused = keep
+            .config(root.path())
+            .schema(name)
+            .scoped("a:1")
+            .connect();
+        assert!(
+            matches!(refused, Err(Error::InvalidArgument(_))),
+            "{name:?}"
+        );
+    }
+    assert_eq!(
+        keep.rows("SELECT to_regclass('public.pwned') IS NULL"),
+        [[Value::Boolean(true)]]
+    );
+}
+
+#[test]
+fn a_role_with_rights_on_its_schema_alone_is_enough() {
+    let root = tempfile::tempdir().unwrap();
+    let admin = Schema::new();
+    let role = format!("lab{}", std::process::id());
+    let name = format!("lab{}", std::process::id());
+    admin.run(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'pw';\nCREATE SCHEMA {name} AUTHORIZATION {role}"
+    ));
+    let uri = admin.uri.replace("//metalab@", &format!("//{role}:pw@"));
+    let schema = Schema::on(&uri, &name);
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    put(&store, &run("one", 1.0));
+    store.list_run_records(None).unwrap();
+    store.rebuild_index().unwrap().finish().unwrap();
+    store.close().unwrap();
+    assert_current(&config);
+    drop(schema);
+    admin.run(&format!(
+        "DROP SCHEMA IF EXISTS {name} CASCADE;\nDROP ROLE {role}"
+    ));
+}
+
+#[test]
+fn a_pool_never_has_more_connections_than_it_may_and_leaves_none_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let name = format!("leak{}", std::process::id());
+    let uri = format!("{}?application_name={name}", schema.uri);
+    let config = PostgresStoreConfig::new(uri, root.path())
+        .schema(schema.name.clone())
+        .pool_size(1, 3)
+        .scoped("a:1");
+    let open = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+    let count = || match schema.rows(&open)[0][0] {
+        Value::Integer(count) => count,
+        ref other => panic!("{other:?}"),
+    };
+    let store = config.connect().unwrap();
+    let most = thread::scope(|scope| {
+        let threads: Vec<_> = (0..64)
+            .map(|number| {
+                let (store, count) = (store.clone(), &count);
+                scope.spawn(move || {
+                    put(&store, &run(&format!("run{number}"), 1.0));
+                    let seen = count();
+                    store.list_run_records(None).unwrap();
+                    seen.max(count())
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .max()
+    });
+    assert!(most.unwrap() <= 3, "{most:?}");
+    store.close().unwrap();
+    for _ in 0..500 {
+        let store = config.connect().unwrap();
+        store.index_state().unwrap();
+        store.close().unwrap();
+    }
+    // The server takes a moment to notice that a client is gone.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while count() > 0 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{} connections are left",
+            count()
+        );
+        thread::yield_now();
+    }
+    config.connect().unwrap().list_run_records(None).unwrap();
+    assert_current(&config);
+}
+
+#[tokio::test]
+async fn a_store_with_an_index_works_inside_a_runtime_of_one_thread() {
+    inside_a_runtime();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_an_index_works_inside_a_runtime_of_many_threads() {
+    inside_a_runtime();
+}
+
+fn inside_a_runtime() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    put(&store, &run("one", 1.0));
+    assert_eq!(ids(&store), ["one"]);
+    store.rebuild_index().unwrap().finish().unwrap();
+    store.close().unwrap();
+    assert_current(&config);
+}
+
+#[test]
+fn no_message_shows_a_password() {
+    let root: TempDir = tempfile::tempdir().unwrap();
+    let root: &Path = root.path();
+    let config =
+        PostgresStoreConfig::new("postgresql://u:hunter2@127.0.0.1:1/db", root).scoped("a:1");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let store = config.connect().unwrap();
+    put(&store, &run("one", 1.0));
+    let state = store.index_state().unwrap();
+    assert_eq!(state.standing, IndexStanding::Unreachable);
+    let refused = store.rebuild_index().err().unwrap();
+    for text in [format!("{state:?}"), format!("{refused:?} {refused}")] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert_eq!(ids(&store), ["one"]);
+}
