@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from metalab_store import ClosedError, FileStoreConfig, StoreError, _instance
-from metalab_store import _artifacts
+from metalab_store import ClosedError, FileStoreConfig, PostgresStoreConfig, StoreError, _artifacts, _instance
 from metalab_store.store import RunList, Store
 
 Arguments = dict[str, Any]
@@ -20,8 +19,10 @@ Arguments = dict[str, Any]
 class Executor:
     """Makes calls on a root, and keeps the stores that are open."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, index: dict[str, Any] | None = None) -> None:
+        """Takes the root, and the fields of a configuration with PostgreSQL if there is to be an index."""
         self.root = root
+        self.index = index
         self.stores: dict[str, Store[Any]] = {}
         self.cursor: str | None = None
 
@@ -79,7 +80,11 @@ def _error(error: StoreError) -> dict[str, str]:
 
 
 def _open(executor: Executor, args: Arguments) -> None:
-    config = FileStoreConfig(root=str(executor.root), read_only=args["read_only"])
+    config: FileStoreConfig | PostgresStoreConfig
+    if executor.index is None:
+        config = FileStoreConfig(root=str(executor.root), read_only=args["read_only"])
+    else:
+        config = PostgresStoreConfig(file_root=str(executor.root), read_only=args["read_only"], **executor.index)
     if args["experiment"] is not None:
         config = config.scoped(args["experiment"])
     executor.stores[args["store"]] = config.connect()
@@ -129,6 +134,7 @@ def _lines(runs: RunList) -> dict[str, Any]:
 
 def _query(executor: Executor, args: Arguments) -> dict[str, Any]:
     query = {key: args[key] for key in ("filter", "sort", "columns", "limit", "cursor")}
+    query["check"] = args.get("check", False)
     if query["cursor"] == "<last>":
         query["cursor"] = executor.cursor
     return query
@@ -304,9 +310,9 @@ _CALLS: dict[str, Callable[[Executor, Store[Any], Arguments], Any]] = {
 }
 
 
-def transcript(script: Path, root: Path) -> list[dict[str, Any]]:
+def transcript(script: Path, root: Path, index: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Makes the calls of a script on an empty root."""
-    return list(Executor(root.resolve()).run(json.loads(script.read_text("utf-8"))["operations"]))
+    return list(Executor(root.resolve(), index).run(json.loads(script.read_text("utf-8"))["operations"]))
 
 
 if __name__ == "__main__":

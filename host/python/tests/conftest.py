@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import psycopg
 import pytest
 
 from metalab_store import FileStore, FileStoreConfig
@@ -28,6 +30,27 @@ def store(root: Path) -> Iterator[FileStore]:
     """A store of the experiment `exp:1`."""
     with FileStoreConfig(root=str(root)).scoped("exp:1").connect() as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def uri() -> str:
+    """The URI of a database to make schemas in."""
+    given = os.environ.get("METALAB_TEST_POSTGRES")
+    if not given:
+        pytest.fail(
+            "METALAB_TEST_POSTGRES is not set: it has to hold the URI of a database for the tests", pytrace=False
+        )
+    return given
+
+
+@pytest.fixture
+def schema(uri: str) -> Iterator[str]:
+    """A schema of the test's own."""
+    name = f"python_{secrets.token_hex(6)}"
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[call-overload]
+        yield name
+        connection.execute(f"DROP SCHEMA {name} CASCADE")  # type: ignore[call-overload]
 
 
 class Worker:

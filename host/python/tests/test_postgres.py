@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from metalab_store import PostgresStoreConfig, RunRecord
 from metalab_store._postgres import Binding, Failure, PostgresContext, Rows, Server, Value
-
-
-@pytest.fixture(scope="module")
-def uri() -> str:
-    given = os.environ.get("METALAB_TEST_POSTGRES")
-    if not given:
-        pytest.fail(
-            "METALAB_TEST_POSTGRES is not set: it has to hold the URI of a database for the tests", pytrace=False
-        )
-    return given
-
-
-@pytest.fixture
-def schema(uri: str) -> Iterator[str]:
-    name = f"python_{secrets.token_hex(6)}"
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[call-overload]
-        yield name
-        connection.execute(f"DROP SCHEMA {name} CASCADE")  # type: ignore[call-overload]
 
 
 def server(uri: str, schema: str, **more: Any) -> Server:
@@ -290,3 +271,44 @@ def server_of(context: PostgresContext, **more: Any) -> Server:
     binding = context._bindings["index"]
     binding.close()
     return replace(binding.server, **more)
+
+
+def test_a_store_with_an_index_answers_as_its_files_do(uri: str, schema: str, tmp_path: Path) -> None:
+    config = PostgresStoreConfig(connection_string=uri, file_root=str(tmp_path / "store"), schema=schema)
+    with config.scoped("exp:1").connect() as store:
+        # It is believed from where it was compared with the files.
+        assert store.rebuild_index() == 0
+        outcomes = store.put_run_records(
+            RunRecord.success(run_id=f"r{number}", metrics={"loss": number / 10}) for number in range(20)
+        )
+        assert all(isinstance(outcome, str) for outcome in outcomes)
+        store.put_run_record(RunRecord.failed(run_id="bad", error_message="x", metrics={"loss": float("nan")}))
+        store.put_derived("r1", {"score": 2**70})
+        assert store.delete_run("r0")
+        assert store.index_state().standing == "current"
+        with store.file_store as files:
+            for query in ("metrics.loss < 0.5", 'status = "failed"', "derived.score exists", "metrics.loss = nan", ""):
+                ours = store.query(query, sort="metrics.loss, run_id", columns="run_id, metrics, derived", limit=7)
+                theirs = files.query(query, sort="metrics.loss, run_id", columns="run_id, metrics, derived", limit=7)
+                assert repr(ours.rows) == repr(theirs.rows) and ours.total == theirs.total
+            assert store.list_run_records()[:3] == files.list_run_records()[:3]
+            assert store.get_run_record("r2") == files.get_run_record("r2")
+        steps: list[tuple[int, int]] = []
+        report = store.rebuild(lambda done, total: steps.append((done, total)))
+        assert (report.runs, report.added, report.changed, report.removed, report.damaged) == (20, 0, 0, 0, [])
+        assert steps and store.rebuild_index() == 20
+
+
+def test_a_store_whose_server_is_gone_answers_from_its_files_and_says_so(schema: str, tmp_path: Path) -> None:
+    config = PostgresStoreConfig(
+        connection_string="postgresql://u:s3cret@127.0.0.1:1/x",
+        file_root=str(tmp_path / "store"),
+        schema=schema,
+        connect_timeout=2,
+    )
+    with config.scoped("exp:1").connect() as store:
+        store.put_run_record(RunRecord.success(run_id="a"))
+        assert [run.run_id for run in store.list_run_records()] == ["a"]
+        state = store.index_state()
+        assert state.standing == "unreachable" and state.trouble
+        assert "s3cret" not in repr(state) and "s3cret" not in repr(store)

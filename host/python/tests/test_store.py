@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing
 import os
 import pickle
@@ -429,7 +428,7 @@ def test_after_a_call_that_took_too_long_the_store_goes_on_with_a_fresh_instance
     limits = m.Limits(call_deadline=1.0)
     with FileStoreConfig(root=str(root), max_instances=1, limits=limits).scoped("exp:1").connect() as store:
         for number in range(50):
-            store.put_run_record(record(f"r{number}", notes="ab" * 25_000))
+            store.put_run_record(record(f"r{number}", notes="ab" * 250_000))
         # A thousand patterns, each tried at every place of fifty long texts.
         slow = " or ".join(['notes like "%b%b%b%c%"'] * 1000)
         listed = store._list("[method]store.list-run-records", None)
@@ -493,3 +492,34 @@ def test_processes_that_are_spawned_share_a_store(store: FileStore, root: Path) 
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.starmap(_put, [(str(root), f"r{number}") for number in range(6)])
     assert len(store.list_run_records()) == 6
+
+
+def test_a_wait_that_is_interrupted_raises_the_interrupt_and_the_store_goes_on(store: FileStore, root: Path) -> None:
+    import fcntl
+    import signal
+
+    store.put_run_record(record("a"))
+    with open(root / "exp_1/.locks/a.lock", "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(KeyboardInterrupt):
+                store.put_run_record(record("a", notes="2"))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    store.put_run_record(record("a", notes="3"))
+
+
+def test_a_store_that_nobody_closed_is_closed_when_the_process_ends(root: Path) -> None:
+    code = (
+        "import sys; import metalab_store as m\n"
+        "store = m.FileStoreConfig(root=sys.argv[1]).scoped('exp:1').connect()\n"
+        "store.put_run_record(m.RunRecord.success(run_id='a'))\n"
+    )
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, "-c", code, str(root)], check=True)
+    assert [path.name for path in (root / "exp_1/.index").glob("journal-*") if path.suffix != ".lock"] == []

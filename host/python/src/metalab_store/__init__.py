@@ -45,7 +45,20 @@ from .errors import (
     UnrepresentableError,
 )
 from .records import ArtifactDescriptor, Metric, Provenance, RunRecord, Status
-from .store import Damage, Field, Fields, FileStore, LogChunk, ManifestHeader, Page, PostgresStore, RunRecords, Store
+from .store import (
+    Damage,
+    Field,
+    Fields,
+    FileStore,
+    IndexState,
+    LogChunk,
+    ManifestHeader,
+    Page,
+    PostgresStore,
+    RebuildReport,
+    RunRecords,
+    Store,
+)
 
 __all__ = [
     "AlreadyExistsError",
@@ -62,6 +75,7 @@ __all__ = [
     "Fields",
     "FileStore",
     "FileStoreConfig",
+    "IndexState",
     "InvalidArgumentError",
     "InvalidNameError",
     "InvalidQueryError",
@@ -80,6 +94,7 @@ __all__ = [
     "PostgresStoreConfig",
     "Provenance",
     "ReadOnlyError",
+    "RebuildReport",
     "RootError",
     "RunRecord",
     "RunRecords",

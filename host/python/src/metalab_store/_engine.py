@@ -13,7 +13,8 @@ import time
 from importlib import metadata, resources
 from typing import Any
 
-from wasmtime import Config, Engine as WasmtimeEngine, WasmtimeError
+from wasmtime import Config, WasmtimeError
+from wasmtime import Engine as WasmtimeEngine
 from wasmtime import component as c
 
 from . import _imports

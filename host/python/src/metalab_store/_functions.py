@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from wasmtime import StoreContext, WasmtimeError, _ffi as ffi
+from wasmtime import StoreContext, WasmtimeError
+from wasmtime import _ffi as ffi
 from wasmtime import component as c
 
 from . import _values
@@ -20,6 +22,19 @@ _log = logging.getLogger(__name__)
 
 #: Takes the store and the arguments.
 Function = Callable[..., Any]
+
+
+class _Interrupts(threading.local):
+    pending: BaseException | None = None
+
+
+_interrupts = _Interrupts()
+
+
+def take_interrupt() -> BaseException | None:
+    """Returns what interrupted a host function of the call that this thread made, once."""
+    pending, _interrupts.pending = _interrupts.pending, None
+    return pending
 
 
 class _Defined:
@@ -61,6 +76,10 @@ def _called(number: int | None, context: Any, ty: Any, arguments: Any, count: in
         return 0
     except WasmtimeError as error:
         return _trap(str(error))
+    except (KeyboardInterrupt, SystemExit) as interrupt:
+        # It cannot pass through the component: the call ends by a trap, and whoever made it raises this.
+        _interrupts.pending = interrupt
+        return _trap("interrupted")
     except BaseException as error:  # noqa: BLE001
         # The functions here raise nothing, so this is a mistake of the host: the call traps, and the log says why.
         _log.exception("a host function failed")

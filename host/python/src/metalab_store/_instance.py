@@ -6,8 +6,10 @@ for each of their calls, so that holding one never keeps others from working.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +17,7 @@ from typing import Any, Final
 from wasmtime import Store, Trap, TrapCode, WasiConfig, WasmtimeError
 from wasmtime import component as c
 
-from . import _imports, _values
+from . import _functions, _imports, _values
 from ._engine import TICK, Engine, abandon, shared, starts
 from ._grant import Grant
 from ._postgres import Binding, PostgresContext
@@ -118,7 +120,9 @@ class Instance:
         except WasmtimeError as error:
             raise _Failed(self._failure(error)) from error
 
-    def _failure(self, error: WasmtimeError) -> StoreError:
+    def _failure(self, error: WasmtimeError) -> BaseException:
+        if (interrupt := _functions.take_interrupt()) is not None:
+            return interrupt
         said = self._said.decode(errors="replace").strip()
         code = error.trap_code if isinstance(error, Trap) else None
         text = str(error)
@@ -146,7 +150,7 @@ class Instance:
 class _Failed(Exception):
     """The component trapped: the instance is gone."""
 
-    def __init__(self, error: StoreError) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__(error)
         self.error = error
 
@@ -207,6 +211,22 @@ class _Slot:
         self.generation = 0
 
 
+#: The pools that are closed when the process ends, if nobody closes them before.
+_open_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for pool in list(_open_pools):
+        try:
+            pool.close()
+        except StoreError:
+            # Who wants to know whether it worked calls `close`.
+            pass
+
+
+atexit.register(_close_all)
+
+
 class Pool:
     """The instances of an open store."""
 
@@ -228,8 +248,8 @@ class Pool:
         self._max_instances = max(max_instances, 1)
         self._closed = False
         self._reset()
-        index, slot = self._take_any()
-        self._give_back(slot)
+        _open_pools.add(self)
+        self._give_back(self._take_any())
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -258,7 +278,7 @@ class Pool:
     def open_resource(self, name: str, *arguments: Any) -> Resource:
         """As `call`, for a method that returns a resource."""
         self._check_process()
-        slot = self._take_any()[1]
+        slot = self._take_any()
         try:
             handle = self._run(slot, lambda instance, store: instance.checked("store", name, store, *arguments))
             slot.resources.append(handle)
@@ -268,7 +288,7 @@ class Pool:
 
     def _in_any(self, function: Callable[[Instance, c.ResourceAny], Any]) -> Any:
         self._check_process()
-        slot = self._take_any()[1]
+        slot = self._take_any()
         try:
             return self._run(slot, function)
         finally:
@@ -281,8 +301,10 @@ class Pool:
         try:
             while slot.orphans:
                 orphan = slot.orphans.pop()
-                slot.resources.remove(orphan)
-                instance.drop(orphan)
+                # One of an instance that is gone may have been late.
+                if orphan in slot.resources:
+                    slot.resources.remove(orphan)
+                    instance.drop(orphan)
             return function(instance, store)
         except _Failed as failed:
             # After a trap the component cannot be entered again.
@@ -297,19 +319,17 @@ class Pool:
         if instance is not None:
             instance.close()
 
-    def _take_any(self) -> tuple[int, _Slot]:
+    def _take_any(self) -> _Slot:
         with self._returned:
             while True:
                 if self._closed:
                     raise ClosedError()
-                free = [(index, slot) for index, slot in enumerate(self._slots) if not slot.busy]
+                free = [slot for slot in self._slots if not slot.busy]
                 if free:
                     break
                 self._returned.wait()
             # Started ones first, and among them one that nobody reads a list or an artifact from.
-            index, slot = min(
-                free, key=lambda pair: len(pair[1].resources) if pair[1].instance is not None else 1 << 30
-            )
+            slot = min(free, key=lambda slot: len(slot.resources) if slot.instance is not None else 1 << 30)
             slot.busy = True
         if slot.instance is None:
             try:
@@ -317,7 +337,7 @@ class Pool:
             except BaseException:
                 self._give_back(slot)
                 raise
-        return index, slot
+        return slot
 
     def take(self, slot: _Slot, generation: int) -> None:
         """Takes the instance that a resource lives in."""

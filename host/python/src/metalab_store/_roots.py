@@ -58,12 +58,13 @@ def _failed(error: OSError) -> LockRefused:
 #: The descriptors of all locks that this process holds. A lock belongs to what was opened, and a child of `fork` has
 #: that open too: it would keep the lock when the parent is gone.
 _held: set[int] = set()
-_held_guard = threading.Lock()
+# The collector of garbage may close a store in the middle of anything.
+_held_guard = threading.RLock()
 
 
 def _forget_locks() -> None:
     global _held_guard
-    _held_guard = threading.Lock()
+    _held_guard = threading.RLock()
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()

@@ -12,7 +12,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from wasmtime import Store, WasmtimeError, _ffi as ffi
+from wasmtime import Store, WasmtimeError
+from wasmtime import _ffi as ffi
 from wasmtime import component as c
 from wasmtime.component import _types as t
 

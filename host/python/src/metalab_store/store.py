@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,11 +279,16 @@ class Store(Generic[Config]):
         columns: str | Iterable[str] = "",
         limit: int | None = None,
         cursor: str | None = None,
+        check: bool = False,
     ) -> Page:
-        """Returns the runs that a query asks for, as dictionaries. `docs/query-language.md` is about queries."""
+        """Returns the runs that a query asks for, as dictionaries. `docs/query-language.md` is about queries.
+
+        With `check`, every file is looked at, so that one that another program rewrote in place is noticed even if its
+        run would not have been among the rows.
+        """
         if not isinstance(columns, str):
             columns = ", ".join(columns)
-        query = {"filter": filter, "sort": sort, "columns": columns, "limit": limit, "cursor": cursor}
+        query = {"filter": filter, "sort": sort, "columns": columns, "limit": limit, "cursor": cursor, "check": check}
         runs = self._list("[method]store.query-runs", query)
         rows: list[dict[str, Any]] = []
         for lines in runs.pages():
@@ -501,8 +506,83 @@ class FileStore(Store[FileStoreConfig]):
     """A store of files."""
 
 
+@dataclass(frozen=True)
+class IndexState:
+    """What is known of a query index."""
+
+    #: `none`, `current`, `behind` or `unreachable`.
+    standing: str
+    #: Notes of runs that it was not told of.
+    pending: int
+    #: Why it was not asked last, if it was not.
+    trouble: str | None
+
+
+@dataclass(frozen=True)
+class RebuildReport:
+    """What the rebuild of an index found and did."""
+
+    #: Runs with a record.
+    runs: int
+    #: Runs that the index did not know.
+    added: int
+    #: Runs of which it knew something else.
+    changed: int
+    #: Runs that it knew and that are gone.
+    removed: int
+    #: Manifests that were written to metalab's own tables.
+    manifests: int
+    #: Files that are no records, and are not in the index.
+    damaged: list[Damage]
+
+
 class PostgresStore(Store[PostgresStoreConfig]):
     """A store of files with PostgreSQL as query index."""
+
+    @property
+    def file_store(self) -> FileStore:
+        """Opens a store of the same files without the index. Whoever asks for it closes it."""
+        config = self.config
+        return FileStoreConfig(
+            root=config.file_root,
+            experiment_id=config.experiment_id,
+            read_only=config.read_only,
+            durability=config.durability,
+            lock_timeout=config.lock_timeout,
+            limits=config.limits,
+            max_instances=config.max_instances,
+        ).connect()
+
+    def index_state(self) -> IndexState:
+        """Says how the query index is, without changing anything."""
+        found = self._pool.call("[method]store.index-state")
+        return IndexState(found["standing"], found["pending"], found["trouble"])
+
+    def rebuild_index(self, progress: Callable[[int, int], object] | None = None) -> int:
+        """Brings the query index up to date with the files, and returns how many runs there are.
+
+        `progress` is called with how much of the present phase is done, and out of how much.
+        """
+        return self.rebuild(progress).runs
+
+    def rebuild(self, progress: Callable[[int, int], object] | None = None) -> RebuildReport:
+        """As `rebuild_index`, and returns what was found and done."""
+        rebuild = self._pool.open_resource("[method]store.rebuild-index")
+        try:
+            while (step := rebuild.call("[method]index-rebuild.step")) is not None:
+                if progress is not None:
+                    progress(step["done"], step["total"])
+            report = rebuild.call_plain("[method]index-rebuild.report")
+        finally:
+            rebuild.close()
+        return RebuildReport(
+            report["runs"],
+            report["added"],
+            report["changed"],
+            report["removed"],
+            report["manifests"],
+            _damages(report["damaged"]),
+        )
 
 
 class RunList:
