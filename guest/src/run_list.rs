@@ -269,7 +269,7 @@ impl RunList {
             match listed.kept {
                 Kept::Row(row) => rows.push(row),
                 Kept::Indexed(table, row) => {
-                    rows.extend(self.indexed_row(listed.scope, &table, row))
+                    rows.extend(self.indexed_row(listed.scope, &table, row));
                 }
                 Kept::File(..) => {}
             }

@@ -717,11 +717,7 @@ impl Scope {
                     .read_open(&derived_path, open.as_ref(), &stat, codec::MAX_DOCUMENT)?;
             Ok(Some((seen_of(&stat, now), content)))
         });
-        let derived_content = match opened {
-            Ok(content) => Ok(content),
-            Err(error) => Err(error),
-        };
-        let parsed = match &derived_content {
+        let parsed = match &opened {
             Ok(None) => Ok(None),
             Ok(Some((seen, content))) => codec::parse_object(&derived_file, content)
                 .map(|object| Some((*seen, object, content))),

@@ -121,7 +121,7 @@ impl Builder {
     pub(super) fn is_full(&self) -> bool {
         self.rows.len() >= MAX_ROWS
             || self.texts.len() > MAX_BYTES
-            || (self.rows.len() % 1024 == 0
+            || (self.rows.len().is_multiple_of(1024)
                 && self
                     .columns
                     .iter()
@@ -671,7 +671,8 @@ impl Table {
             Some(block) => Column::decode(&self.load(*block)?, self.rows)?,
             None => Column::missing(self.rows),
         };
-        let (path, made): (&[Step], fn(Vec<Step>) -> Field) = match field {
+        type Made = fn(Vec<Step>) -> Field;
+        let (path, made): (&[Step], Made) = match field {
             Field::Error(path) => (path, Field::Error),
             Field::Param(path) => (path, Field::Param),
             Field::Provenance(path) => (path, Field::Provenance),
