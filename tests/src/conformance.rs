@@ -294,6 +294,7 @@ impl<T: Target> Executor<'_, T> {
 
     fn query(&self, args: &Args<'_>) -> RunQuery {
         RunQuery {
+            check: false,
             filter: args.text("filter").to_owned(),
             sort: args.text("sort").to_owned(),
             columns: args.text("columns").to_owned(),

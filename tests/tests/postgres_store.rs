@@ -60,6 +60,7 @@ fn answers(store: &Store) -> Vec<String> {
                 columns: columns.into(),
                 limit,
                 cursor: None,
+                check: false,
             };
             let mut list = store.query_runs(&query).unwrap();
             found.push(format!("{filter} {limit:?}: {}", list.total().unwrap()));

@@ -199,6 +199,7 @@ fn query(query: &RunQuery) -> QueryText<'_> {
         columns: &query.columns,
         limit: query.limit,
         cursor: query.cursor.as_deref(),
+        check: query.check,
     }
 }
 
