@@ -73,7 +73,8 @@ fn answers(store: &Store) -> Vec<String> {
             }
             found.push(format!(
                 "{:?} {:?}",
-                list.cursor().unwrap(),
+                // It holds the time of its query, too.
+                list.cursor().unwrap().is_some(),
                 list.damaged().unwrap()
             ));
         }
