@@ -471,11 +471,12 @@ fn an_index_is_made_of_files_that_are_there_and_left_again() {
     let collection = reference_collection();
     let root = collection.path().join("experiments");
     let schema = Schema::new();
-    let uri = format!("{}?options=-csearch_path%3Dpublic", schema.uri);
     let files = FileStoreConfig::new(&root);
-    let store = PostgresStoreConfig::from_filestore(uri, &files);
-    // The schema of the seed's signature is `public`: a test has its own.
-    drop(store);
+    let store = PostgresStoreConfig::from_filestore(schema.uri.clone(), &files, Some(&schema.name))
+        .unwrap();
+    store.close().unwrap();
+    assert_eq!(schema.count("metalab_store_runs"), 14);
+    schema.run("DELETE FROM {metalab_store_runs}");
     let config = schema.config(&root);
     let store = config.connect().unwrap();
     let report = store.rebuild_index().unwrap().finish().unwrap();
