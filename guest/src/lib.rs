@@ -40,6 +40,7 @@ mod scope;
 mod segment;
 pub mod store;
 pub mod time;
+pub mod transfer;
 mod tree;
 #[cfg(target_family = "wasm")]
 mod wasi;
