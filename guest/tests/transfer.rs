@@ -104,7 +104,7 @@ fn stream(store: &Store, selection: Selection) -> (Vec<u8>, Vec<ExperimentDigest
         let chunk = sender.next_chunk().unwrap();
         assert!(chunk.len() <= MAX_CHUNK);
         if chunk.is_empty() {
-            return (whole, sender.digests().to_vec());
+            return (whole, sender.report().digests.clone());
         }
         whole.extend(chunk);
     }

@@ -4,7 +4,7 @@ use super::digest::{self, Digest, List};
 use super::inventory::{Belongings, Files, Inventory, Kinds, files_of, reason};
 use super::note::{self, Part, PartNote, UnitNote};
 use super::tar;
-use super::{ExperimentDigest, KEPT, MAX_CHUNK, Selection};
+use super::{ExperimentDigest, Failure, KEPT, MAX_CHUNK, Report, Selection};
 use crate::codec;
 use crate::error::{Error, NameKind, Result};
 use crate::layout::{self, StorePath, Top};
@@ -41,7 +41,7 @@ pub struct Sender {
     buffer: Vec<u8>,
     parts: u64,
     progress: Progress,
-    digests: Vec<ExperimentDigest>,
+    report: Report,
     damaged: Vec<Damage>,
     state: State,
 }
@@ -157,7 +157,7 @@ impl Sender {
             buffer: Vec::new(),
             parts: 0,
             progress: Progress::default(),
-            digests: Vec::new(),
+            report: Report::default(),
             damaged,
             state: State::Fresh,
         })
@@ -184,10 +184,10 @@ impl Sender {
         self.progress
     }
 
-    /// Returns the digests of the experiments that were handed out whole.
+    /// Returns what was handed out: as copied, or as failed and why, with the digests of whole experiments.
     #[must_use]
-    pub fn digests(&self) -> &[ExperimentDigest] {
-        &self.digests
+    pub fn report(&self) -> &Report {
+        &self.report
     }
 
     /// Returns directories of the collection that could not be told to be an experiment's.
@@ -242,7 +242,7 @@ impl Sender {
             &note::end_path(&sending.part),
             text.as_bytes(),
         );
-        self.digests.push(ExperimentDigest {
+        self.report.digests.push(ExperimentDigest {
             experiment_id: sending.part.id().to_owned(),
             runs: sending.sent_runs,
             digest,
@@ -407,6 +407,7 @@ impl Sender {
             push_file(&mut self.buffer, &sending.part.path(&name), content);
             let digest = digest::of_file(path, content);
             list.add(&digest, &name);
+            self.report.copied.add(0, 1, content.len() as u64);
             if run.is_none() {
                 sending.list.add(&digest, &name);
             }
@@ -427,6 +428,25 @@ impl Sender {
         {
             sending.list.add(digest, run.as_str());
             sending.sent_runs += 1;
+        }
+        let failure = |file: Option<String>, reason: &str| Failure {
+            experiment_id: sending.part.id().to_owned(),
+            run_id: note.run.as_ref().map(|run| run.as_str().to_owned()),
+            file,
+            reason: reason.to_owned(),
+        };
+        for (file, reason) in &note.faults {
+            self.report.failed.add(0, 1, 0);
+            self.report.fail(failure(Some(file.clone()), reason));
+        }
+        if let Some(torn) = &note.torn {
+            self.report.fail(failure(None, torn));
+        }
+        let runs = u64::from(note.run.is_some());
+        if note.torn.is_some() || !note.faults.is_empty() {
+            self.report.failed.add(runs, 0, 0);
+        } else {
+            self.report.copied.add(runs, 0, 0);
         }
         let path = note::unit_path(&sending.part, sending.units);
         sending.units += 1;
@@ -468,6 +488,7 @@ impl Sender {
                 tar::push_padding(&mut self.buffer, open.stat.size);
                 let digest = open.hash.finalize().into();
                 large.list.add(&digest, &open.path.to_string());
+                self.report.copied.add(0, 1, open.stat.size);
                 large.done.push((open.path, open.stat));
             }
             sending.large = Some(large);
@@ -492,6 +513,7 @@ impl Sender {
                 Ok(Some(content)) => {
                     push_file(&mut self.buffer, &sending.part.path(&name), &content);
                     large.list.add(&digest::of_file(&path, &content), &name);
+                    self.report.copied.add(0, 1, content.len() as u64);
                     large.done.push((path, stat));
                 }
                 Ok(None) => {

@@ -103,8 +103,8 @@ impl wit::GuestSender for Sender {
         }
     }
 
-    fn digests(&self) -> Vec<wit::ExperimentDigest> {
-        digests(self.0.borrow().digests())
+    fn report(&self) -> wit::Report {
+        report(self.0.borrow().report().clone())
     }
 
     fn damaged(&self) -> Vec<wit::Damage> {

@@ -217,7 +217,7 @@ impl StoreConfig {
         self.scopes.iter().any(|scope| !scope.is_empty())
     }
 
-    fn used_engine(&self) -> Result<Engine> {
+    pub(crate) fn used_engine(&self) -> Result<Engine> {
         self.engine.clone().map_or_else(Engine::shared, Ok)
     }
 
