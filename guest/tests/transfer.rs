@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+type Builder = tar::Builder<Vec<u8>>;
+
 fn open(root: &Path, experiment: Option<&str>, access: Access) -> Store {
     fs::create_dir_all(root).unwrap();
     let options = StoreOptions {
@@ -397,14 +399,14 @@ fn a_hostile_stream_is_refused_for_its_reason_and_writes_nothing_outside() {
         archive.entries().unwrap().map(read).collect()
     };
     let good = entries(&bytes);
-    let build = |change: &dyn Fn(&mut tar::Builder<Vec<u8>>, &str, &[u8])| {
+    let build = |change: &dyn Fn(&mut Builder, &str, &[u8])| {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, content) in &good {
             change(&mut builder, path, content);
         }
         builder.into_inner().unwrap()
     };
-    let append = |builder: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]| {
+    let append = |builder: &mut Builder, path: &str, content: &[u8]| {
         let mut header = tar::Header::new_ustar();
         header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
         header.set_size(content.len() as u64);

@@ -223,6 +223,29 @@ impl Source {
         }
     }
 
+    /// Reports the directories that may be experiments and were not copied, since they do not say so.
+    fn add_damaged(&self, options: &TransferOptions, report: &mut Report) -> Result<()> {
+        let Self::Store(sender) = self else {
+            return Ok(());
+        };
+        if !options.selection.experiments.is_empty() {
+            return Ok(());
+        }
+        let damaged = sender.call(|instance, sender| {
+            let guest = instance.bindings.metalab_store_transfer().sender();
+            Ok(Ok(guest.call_damaged(&mut instance.store, sender)?))
+        })?;
+        report
+            .failures
+            .extend(damaged.into_iter().map(|damage| Failure {
+                experiment_id: String::new(),
+                run_id: None,
+                file: Some(damage.file),
+                reason: damage.reason,
+            }));
+        Ok(())
+    }
+
     fn progress(&self) -> Result<Progress> {
         match self {
             Self::Store(sender) => sender.call(|instance, sender| {
@@ -243,8 +266,35 @@ fn refused(path: &Path, operation: &str, error: &std::io::Error) -> Error {
 
 /// A store that takes the stream.
 struct Destination {
-    store: Store,
     receiver: Resource,
+    store: Store,
+    /// An empty store that stands for one that does not exist yet; only a dry run looks at it.
+    stand_in: Option<StandIn>,
+}
+
+/// A directory that goes when this is dropped.
+struct StandIn(PathBuf);
+
+impl StandIn {
+    fn new() -> Result<Self> {
+        let since = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default();
+        let name = format!("metalab-store-{}-{}", std::process::id(), since.as_nanos());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).map_err(|error| Error::Root {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        // What stays is in the directory of temporary files.
+        std::fs::remove_dir_all(&self.0).ok();
+    }
 }
 
 impl Destination {
@@ -253,11 +303,22 @@ impl Destination {
         options: &TransferOptions,
         handover: Option<&[u8]>,
     ) -> Result<Self> {
-        let mut config = config.clone().max_instances(1);
+        let unwritten = config.clone().max_instances(1);
+        let mut config = unwritten.clone();
         if options.dry_run {
             config = config.read_only();
         }
-        let store = config.connect()?;
+        let mut stand_in = None;
+        let store = match config.connect() {
+            Err(Error::Root { path, .. }) if options.dry_run && !path.exists() => {
+                let directory = StandIn::new()?;
+                let writer = unwritten.with_root(directory.0.clone());
+                writer.connect()?.close()?;
+                stand_in = Some(directory);
+                writer.read_only().connect()
+            }
+            connected => connected,
+        }?;
         let wire = wire::ReceiveOptions {
             existing: options.existing,
             dry_run: options.dry_run,
@@ -268,7 +329,11 @@ impl Destination {
             let guest = instance.bindings.metalab_store_transfer();
             guest.call_receive(&mut instance.store, store, wire, handover)
         })?;
-        Ok(Self { store, receiver })
+        Ok(Self {
+            receiver,
+            store,
+            stand_in,
+        })
     }
 
     fn write(&self, chunk: &[u8]) -> Result<wire::Step> {
@@ -296,6 +361,7 @@ impl Destination {
         })?;
         drop(self.receiver);
         self.store.close()?;
+        drop(self.stand_in);
         for (sum, counts) in [
             (&mut report.copied, found.copied),
             (&mut report.skipped, found.skipped),
@@ -362,6 +428,7 @@ fn into_store(
         }
     }
     destination.finish(&mut report)?;
+    source.add_damaged(options, &mut report)?;
     Ok(report)
 }
 
@@ -448,8 +515,10 @@ fn into_archive(
         std::fs::remove_file(&part).ok();
     }
     finished?;
-    sender.call(|instance, sender| {
+    let mut report = sender.call(|instance, sender| {
         let guest = instance.bindings.metalab_store_transfer().sender();
         Ok(Ok(guest.call_report(&mut instance.store, sender)?))
-    })
+    })?;
+    source.add_damaged(options, &mut report)?;
+    Ok(report)
 }
