@@ -377,7 +377,13 @@ impl StoreConfig {
         self.scopes.iter().any(|scope| !scope.is_empty())
     }
 
-    fn used_engine(&self) -> Result<Engine> {
+    /// Returns the same configuration for another root.
+    pub(crate) fn with_root(mut self, root: PathBuf) -> Self {
+        self.root = root;
+        self
+    }
+
+    pub(crate) fn used_engine(&self) -> Result<Engine> {
         self.engine.clone().map_or_else(Engine::shared, Ok)
     }
 
