@@ -20,7 +20,7 @@ use tempfile::TempDir;
 /// A run with some metrics.
 fn run(id: &str, loss: f64) -> RunRecord {
     let mut record = RunRecord::new(id, Status::Success);
-    record.started_at = Some(format!("2026-03-01T09:00:{:02}", loss.abs() as u32 % 60));
+    record.started_at = Some(format!("2026-03-01T09:00:{:02.0}", loss.abs() % 60.0));
     record.metrics = vec![Metric {
         name: "loss".into(),
         value: MetricValue::Float(loss),

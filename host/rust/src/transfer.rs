@@ -113,7 +113,7 @@ enum Source {
     Store(Resource),
     Archive {
         file: File,
-        unpacker: Tool,
+        unpacker: Box<Tool>,
         ended: bool,
         progress: Progress,
     },
@@ -176,7 +176,7 @@ impl Source {
                 })?;
                 Ok(Self::Archive {
                     file,
-                    unpacker,
+                    unpacker: Box::new(unpacker),
                     ended: false,
                     progress: Progress {
                         runs: 0,
