@@ -10,7 +10,7 @@ use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store};
 use metalab_store_postgres::Value;
 use metalab_store_tests::database::Schema;
 use metalab_store_tests::script::Numbers;
-use metalab_store_tests::{reference_collection, tree};
+use metalab_store_tests::{Worker, reference_collection, tree};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -282,6 +282,38 @@ fn sixteen_writers_with_the_same_metrics_in_any_order_lose_nothing_and_never_blo
     assert_eq!(schema.rows(deadlocks), before);
     config.connect().unwrap().list_run_records(None).unwrap();
     assert_current(&config);
+}
+
+#[test]
+fn what_writers_did_before_they_were_killed_is_in_the_index_at_the_next_contact() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("exp:1");
+    let locator = schema.locator(root.path());
+    let mut numbers = Numbers::new(metalab_store_tests::script::seed());
+    config.connect().unwrap().close().unwrap();
+    let churn = |prefix: &str| Worker::start_on(&locator, "churn", root.path(), &[prefix]);
+    for round in 0..20 {
+        let mut workers = [churn("a"), churn("b")];
+        for worker in &mut workers {
+            for _ in 0..=numbers.below(4) {
+                assert!(worker.line().is_some());
+            }
+        }
+        for worker in workers {
+            worker.kill();
+        }
+        let store = config.connect().unwrap();
+        store.list_run_records(None).unwrap();
+        let state = store.index_state().unwrap();
+        assert_eq!(
+            state.standing,
+            IndexStanding::Current,
+            "round {round}: {state:?}"
+        );
+        store.close().unwrap();
+        assert_current(&config);
+    }
 }
 
 #[test]
