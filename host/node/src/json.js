@@ -21,6 +21,15 @@ export class Float {
   }
 }
 
+/** Sets a property. Of the name `__proto__`, an assignment would not make one. */
+export function put(holder, key, value) {
+  if (key === '__proto__') {
+    Object.defineProperty(holder, key, { value, enumerable: true, writable: true, configurable: true });
+  } else {
+    holder[key] = value;
+  }
+}
+
 /** For objects and lists that were read: which of their numbers without a fraction are floats. */
 const floats = new WeakMap();
 
@@ -55,6 +64,10 @@ const UNUSUAL = /(?:^|[:[,\s])(?:-?(?:\d{16}|\d+\.0+(?!\d)|\d+(?:\.\d+)?[eE])|-0
  * @returns {any}
  */
 export function parse(text) {
+  // What most of a record's open parts are.
+  if (text === '{}') {
+    return {};
+  }
   return UNUSUAL.test(text) ? new Reader(text).whole() : JSON.parse(text);
 }
 
@@ -135,7 +148,7 @@ class Reader {
   #value(holder, key) {
     this.#space();
     const value = this.#bare(holder, key);
-    Object.defineProperty(holder, key, { value: value.value, enumerable: true, writable: true, configurable: true });
+    put(holder, key, value.value);
     if (value.float) {
       noteFloat(holder, key);
     }

@@ -35,14 +35,28 @@ export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 
-/** An error of a system call. `code` is its name, as in the errors of `node:fs`. */
-export class SystemError extends Error {
+/** Names of the operating system's errors, by number. */
+const names = new Map();
+
+/**
+ * An error of a system call. `code` is its name, as in the errors of `node:fs`. It is not an `Error`: a file that is not
+ * there is an everyday answer, and a stack trace costs more than the call.
+ */
+export class SystemError {
   constructor(operation, errno) {
-    const code = getSystemErrorName(-errno);
-    super(`${operation}: ${code}`);
-    this.code = code;
+    if (!names.has(errno)) {
+      names.set(errno, getSystemErrorName(-errno));
+    }
+    this.code = names.get(errno);
+    this.operation = operation;
+  }
+
+  get message() {
+    return `${this.operation}: ${this.code}`;
   }
 }
+
+const { EINTR, EAGAIN, ENOSYS, EXDEV } = koffi.os.errno;
 
 /** Makes a call again that a signal interrupted. */
 function call(operation, function_, ...rest) {
@@ -52,7 +66,7 @@ function call(operation, function_, ...rest) {
       return result;
     }
     const errno = koffi.errno();
-    if (errno !== koffi.os.errno.EINTR) {
+    if (errno !== EINTR) {
       throw new SystemError(operation, errno);
     }
   }
@@ -89,7 +103,6 @@ export function openBeneath(directory, path, flags, mode = 0) {
       return Number(fd);
     }
     const errno = koffi.errno();
-    const { EINTR, EAGAIN, ENOSYS } = koffi.os.errno;
     if (errno === ENOSYS) {
       return walk(directory, path, flags, mode);
     }
@@ -104,7 +117,7 @@ export function openBeneath(directory, path, flags, mode = 0) {
 function walk(directory, path, flags, mode) {
   const names = path.split('/').filter((name) => name !== '' && name !== '.');
   if (path.startsWith('/') || names.includes('..')) {
-    throw new SystemError('open', koffi.os.errno.EXDEV);
+    throw new SystemError('open', EXDEV);
   }
   let last = names.pop() ?? '.';
   let current = directory;

@@ -124,6 +124,13 @@ class Holder {
   }
 }
 
+const holders = new WeakMap();
+
+/** Returns the instance of a store, whose calls take and return the contract's values: for the tests. */
+export function raw(store) {
+  return holders.get(store);
+}
+
 /** An open store. Its calls block; a put that returned has the durability of the configuration. */
 export class Store {
   #holder;
@@ -135,6 +142,7 @@ export class Store {
     this.#config = config;
     this.#warnings = warnings;
     this.#holder = new Holder(grant, options, bindings);
+    holders.set(this, this.#holder);
   }
 
   get warnings() {

@@ -3,7 +3,7 @@
 // What the contract leaves open (parameters, metadata, result data, …) is JSON text there and values here, as `json.js`
 // has them. What is absent is `null` in an answer, and may be left out in an argument.
 
-import { Float, isFloat, noteFloat, parse, stringify } from './json.js';
+import { Float, isFloat, noteFloat, parse, put, stringify } from './json.js';
 import { InvalidArgumentError, fromWire, wrongType } from './errors.js';
 
 const MIN_S64 = -(2n ** 63n);
@@ -116,7 +116,7 @@ function metricTo(holder, name, { tag, val }) {
       value = val;
       float = tag === 'float' && Number.isSafeInteger(val) && !Object.is(val, -0);
   }
-  Object.defineProperty(holder, name, { value, enumerable: true, writable: true, configurable: true });
+  put(holder, name, value);
   if (float) {
     noteFloat(holder, name);
   }
