@@ -71,6 +71,21 @@ export function parse(text) {
   return UNUSUAL.test(text) ? new Reader(text).whole() : JSON.parse(text);
 }
 
+/**
+ * Reads JSON text into a property, so that it is remembered there if all of it is a float.
+ *
+ * @param {object} holder
+ * @param {string | number} key
+ * @param {string} text
+ */
+export function parseInto(holder, key, text) {
+  const value = parse(text);
+  put(holder, key, value);
+  if (Number.isSafeInteger(value) && !Object.is(value, -0) && /[.eE]/.test(text)) {
+    noteFloat(holder, key);
+  }
+}
+
 const NUMBER = /-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?/y;
 const SPACE = /[ \t\n\r]*/y;
 const LITERALS = [['null', null], ['true', true], ['false', false], ['NaN', NaN], ['Infinity', Infinity], ['-Infinity', -Infinity]];
@@ -254,7 +269,18 @@ function floatText(value) {
  * @returns {string}
  */
 export function stringify(value) {
-  const text = print({ '': value }, '', value, 0);
+  return stringifyFrom({ '': value }, '');
+}
+
+/**
+ * Writes a property as JSON text.
+ *
+ * @param {object} holder
+ * @param {string | number} key
+ */
+export function stringifyFrom(holder, key) {
+  const value = holder[key];
+  const text = print(holder, key, value, 0);
   if (text === undefined) {
     throw new TypeError(`a ${typeof value} is not a JSON value`);
   }

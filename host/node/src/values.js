@@ -3,7 +3,7 @@
 // What the contract leaves open (parameters, metadata, result data, …) is JSON text there and values here, as `json.js`
 // has them. What is absent is `null` in an answer, and may be left out in an argument.
 
-import { Float, isFloat, noteFloat, parse, put, stringify } from './json.js';
+import { Float, isFloat, noteFloat, parse, parseInto, put, stringify, stringifyFrom } from './json.js';
 import { InvalidArgumentError, fromWire, wrongType } from './errors.js';
 
 const MIN_S64 = -(2n ** 63n);
@@ -89,6 +89,15 @@ function json(what, value) {
     return stringify(value);
   } catch (error) {
     throw wrongType(`${what}: ${error.message}`);
+  }
+}
+
+/** As {@link json} for a property of this name. */
+function jsonOf(name, holder) {
+  try {
+    return stringifyFrom(holder, name);
+  } catch (error) {
+    throw wrongType(`${name}: ${error.message}`);
   }
 }
 
@@ -264,20 +273,22 @@ export function descriptorFrom(descriptor) {
 }
 
 export function resultTo(result) {
-  return {
-    data: parse(result.data),
+  const read = {
+    data: undefined,
     dtype: result.dtype ?? null,
     shape: result.shape === undefined ? null : Array.from(result.shape, integer),
     metadata: parse(result.metadata),
     unknown: parse(result.unknown),
   };
+  parseInto(read, 'data', result.data);
+  return read;
 }
 
 export function resultFrom(result) {
   object('the result', result, RESULT);
   const { shape } = result;
   return {
-    data: json('data', result.data),
+    data: jsonOf('data', result),
     dtype: optionalText('dtype', result.dtype),
     shape: shape === undefined || shape === null ? undefined : BigUint64Array.from(list('shape', shape), (side) => u64('a side of the shape', side)),
     metadata: jsonObject('metadata', result.metadata),
