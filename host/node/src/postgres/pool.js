@@ -1,13 +1,20 @@
 // A connection pool that answers synchronously: it lives in another thread, and this one waits for its answers.
 
+import { userInfo } from 'node:os';
 import { MessageChannel, Worker, receiveMessageOnPort } from 'node:worker_threads';
+import { failure } from './failure.js';
+
+/** How long a statement outside a transaction may take, in milliseconds. */
+const STATEMENT = 30_000;
+
+/** How long a statement within a transaction may take: a rebuild creates indexes. */
+const TRANSACTION = 600_000;
 
 /** How much longer than its own deadlines the thread may take before it counts as gone, in milliseconds. */
 const GRACE = 30_000;
 
-/** A failure as the contract has it. */
-export function failure(kind, message, more = {}) {
-  return { kind, sqlstate: undefined, retryable: false, outcomeUnknown: false, message, ...more };
+function systemUser() {
+  return process.env.USER || process.env.LOGNAME || userInfo().username;
 }
 
 /** The pool of one binding. It connects when it is first used. */
@@ -20,7 +27,12 @@ export class Pool {
 
   /** @param {object} connection where the server is and how to reach it, as the contract describes it */
   constructor(connection) {
-    this.#settings = connection;
+    this.#settings = {
+      statementTimeoutMs: STATEMENT,
+      transactionTimeoutMs: TRANSACTION,
+      ...connection,
+      user: connection.user ?? systemUser(),
+    };
   }
 
   #start() {
@@ -61,27 +73,31 @@ export class Pool {
         return answer;
       }
       if (Atomics.wait(this.#bell, 0, before, this.#patience()) === 'timed-out') {
-        this.close();
+        this.#closed = true;
+        this.#worker.terminate();
         throw failure('disconnected', "the database's thread does not answer", { retryable: true, outcomeUnknown: true });
       }
     }
   }
 
   #patience() {
-    const { connectTimeoutMs, statementTimeoutMs = 600_000 } = this.#settings;
-    return 2 * connectTimeoutMs + statementTimeoutMs + GRACE;
+    const { hosts, connectTimeoutMs, statementTimeoutMs, transactionTimeoutMs } = this.#settings;
+    return 2 * hosts.length * connectTimeoutMs + Math.max(statementTimeoutMs, transactionTimeoutMs) + GRACE;
   }
 
   close() {
     if (this.#closed) {
       return;
     }
-    this.#closed = true;
     if (this.#worker !== null) {
-      // Connections that are open end with the thread, and what was not committed is rolled back.
-      this.#port.postMessage({ call: 'close', rest: [] });
+      try {
+        this.ask('close');
+      } catch {
+        // Connections that are open end with the thread, and what was not committed is rolled back.
+      }
       this.#port.close();
       this.#worker.terminate();
     }
+    this.#closed = true;
   }
 }
