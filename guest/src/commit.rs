@@ -259,6 +259,12 @@ impl Scope {
         Ok(true)
     }
 
+    /// Returns this store's number as a writer of the journal, if it is one.
+    pub(crate) fn writer_number(&self) -> Option<u64> {
+        let writer = self.journal.writer.borrow();
+        writer.as_ref().map(|writer| u64::from(writer.token()))
+    }
+
     /// Returns a number that is another one for each segment; none while there is no segment.
     pub(crate) fn segment_epoch(&self) -> Option<u64> {
         let writer = self.journal.writer.borrow();

@@ -92,7 +92,7 @@ impl Sql {
             && !state.mark.is_empty()
             && notes(scope)?.is_empty()
         {
-            if self.agrees(&place, &content) {
+            if self.agrees(&place, &content) && self.still_explained(scope, &place)? {
                 return Ok(Some(state));
             }
             if let Some(stamps) = state.stands(scope)? {
@@ -114,6 +114,27 @@ impl Sql {
             }
         }
         Ok(None)
+    }
+}
+
+impl Sql {
+    /// Says whether all changes of a directory since it was found to agree are ours: this store's, or those of
+    /// other writers, who told the database of them.
+    fn still_explained(&self, scope: &Scope, place: &str) -> Result<bool> {
+        match self.explained(place) {
+            None => Ok(true),
+            Some(stamps) if stamps == state::stamps(&scope.tree)? => Ok(true),
+            Some(_) => {
+                let others = state::has_other_writers(scope)?;
+                if others {
+                    // From now on only a comparison tells whose changes they are.
+                    self.explain(place, None);
+                } else {
+                    self.doubt(place);
+                }
+                Ok(others)
+            }
+        }
     }
 }
 
@@ -192,7 +213,7 @@ impl Scope {
             return Ok(());
         };
         // Another writer may have changed a file and not told the database yet.
-        if state::has_writers(&self.tree)?
+        if state::has_other_writers(self)?
             || !sql.agrees(&place, &content)
             || !notes(self)?.is_empty()
         {

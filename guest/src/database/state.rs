@@ -111,7 +111,7 @@ impl State {
         if self.stamps.is_some() && self.stamps == Some(stamps(&scope.tree)?) {
             return Ok(Some(self.stamps));
         }
-        let joined = self.live && has_writers(&scope.tree)?;
+        let joined = self.live && has_other_writers(scope)?;
         Ok(joined.then_some(None))
     }
 
@@ -198,14 +198,20 @@ impl State {
     }
 }
 
-/// Says whether a writer is registered in the journal: one that works, or one that was killed.
-pub(crate) fn has_writers(tree: &Tree) -> Result<bool> {
-    let index = tree.list(&layout::directory(Top::Index))?;
-    let writes =
-        |name: &str| layout::segment_lock_of(name).is_some() || layout::segment_of(name).is_some();
+/// Says whether a writer other than this store is registered in the journal: one that works, or one that was
+/// killed.
+pub(crate) fn has_other_writers(scope: &Scope) -> Result<bool> {
+    let own = match scope.tree.is_whole() {
+        true => scope.writer_number(),
+        false => None,
+    };
+    let index = scope.tree.list(&layout::directory(Top::Index))?;
+    let writer = |name: &str| layout::segment_lock_of(name).or_else(|| layout::segment_of(name));
     Ok(index
         .iter()
-        .any(|entry| entry.kind == Kind::File && writes(&entry.name)))
+        .filter(|entry| entry.kind == Kind::File)
+        .filter_map(|entry| writer(&entry.name))
+        .any(|number| Some(number) != own))
 }
 
 /// Says whether a text is an id as this module gives them.

@@ -356,7 +356,7 @@ fn main() {
     let store = config.connect().unwrap();
     let mut first = Times::default();
     let report = first.measure(|| store.rebuild_index().unwrap().finish().unwrap());
-    assert_eq!(report.added as usize, count);
+    assert_eq!(usize::try_from(report.added).unwrap(), count);
     let mut again = Times::default();
     again.measure(|| store.rebuild_index().unwrap().finish().unwrap());
     let mut alone = Times::default();
