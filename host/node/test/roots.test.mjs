@@ -6,6 +6,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { once } from 'node:events';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { Grant } from '../src/grant.js';
 import { roots } from '../src/roots.js';
@@ -77,6 +78,34 @@ test('a lock on a file that was unlinked meanwhile does not count', (t) => {
   lock[Symbol.dispose]();
   assert.deepEqual(reason(() => first.acquire(RUN, 'exclusive', 1)), timedOut);
   other[Symbol.dispose]();
+});
+
+test('a file that is replaced between opening and locking is opened again', (t) => {
+  const { root, first, second } = two(t);
+  const path = join(root, '.locks/a.lock');
+  // The look at the opened file is the last thing before it is locked.
+  const { fstatSync } = fs.default;
+  let replaced = 0;
+  fs.default.fstatSync = (...rest) => {
+    const stat = fstatSync(...rest);
+    if (replaced < 3) {
+      replaced += 1;
+      fs.unlinkSync(path);
+    }
+    return stat;
+  };
+  syncBuiltinESMExports();
+  let lock;
+  try {
+    [lock] = first.acquire(RUN, 'exclusive', 0);
+  } finally {
+    fs.default.fstatSync = fstatSync;
+    syncBuiltinESMExports();
+  }
+  assert.equal(replaced, 3);
+  assert.ok(fs.existsSync(path));
+  assert.deepEqual(reason(() => second.acquire(RUN, 'exclusive', 1)), timedOut);
+  lock[Symbol.dispose]();
 });
 
 test('the content of the file is kept from one holder to the next', (t) => {
