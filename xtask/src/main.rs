@@ -3,6 +3,7 @@
 //! What a command needs, it fetches or builds, or it names the one command that helps.
 
 mod component;
+mod node;
 mod paths;
 mod postgres;
 mod process;
@@ -24,6 +25,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   build       build the component, the command and the libraries
   component   build the component alone: target/component/metalab_store.wasm
   python      build the Python package, and a virtual environment with it: target/python
+  node        fetch the packages of the Node host, and transpile the component into it: host/node/dist
   check       check the formatting and the lints
   bench       build everything and measure it (arguments are passed on)
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         "build" => build(&paths),
         "component" => component::build(&paths).map(drop),
         "python" => python::build(&paths).map(drop),
+        "node" => node::build(&paths),
         "check" => check(&paths),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
@@ -115,6 +118,7 @@ fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     // Arguments are cargo's: they select tests of its.
     if arguments.is_empty() {
         good &= test_python(paths, &server, &mut sum)?;
+        good &= test_node(paths, &server, &mut sum)?;
     }
     let [passed, failed, skipped] = sum;
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");
@@ -142,6 +146,23 @@ fn test_python(
     watch(&mut tests, |line| {
         python::add_result(line, sum);
     })
+}
+
+fn test_node(
+    paths: &Paths,
+    server: &postgres::Server,
+    sum: &mut [u64; 3],
+) -> Result<bool, Failure> {
+    if let Some(reason) = node::missing() {
+        println!("the Node host was not tested: {reason}");
+        sum[2] += 1;
+        return Ok(std::env::var_os("CI").is_none_or(|ci| ci != "true"));
+    }
+    node::build(paths)?;
+    step("run the tests of the Node host");
+    let mut tests = node::tests(paths)?;
+    server.name_in(&mut tests);
+    watch(&mut tests, |line| node::add_result(line, sum))
 }
 
 fn test_rust(

@@ -1,0 +1,328 @@
+// The calls of a pool: connections that are idle, and transactions with their cursors and COPYs.
+
+import { Connection, setTimeoutText } from './connection.js';
+import { broke, failure } from './failure.js';
+import { check } from './text.js';
+import { weight } from './values.js';
+
+/** The most rows that a cursor fetches at once. */
+const FETCH = 1000;
+
+const LEVELS = {
+  'read-committed': 'READ COMMITTED',
+  'repeatable-read': 'REPEATABLE READ',
+  serializable: 'SERIALIZABLE',
+};
+
+function over() {
+  return failure('refused', 'the transaction is over');
+}
+
+const rowWeight = (row) => row.reduce((sum, value) => sum + weight(value), 0);
+
+/** What a pool is asked for. One call is made after the other. */
+export class Calls {
+  #settings;
+  #idle = [];
+  #used = 0;
+  #ids = 0;
+  /** Transactions, cursors and COPYs, by their numbers. */
+  #held = new Map();
+
+  constructor(settings) {
+    this.#settings = settings;
+  }
+
+  // --- connections ---------------------------------------------------------------------------------------------------
+
+  async #take() {
+    for (;;) {
+      const idle = this.#idle.pop();
+      if (idle === undefined) {
+        break;
+      }
+      // One whose session was ended meanwhile is replaced unseen.
+      await new Promise((resolve) => setImmediate(resolve));
+      if (!idle.over) {
+        this.#used += 1;
+        return idle;
+      }
+    }
+    if (this.#used >= Math.max(1, this.#settings.poolMaxSize)) {
+      // Whoever could give one back waits for this answer.
+      throw failure('pool-exhausted', `all ${this.#used} connections are in use`);
+    }
+    const connection = await Connection.open(this.#settings);
+    this.#used += 1;
+    return connection;
+  }
+
+  async #give(connection) {
+    this.#used -= 1;
+    if (connection.over) {
+      return;
+    }
+    try {
+      await connection.reset(this.#settings.connectTimeoutMs);
+    } catch {
+      connection.destroy();
+      return;
+    }
+    if (this.#idle.length < Math.max(1, this.#settings.poolMinSize)) {
+      this.#idle.push(connection);
+    } else {
+      await connection.end();
+    }
+  }
+
+  async #once(call) {
+    const connection = await this.#take();
+    try {
+      return await call(connection, this.#settings.statementTimeoutMs);
+    } finally {
+      await this.#give(connection);
+    }
+  }
+
+  queryOnce(statement, maxRows) {
+    return this.#once((connection, timeout) => connection.query(statement, maxRows, timeout, 'alone'));
+  }
+
+  executeOnce(statement) {
+    return this.#once((connection, timeout) => connection.execute(statement, timeout, 'alone'));
+  }
+
+  batchOnce(statements) {
+    return this.#once((connection, timeout) => connection.batch(statements, timeout, 'alone'));
+  }
+
+  async close() {
+    for (const held of this.#held.values()) {
+      held.connection?.destroy();
+    }
+    await Promise.all(this.#idle.splice(0).map((connection) => connection.end()));
+  }
+
+  // --- transactions --------------------------------------------------------------------------------------------------
+
+  #hold(thing) {
+    this.#ids += 1;
+    this.#held.set(this.#ids, thing);
+    return this.#ids;
+  }
+
+  #transaction(id) {
+    const held = this.#held.get(id);
+    if (held === undefined || held.connection === null) {
+      throw over();
+    }
+    return held;
+  }
+
+  async begin(isolation, readOnly) {
+    const { transactionTimeoutMs } = this.#settings;
+    const begin = `BEGIN ISOLATION LEVEL ${LEVELS[isolation]} ${readOnly ? 'READ ONLY' : 'READ WRITE'}`;
+    const connection = await this.#take();
+    try {
+      await connection.simple(`${begin}; ${setTimeoutText(this.#settings, 'LOCAL', transactionTimeoutMs)}`, transactionTimeoutMs);
+    } catch (error) {
+      connection.destroy();
+      await this.#give(connection);
+      throw error;
+    }
+    return this.#hold({ connection, failed: null, copying: false, cursors: 0 });
+  }
+
+  /** Makes a call within a transaction, and notes what became of it. */
+  async #within(id, call) {
+    const held = this.#transaction(id);
+    try {
+      const answer = await call(held.connection, this.#settings.transactionTimeoutMs);
+      // Only a return to a savepoint is done after a failure, and mends it.
+      held.failed = null;
+      return answer;
+    } catch (error) {
+      // What is not committed has no effect.
+      const failed = { ...error, outcomeUnknown: false };
+      if (broke(failed)) {
+        await this.#end(held, true);
+      } else if (failed.sqlstate !== undefined) {
+        held.failed ??= failed;
+      }
+      throw failed;
+    }
+  }
+
+  query(id, statement, maxRows) {
+    return this.#within(id, (connection, timeout) => connection.query(statement, maxRows, timeout, 'within'));
+  }
+
+  execute(id, statement) {
+    return this.#within(id, (connection, timeout) => connection.execute(statement, timeout, 'within'));
+  }
+
+  batch(id, statements) {
+    return this.#within(id, (connection, timeout) => connection.batch(statements, timeout, 'within'));
+  }
+
+  /** Ends a transaction without an effect, and gives its connection back or away. */
+  async #end(held, discard) {
+    const { connection } = held;
+    if (connection === null) {
+      return;
+    }
+    held.connection = null;
+    if (discard) {
+      connection.destroy();
+    } else if (!connection.over) {
+      try {
+        await connection.simple('ROLLBACK', this.#settings.connectTimeoutMs);
+      } catch {
+        connection.destroy();
+      }
+    }
+    await this.#give(connection);
+  }
+
+  async commit(id) {
+    const held = this.#transaction(id);
+    if (held.copying) {
+      await this.#end(held, true);
+      throw failure('refused', 'the transaction was rolled back, because a COPY in it was not finished');
+    }
+    if (held.failed !== null) {
+      await this.#end(held, false);
+      throw { ...held.failed, message: `the transaction was rolled back, because a statement in it had failed: ${held.failed.message}` };
+    }
+    const { connection } = held;
+    try {
+      await connection.simple('COMMIT', this.#settings.transactionTimeoutMs);
+    } catch (error) {
+      await this.#end(held, false);
+      throw error;
+    }
+    held.connection = null;
+    await this.#give(connection);
+  }
+
+  /** Ends a transaction that its holder dropped. */
+  async drop(id) {
+    const held = this.#held.get(id);
+    this.#held.delete(id);
+    if (held !== undefined) {
+      // It cannot be asked for anything before the COPY ends.
+      await this.#end(held, held.copying);
+    }
+  }
+
+  // --- cursors -------------------------------------------------------------------------------------------------------
+
+  async openCursor(id, statement) {
+    check(statement.sql, 'within');
+    const held = this.#transaction(id);
+    held.cursors += 1;
+    const name = `metalab_${held.cursors}`;
+    await this.#within(id, (connection, timeout) =>
+      connection.execute({ ...statement, sql: `DECLARE ${name} NO SCROLL CURSOR FOR ${statement.sql}` }, timeout, 'within'),
+    );
+    return this.#hold({ transaction: id, name, columns: [], rows: [], ended: false, fetched: 0, largest: 0 });
+  }
+
+  async next(id, maxRows, maxBytes) {
+    const cursor = this.#held.get(id);
+    if (cursor === undefined) {
+      throw over();
+    }
+    const page = { columns: [], rows: [], affected: 0n };
+    let bytes = 0;
+    while (page.rows.length < maxRows && (bytes < maxBytes || page.rows.length === 0)) {
+      if (cursor.rows.length === 0) {
+        if (cursor.ended) {
+          break;
+        }
+        await this.#fetch(cursor, maxRows, Math.max(0, maxBytes - bytes));
+        continue;
+      }
+      const row = cursor.rows.shift();
+      bytes += rowWeight(row);
+      page.rows.push(row);
+    }
+    page.columns = cursor.columns;
+    page.affected = BigInt(page.rows.length);
+    return page;
+  }
+
+  /** Fetches as many rows as there is room for, by the largest of the last ones. It begins with one. */
+  async #fetch(cursor, maxRows, maxBytes) {
+    const room = cursor.largest === 0 ? 1 : Math.floor(maxBytes / cursor.largest);
+    const count = Math.max(1, Math.min(room, Math.max(1, cursor.fetched * 2), maxRows, FETCH));
+    const statement = { sql: `FETCH FORWARD ${count} FROM ${cursor.name}`, parameters: [] };
+    const set = await this.#within(cursor.transaction, (connection, timeout) => connection.query(statement, count, timeout, 'within'));
+    cursor.ended = set.rows.length < count;
+    cursor.fetched = count;
+    cursor.largest = set.rows.reduce((largest, row) => Math.max(largest, rowWeight(row)), 1);
+    cursor.columns = set.columns;
+    cursor.rows.push(...set.rows);
+  }
+
+  async dropCursor(id) {
+    const cursor = this.#held.get(id);
+    this.#held.delete(id);
+    const held = cursor && this.#held.get(cursor.transaction);
+    if (held !== undefined && held.connection !== null && held.failed === null && !held.copying) {
+      await this.#within(cursor.transaction, (connection, timeout) => connection.simple(`CLOSE ${cursor.name}`, timeout));
+    }
+  }
+
+  // --- COPY ----------------------------------------------------------------------------------------------------------
+
+  async copyIn(id, sql) {
+    const copy = await this.#within(id, (connection, timeout) => connection.copy(sql, timeout));
+    this.#transaction(id).copying = true;
+    return this.#hold({ transaction: id, copy });
+  }
+
+  #copy(id) {
+    const held = this.#held.get(id);
+    if (held === undefined || held.copy === null) {
+      throw over();
+    }
+    return held;
+  }
+
+  write(id, lines) {
+    const { transaction, copy } = this.#copy(id);
+    return this.#within(transaction, (connection, timeout) => connection.write(copy, lines, timeout));
+  }
+
+  async finish(id) {
+    const held = this.#copy(id);
+    const { transaction, copy } = held;
+    held.copy = null;
+    try {
+      return await this.#within(transaction, (connection, timeout) => connection.finish(copy, timeout));
+    } finally {
+      const of = this.#held.get(transaction);
+      if (of !== undefined) {
+        of.copying = false;
+      }
+    }
+  }
+
+  async dropCopy(id) {
+    const held = this.#held.get(id);
+    this.#held.delete(id);
+    const of = held && this.#held.get(held.transaction);
+    if (of === undefined || of.connection === null || held.copy === null) {
+      return;
+    }
+    const { copy } = held;
+    try {
+      await of.connection.abandon(copy, this.#settings.connectTimeoutMs);
+      of.copying = false;
+      of.failed = failure('refused', 'a COPY in it was not finished');
+    } catch {
+      await this.#end(of, true);
+    }
+  }
+}
