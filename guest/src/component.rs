@@ -21,7 +21,7 @@ wit_bindgen::generate!({
 
 use exports::metalab::store::{config, store, types};
 
-struct Component;
+pub(crate) struct Component;
 
 export!(Component);
 
@@ -144,7 +144,7 @@ macro_rules! same_fields {
 }
 
 /// A conversion that also reaches into lists and options.
-trait Convert<T> {
+pub(crate) trait Convert<T> {
     fn convert(self) -> T;
 }
 
@@ -460,16 +460,16 @@ impl From<connection::Connection> for config::Connection {
 
 // --- the store ---------------------------------------------------------------------------------------
 
-struct Store(logic::Store);
+pub(crate) struct Store(logic::Store);
 
-struct RunList(RefCell<RunListing>);
+pub(crate) struct RunList(RefCell<RunListing>);
 
-struct IndexRebuild(RefCell<rebuild::IndexRebuild>);
+pub(crate) struct IndexRebuild(RefCell<rebuild::IndexRebuild>);
 
 /// None once it is finished.
-struct ArtifactWriter(RefCell<Option<artifacts::ArtifactWriter>>);
+pub(crate) struct ArtifactWriter(RefCell<Option<artifacts::ArtifactWriter>>);
 
-struct ArtifactReader(artifacts::ArtifactReader);
+pub(crate) struct ArtifactReader(artifacts::ArtifactReader);
 
 impl store::Guest for Component {
     type Store = Store;
@@ -480,7 +480,12 @@ impl store::Guest for Component {
 }
 
 /// The result of a call of the surface.
-type Answer<T> = Result<T, types::Error>;
+pub(crate) type Answer<T> = Result<T, types::Error>;
+
+/// Returns the store of a resource.
+pub(crate) fn logic_of<'s>(store: &'s store::StoreBorrow<'_>) -> &'s logic::Store {
+    &store.get::<Store>().0
+}
 
 impl store::GuestStore for Store {
     fn open(options: store::StoreOptions) -> Answer<store::Store> {

@@ -48,6 +48,7 @@ pub mod store;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 pub mod time;
+pub mod transfer;
 mod tree;
 #[cfg(target_family = "wasm")]
 mod wasi;

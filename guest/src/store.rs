@@ -21,6 +21,7 @@ use crate::query::{Query, QueryText};
 use crate::records::PreparedRecord;
 use crate::run_list::{self, FieldCatalogue, Found, RunList};
 use crate::scope::{Scope, revision};
+use crate::transfer::{ReceiveOptions, Receiver, Selection, Sender};
 use std::rc::Rc;
 
 /// An open store.
@@ -685,6 +686,25 @@ impl Store {
     pub fn list_artifacts(&self, run_id: &str) -> Result<Vec<ArtifactDescriptor>> {
         let run = RunId::parse(run_id)?;
         self.owner(&run)?.list_artifacts(&run)
+    }
+
+    // --- transfer ------------------------------------------------------------------------------------
+
+    /// Begins to hand out what is selected, to be taken by another store.
+    ///
+    /// # Errors
+    /// `invalid-query`, `invalid-name`, `not-found` for an experiment that is not there, `conflict`, `io`.
+    pub fn send(&self, selection: Selection) -> Result<Sender> {
+        let (scopes, damaged) = self.scopes()?;
+        Sender::new(scopes, damaged, selection)
+    }
+
+    /// Begins to take what another store hands out, or the rest that another receiver handed over.
+    ///
+    /// # Errors
+    /// `read-only`, `invalid-argument`, `io`.
+    pub fn receive(&self, options: ReceiveOptions, handover: Option<&[u8]>) -> Result<Receiver> {
+        Receiver::new(Rc::clone(&self.scope), options, handover)
     }
 
     // --- manifests -----------------------------------------------------------------------------------

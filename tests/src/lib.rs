@@ -110,9 +110,21 @@ impl Worker {
     /// Starts a worker on a store.
     #[must_use]
     pub fn start(mode: &str, root: &Path, arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(program("store-worker")), mode, root, arguments)
+    }
+
+    /// Starts a worker on a store with a database.
+    #[must_use]
+    pub fn start_on(locator: &str, mode: &str, root: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program("store-worker"));
+        command.env("METALAB_STORE_WORKER_LOCATOR", locator);
+        Self::start_by(command, mode, root, arguments)
+    }
+
+    fn start_by(mut command: Command, mode: &str, root: &Path, arguments: &[&str]) -> Self {
         use std::io::BufRead;
         use std::process::Stdio;
-        let mut child = Command::new(program("store-worker"))
+        let mut child = command
             .arg(mode)
             .arg(root)
             .args(arguments)

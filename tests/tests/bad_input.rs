@@ -543,7 +543,6 @@ fn locators_that_cannot_be_obeyed_are_refused_with_the_way_out() {
     let postgres =
         StoreConfig::from_locator("postgresql://u:secret@h/db?file_root=/tmp/x").unwrap();
     assert!(!format!("{postgres:?}").contains("secret"));
-    assert_eq!(postgres.connect().err().unwrap().code(), "not-granted");
     let directory = tempfile::tempdir().unwrap();
     let locator = format!(
         "file://{}?experiment_id=my_exp:1.0",

@@ -10,7 +10,7 @@ use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store};
 use metalab_store_postgres::Value;
 use metalab_store_tests::database::Schema;
 use metalab_store_tests::script::Numbers;
-use metalab_store_tests::{reference_collection, tree};
+use metalab_store_tests::{Worker, reference_collection, tree};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 /// A run with some metrics.
 fn run(id: &str, loss: f64) -> RunRecord {
     let mut record = RunRecord::new(id, Status::Success);
-    record.started_at = Some(format!("2026-03-01T09:00:{:02}", loss.abs() as u32 % 60));
+    record.started_at = Some(format!("2026-03-01T09:00:{:02.0}", loss.abs() % 60.0));
     record.metrics = vec![Metric {
         name: "loss".into(),
         value: MetricValue::Float(loss),
@@ -285,6 +285,38 @@ fn sixteen_writers_with_the_same_metrics_in_any_order_lose_nothing_and_never_blo
 }
 
 #[test]
+fn what_writers_did_before_they_were_killed_is_in_the_index_at_the_next_contact() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("exp:1");
+    let locator = schema.locator(root.path());
+    let mut numbers = Numbers::new(metalab_store_tests::script::seed());
+    config.connect().unwrap().close().unwrap();
+    let churn = |prefix: &str| Worker::start_on(&locator, "churn", root.path(), &[prefix]);
+    for round in 0..20 {
+        let mut workers = [churn("a"), churn("b")];
+        for worker in &mut workers {
+            for _ in 0..=numbers.below(4) {
+                assert!(worker.line().is_some());
+            }
+        }
+        for worker in workers {
+            worker.kill();
+        }
+        let store = config.connect().unwrap();
+        store.list_run_records(None).unwrap();
+        let state = store.index_state().unwrap();
+        assert_eq!(
+            state.standing,
+            IndexStanding::Current,
+            "round {round}: {state:?}"
+        );
+        store.close().unwrap();
+        assert_current(&config);
+    }
+}
+
+#[test]
 fn two_experiments_and_two_collections_in_one_schema_never_touch_each_other() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let schema = Schema::new();
@@ -471,11 +503,12 @@ fn an_index_is_made_of_files_that_are_there_and_left_again() {
     let collection = reference_collection();
     let root = collection.path().join("experiments");
     let schema = Schema::new();
-    let uri = format!("{}?options=-csearch_path%3Dpublic", schema.uri);
     let files = FileStoreConfig::new(&root);
-    let store = PostgresStoreConfig::from_filestore(uri, &files);
-    // The schema of the seed's signature is `public`: a test has its own.
-    drop(store);
+    let store = PostgresStoreConfig::from_filestore(schema.uri.clone(), &files, Some(&schema.name))
+        .unwrap();
+    store.close().unwrap();
+    assert_eq!(schema.count("metalab_store_runs"), 14);
+    schema.run("DELETE FROM {metalab_store_runs}");
     let config = schema.config(&root);
     let store = config.connect().unwrap();
     let report = store.rebuild_index().unwrap().finish().unwrap();

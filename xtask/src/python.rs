@@ -73,9 +73,12 @@ pub(crate) fn add_result(line: &str, sum: &mut [u64; 3]) {
         return;
     }
     let line = line.trim_matches(|sign| sign == '=' || sign == ' ');
-    let Some((counts, _)) = line.rsplit_once(" in ") else {
+    let Some((counts, time)) = line.rsplit_once(" in ") else {
         return;
     };
+    if !time.starts_with(|first: char| first.is_ascii_digit()) {
+        return;
+    }
     for part in counts.split(", ") {
         let Some((count, name)) = part.split_once(' ') else {
             continue;

@@ -75,27 +75,25 @@ impl Scope {
         let Ok(record) = String::from_utf8(content) else {
             return Ok(Seen::Unreadable(run.clone(), stamp));
         };
-        let row = Row::new(
+        let mut projected = None;
+        let row = Row::seen(
             id,
             run.as_str(),
             &revision,
             &record,
             derived.as_deref(),
             &stamp,
+            |record, derived| {
+                if projection {
+                    projected = Some(Projected::new(run.as_str(), record, derived));
+                }
+            },
         );
-        let Ok(row) = row else {
-            return Ok(Seen::Unreadable(run.clone(), stamp));
-        };
-        let projected = projection.then(|| project(run, &row)).flatten();
-        Ok(Seen::Run(Box::new(Told { row, projected })))
+        Ok(match row {
+            Ok(row) => Seen::Run(Box::new(Told { row, projected })),
+            Err(_) => Seen::Unreadable(run.clone(), stamp),
+        })
     }
-}
-
-fn project(run: &RunId, row: &Row) -> Option<Projected> {
-    let record = codec::parse_object("", row.record.as_bytes()).ok()?;
-    let derived = row.derived.as_deref();
-    let derived = derived.and_then(|text| codec::parse_object("", text.as_bytes()).ok());
-    Some(Projected::new(run.as_str(), &record, derived.as_ref()))
 }
 
 /// Makes the statements that tell the database what was seen of some runs of one directory: one for those
@@ -112,7 +110,7 @@ fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec
     }
     let mut statements = Vec::new();
     if !told.is_empty() {
-        statements.push(tell(schema, id, &told));
+        statements.push(tell(schema, &mut told));
     }
     if !unreadable.is_empty() || !gone.is_empty() {
         statements.push(withdraw(schema, projection, id, &unreadable, &gone));
@@ -120,35 +118,44 @@ fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec
     statements
 }
 
+/// The number of the parameter in which [`runs::upsert_from`] passes the texts of records, as its first is 1.
+const RECORD: usize = 4;
+
 /// Makes the statement that writes some runs, in our own table and in the reference's.
-fn tell(schema: &Schema, id: &str, told: &[&Told]) -> Statement {
+///
+/// That a run could not be read before is left as it stands: who lists such runs looks at their files.
+fn tell(schema: &Schema, told: &mut [&Told]) -> Statement {
+    // The order in which our own rows are passed, so that the texts of the records are passed once.
+    told.sort_by(|left, right| left.row.run_id.cmp(&right.row.run_id));
     let rows: Vec<Row> = told.iter().map(|told| told.row.clone()).collect();
     let Fragment {
         sql: own,
         mut parameters,
     } = runs::upsert_from(schema, &rows, 1);
-    let next = parameters.len() + 1;
-    parameters.push(SqlValue::Text(id.to_owned()));
-    parameters.push(texts(told.iter().map(|told| told.row.run_id.as_str())));
-    let readable = format!(
-        "DELETE FROM {} WHERE scope = ${next}::text AND run_id = ANY(${}::text[])",
-        schema.name("metalab_store_unreadable"),
-        next + 1
-    );
-    let mut parts = format!("WITH own AS ({own}), readable AS ({readable})");
-    let projected: Vec<(&Projected, &str)> = told
+    let projected: Vec<&Projected> = told
         .iter()
-        .filter_map(|told| Some((told.projected.as_ref()?, told.row.record.as_str())))
+        .filter_map(|told| told.projected.as_ref())
         .collect();
-    if !projected.is_empty() {
-        let [runs, derived] = projection::write(schema, "given");
-        let given = projection::from_arrays(next + 2);
-        parts.push_str(&format!(
-            ", given AS ({given}), projected AS ({runs}), projected_derived AS ({derived})"
-        ));
-        parameters.extend(projection::arrays(projected.into_iter()));
+    if projected.len() < told.len() {
+        return statement(own, parameters);
     }
-    statement(format!("{parts} SELECT 1"), parameters)
+    let next = parameters.len() + 1;
+    let given = match projected.as_slice() {
+        [one] => {
+            parameters.extend(projection::parameters(one));
+            projection::from_parameters(next, RECORD)
+        }
+        several => {
+            parameters.extend(projection::arrays(several.iter().copied()));
+            projection::from_arrays(next, RECORD)
+        }
+    };
+    let [runs, derived] = projection::write(schema, "given");
+    let mut sql = format!("WITH own AS ({own}), given AS ({given})");
+    if projected.iter().any(|projected| projected.has_derived()) {
+        sql.push_str(&format!(", projected_derived AS ({derived})"));
+    }
+    statement(format!("{sql} {runs}"), parameters)
 }
 
 /// Makes the statement that takes runs back: those that are gone, and those whose record cannot be read.

@@ -202,7 +202,7 @@ pub(crate) struct Projected {
     derived: Option<String>,
 }
 
-/// The columns of a row of [`Projected::values`], in its order.
+/// The columns of a row of [`Projected::own_values`], in its order.
 pub(crate) const COLUMNS: [&str; 11] = [
     "run_id",
     "experiment_id",
@@ -263,13 +263,6 @@ impl Projected {
 
     /// Returns the values of the columns as texts, the record only if it is not the text of its file.
     pub(crate) fn own_values(&self) -> [Option<&str>; 11] {
-        let mut values = self.values("");
-        values[9] = self.record.as_deref();
-        values
-    }
-
-    /// Returns the values of the columns as texts; `record` is the text of the record's file.
-    pub(crate) fn values<'p>(&'p self, record: &'p str) -> [Option<&'p str>; 11] {
         let [context, params, seed] = &self.fingerprints;
         [
             Some(&self.run_id),
@@ -281,9 +274,14 @@ impl Projected {
             Some(&self.started_at),
             self.finished_at.as_deref(),
             self.duration_ms.as_deref(),
-            Some(self.record.as_deref().unwrap_or(record)),
+            self.record.as_deref(),
             self.derived.as_deref(),
         ]
+    }
+
+    /// Says whether there are derived metrics.
+    pub(crate) fn has_derived(&self) -> bool {
+        self.derived.is_some()
     }
 }
 
@@ -354,23 +352,57 @@ fn sanitised_value<'v>(value: &Value<'v>, changed: &mut bool) -> Value<'v> {
     }
 }
 
-/// Makes the text of a `SELECT` that gives rows of our columns from parallel arrays, `$first` and following.
-pub(crate) fn from_arrays(first: usize) -> String {
+/// The columns that rows are given in, but that of the record, which comes last.
+fn given(value: impl Fn(usize, &str) -> String, record: &str) -> String {
+    let columns = COLUMNS.iter().enumerate();
+    let columns: Vec<String> = columns
+        .map(|(index, column)| match *column {
+            "record_json" => format!(
+                "coalesce({}, {record}) AS record_json",
+                value(index, column)
+            ),
+            _ => format!("{} AS {column}", value(index, column)),
+        })
+        .collect();
+    columns.join(", ")
+}
+
+/// Makes the text of a `SELECT` that gives one row of our columns from parameters, `$first` and following;
+/// `record` is the number of the parameter with the text of its record.
+pub(crate) fn from_parameters(first: usize, record: usize) -> String {
+    let value = |index: usize, _: &str| format!("${}::text", first + index);
+    format!("SELECT {}", given(value, &format!("${record}::text")))
+}
+
+/// Makes the text of a `SELECT` that gives rows of our columns from parallel arrays.
+pub(crate) fn from_arrays(first: usize, record: usize) -> String {
     let arrays: Vec<String> = (first..first + COLUMNS.len())
+        .chain([record])
         .map(|number| format!("${number}::text[]"))
         .collect();
+    let value = |_: usize, column: &str| column.to_owned();
     format!(
-        "SELECT * FROM unnest({}) AS given ({})",
+        "SELECT {} FROM unnest({}) AS given ({}, record_text)",
+        given(value, "record_text"),
         arrays.join(", "),
         COLUMNS.join(", ")
     )
 }
 
+/// Makes the parameters that go with [`from_parameters`].
+pub(crate) fn parameters(row: &Projected) -> Vec<SqlValue> {
+    let value = |value: Option<&str>| match value {
+        None => SqlValue::Null,
+        Some(text) => SqlValue::Text(text.to_owned()),
+    };
+    row.own_values().map(value).to_vec()
+}
+
 /// Makes the parameters that go with [`from_arrays`].
-pub(crate) fn arrays<'p>(rows: impl Iterator<Item = (&'p Projected, &'p str)>) -> Vec<SqlValue> {
+pub(crate) fn arrays<'p>(rows: impl Iterator<Item = &'p Projected>) -> Vec<SqlValue> {
     let mut columns: [Vec<Option<String>>; 11] = Default::default();
-    for (row, record) in rows {
-        for (column, value) in columns.iter_mut().zip(row.values(record)) {
+    for row in rows {
+        for (column, value) in columns.iter_mut().zip(row.own_values()) {
             column.push(value.map(str::to_owned));
         }
     }
@@ -482,9 +514,9 @@ pub(crate) fn catalogue(schema: &Schema) -> Vec<String> {
              ), numbers AS ( \
                SELECT *, CASE WHEN number BETWEEN -1.7976931348623157e308 AND 1.7976931348623157e308 THEN number::double precision END AS float FROM shown \
              ) \
-             SELECT namespace, key, CASE mode() WITHIN GROUP (ORDER BY kind) WHEN 'number' THEN 'numeric' WHEN 'string' THEN 'string' \
+             SELECT namespace, key, CASE max(kind) FILTER (WHERE kind <> 'null') WHEN 'number' THEN 'numeric' WHEN 'string' THEN 'string' \
                WHEN 'boolean' THEN 'boolean' ELSE 'unknown' END, \
-               count(*), (array_agg(DISTINCT shown ORDER BY shown) FILTER (WHERE shown IS NOT NULL))[1:100], min(float), max(float), now() \
+               count(*), (array_agg(DISTINCT shown) FILTER (WHERE shown IS NOT NULL))[1:100], min(float), max(float), now() \
              FROM numbers GROUP BY namespace, key"
         ),
     ]

@@ -9,6 +9,7 @@ use super::document::Document;
 use super::identifier::Schema;
 use crate::codec;
 use crate::error::Error;
+use crate::json::Object;
 use crate::ports::{SqlValue, Statement};
 
 /// The name of the table.
@@ -171,6 +172,31 @@ impl Row {
         derived_text: Option<&str>,
         stamp: &str,
     ) -> Result<Self, Reason> {
+        let see = |_: &Object<'_>, _: Option<&Object<'_>>| {};
+        Self::seen(
+            scope,
+            run_id,
+            revision,
+            record_text,
+            derived_text,
+            stamp,
+            see,
+        )
+    }
+
+    /// Makes the same, and shows what was read meanwhile: the record, and the derived metrics if they can be.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); then nothing is shown.
+    pub(crate) fn seen(
+        scope: &str,
+        run_id: &str,
+        revision: &str,
+        record_text: &str,
+        derived_text: Option<&str>,
+        stamp: &str,
+        see: impl FnOnce(&Object<'_>, Option<&Object<'_>>),
+    ) -> Result<Self, Reason> {
         let record = codec::parse_object("", record_text.as_bytes()).map_err(reason)?;
         match codec::run_record("", record.clone()) {
             Ok(_) | Err(Error::Unrepresentable { .. }) => {}
@@ -179,8 +205,12 @@ impl Row {
         let mut derived = derived_text.map(str::to_owned);
         let parsed = derived_text.map(|text| codec::parse_object("", text.as_bytes()));
         let document = match parsed.transpose() {
-            Ok(parsed) => Document::new(run_id, record, parsed),
+            Ok(parsed) => {
+                see(&record, parsed.as_ref());
+                Document::new(run_id, record, parsed)
+            }
             Err(_) => {
+                see(&record, None);
                 // The database holds no NUL. What is left is as little an object as the text was.
                 derived = derived.map(|text| text.replace('\0', "?"));
                 Document::without_derived(&record)

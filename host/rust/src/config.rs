@@ -241,19 +241,22 @@ impl PostgresStoreConfig {
         self.0.list_experiments()
     }
 
-    /// Opens the store and indexes the files that are there: a flat store, a collection, or, where it is scoped,
-    /// one experiment.
+    /// Opens a store on files that are there, with a database as its index, and indexes them: a flat store, a
+    /// collection, or, where the configuration is scoped, one experiment. `schema` is `public` by default.
     ///
     /// # Errors
     /// As [`connect`](Self::connect) and [`Store::rebuild_index`].
     pub fn from_filestore(
         connection_string: impl Into<String>,
         files: &FileStoreConfig,
+        schema: Option<&str>,
     ) -> Result<Store> {
-        let mut config = Self::new(connection_string, &files.0.root).0;
-        let backend = config.backend;
-        config = files.0.clone();
-        config.backend = backend;
+        let Self(made) =
+            Self::new(connection_string, &files.0.root).schema(schema.unwrap_or("public"));
+        let config = StoreConfig {
+            backend: made.backend,
+            ..files.0.clone()
+        };
         let store = config.connect()?;
         store.rebuild_index()?.finish()?;
         Ok(store)
@@ -374,7 +377,13 @@ impl StoreConfig {
         self.scopes.iter().any(|scope| !scope.is_empty())
     }
 
-    fn used_engine(&self) -> Result<Engine> {
+    /// Returns the same configuration for another root.
+    pub(crate) fn with_root(mut self, root: PathBuf) -> Self {
+        self.root = root;
+        self
+    }
+
+    pub(crate) fn used_engine(&self) -> Result<Engine> {
         self.engine.clone().map_or_else(Engine::shared, Ok)
     }
 

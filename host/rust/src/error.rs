@@ -64,6 +64,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The caller stopped it.
+    #[error("stopped; run the same command again to go on")]
+    Cancelled,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -100,6 +103,7 @@ impl Error {
             Self::TooLarge(_) => "too-large",
             Self::Io(_) => "io",
             Self::Root { .. } => "root",
+            Self::Cancelled => "cancelled",
             Self::Closed => "closed",
             Self::LimitExceeded(_) => "limit-exceeded",
             Self::Trap(_) => "trap",

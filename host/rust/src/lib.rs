@@ -35,6 +35,7 @@ mod pool;
 mod postgres;
 mod roots;
 mod store;
+pub mod transfer;
 pub mod types;
 
 pub use artifact::{ArtifactReader, ArtifactWriter};

@@ -500,6 +500,11 @@ impl Store {
         call!(self.call_list_artifacts(run_id))
     }
 
+    /// Returns the instances.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.0.pool
+    }
+
     /// Stores a manifest of an experiment, given as a JSON object.
     ///
     /// # Errors

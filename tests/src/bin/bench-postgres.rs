@@ -7,7 +7,7 @@
     reason = "a benchmark that cannot run fails by panicking"
 )]
 
-use metalab_store::types::{Expectation, RunQuery};
+use metalab_store::types::{Expectation, RebuildReport, RunQuery};
 use metalab_store::{PostgresStoreConfig, Store};
 use metalab_store_guest::ports::SqlValue;
 use metalab_store_guest::sql::Schema as Quoted;
@@ -255,6 +255,60 @@ fn queries(store: &Store) {
     show("query-runs, next-lines", &times, None);
 }
 
+/// Returns what a table holds as pieces of a COPY in text format.
+fn lines_of(pool: &Pool, schema: &Schema, table: &str) -> Vec<String> {
+    let columns = Statement {
+        sql: "SELECT column_name::text FROM information_schema.columns WHERE table_schema = $1 AND table_name = $2 \
+              ORDER BY ordinal_position"
+            .to_owned(),
+        parameters: vec![
+            Value::Text(schema.name.clone()),
+            Value::Text(table.to_owned()),
+        ],
+    };
+    let columns = pool.query(&columns, 100).unwrap().rows;
+    let columns: Vec<String> = columns
+        .iter()
+        .map(|row| match &row[0] {
+            Value::Text(name) => format!("\"{name}\"::text"),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let transaction = pool.begin(Isolation::RepeatableRead, true).unwrap();
+    let mut cursor = transaction
+        .open_cursor(&Statement {
+            sql: format!("SELECT {} FROM {}", columns.join(", "), schema.table(table)),
+            parameters: Vec::new(),
+        })
+        .unwrap();
+    let mut pieces = vec![String::new()];
+    loop {
+        let page = cursor.next(10_000, 16 << 20).unwrap();
+        if page.rows.is_empty() {
+            return pieces;
+        }
+        for row in page.rows {
+            if pieces.last().is_some_and(|piece| piece.len() > 200_000) {
+                pieces.push(String::new());
+            }
+            let piece = pieces.last_mut().unwrap();
+            for (index, value) in row.iter().enumerate() {
+                if index > 0 {
+                    piece.push('\t');
+                }
+                runs::push_value(
+                    match value {
+                        Value::Text(text) => Some(text),
+                        _ => None,
+                    },
+                    piece,
+                );
+            }
+            piece.push('\n');
+        }
+    }
+}
+
 /// COPY of the same rows into the same tables, and the same indexes, in plain SQL.
 fn build_alone(schema: &Schema, name: &str) -> Duration {
     let pool = pool(&schema.uri);
@@ -285,35 +339,22 @@ fn build_alone(schema: &Schema, name: &str) -> Duration {
         rows.into_iter()
             .filter_map(|row| match row.into_iter().next() {
                 Some(Value::Text(text)) => {
-                    Some(text.replace(&schema.table(table), &format!("{name}.{table}")))
+                    Some(text.replace(&format!(" ON {}.", schema.name), &format!(" ON {name}.")))
                 }
                 _ => None,
             })
             .collect::<Vec<String>>()
     };
-    let file = std::env::temp_dir().join(format!("metalab-bench-{}", std::process::id()));
     let mut took = Duration::ZERO;
     for table in ["metalab_store_runs", "runs"] {
-        // The server writes and reads the file itself: nothing of a client is in it.
-        let path = format!("{}-{table}", file.display());
-        run(format!("COPY {} TO '{path}'", schema.table(table)));
+        let content = lines_of(&pool, schema, table);
         let transaction = pool.begin(Isolation::ReadCommitted, false).unwrap();
-        let content = std::fs::read_to_string(&path).unwrap();
         let started = Instant::now();
         let mut copy = transaction
             .copy_in(&format!("COPY {name}.{table} FROM STDIN"))
             .unwrap();
-        let mut rest = content.as_str();
-        while !rest.is_empty() {
-            let end = rest.get(..200_000).map_or(rest.len(), |piece| {
-                piece.rfind('\n').map_or(rest.len(), |at| at + 1)
-            });
-            let mut end = end.min(rest.len());
-            while !rest.is_char_boundary(end) {
-                end += 1;
-            }
-            copy.write(&rest[..end]).unwrap();
-            rest = &rest[end..];
+        for chunk in &content {
+            copy.write(chunk).unwrap();
         }
         copy.finish().unwrap();
         for definition in definitions(table) {
@@ -321,10 +362,31 @@ fn build_alone(schema: &Schema, name: &str) -> Duration {
         }
         transaction.commit().unwrap();
         took += started.elapsed();
-        std::fs::remove_file(path).ok();
     }
     run(format!("DROP SCHEMA {name} CASCADE"));
     took
+}
+
+/// Brings the index up to date, and says how long each phase took.
+fn rebuild(store: &Store) -> RebuildReport {
+    let started = Instant::now();
+    let mut rebuild = store.rebuild_index().unwrap();
+    let mut phases = vec![("begin".to_owned(), started.elapsed())];
+    loop {
+        let started = Instant::now();
+        let Some(step) = rebuild.step().unwrap() else {
+            break;
+        };
+        let took = started.elapsed();
+        match phases.last_mut() {
+            Some((phase, sum)) if *phase == step.phase => *sum += took,
+            _ => phases.push((step.phase, took)),
+        }
+    }
+    for (phase, took) in phases {
+        println!("    then {phase:12} {:>10.1} ms", took.as_secs_f64() * 1e3);
+    }
+    rebuild.report().unwrap()
 }
 
 fn main() {
@@ -357,10 +419,10 @@ fn main() {
     println!("\nindex of the files");
     let store = config.connect().unwrap();
     let mut first = Times::default();
-    let report = first.measure(|| store.rebuild_index().unwrap().finish().unwrap());
-    assert_eq!(report.added as usize, count);
+    let report = first.measure(|| rebuild(&store));
+    assert_eq!(usize::try_from(report.added).unwrap(), count);
     let mut again = Times::default();
-    again.measure(|| store.rebuild_index().unwrap().finish().unwrap());
+    again.measure(|| rebuild(&store));
     let mut alone = Times::default();
     alone.0.push(build_alone(
         &schema,

@@ -8,7 +8,7 @@
 )]
 
 use metalab_store::types::{ArtifactDescriptor, ArtifactReference, Expectation};
-use metalab_store::{Error, FileStoreConfig, Store};
+use metalab_store::{Error, FileStoreConfig, Store, StoreConfig};
 use metalab_store_tests::script::{calls, make, record};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -37,7 +37,12 @@ fn main() {
         told.store(true, Ordering::Relaxed);
     });
     let over = || over.load(Ordering::Relaxed);
-    let config = FileStoreConfig::new(root).scoped(EXPERIMENT);
+    // A store with a database has a locator besides.
+    let config = match std::env::var("METALAB_STORE_WORKER_LOCATOR") {
+        Ok(locator) => StoreConfig::from_locator(&locator).unwrap(),
+        Err(_) => FileStoreConfig::new(root).into(),
+    };
+    let config = config.scoped(EXPERIMENT);
     let connect = || config.clone().connect().unwrap();
     match (mode, rest.as_slice()) {
         ("script", [prefix, seed]) => script(&connect(), root, prefix, seed.parse().unwrap(), over),

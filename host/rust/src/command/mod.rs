@@ -13,6 +13,7 @@ mod runs;
 mod show;
 mod table;
 mod text;
+mod transfer;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use metalab_store::types::Damage;
@@ -86,6 +87,17 @@ enum Command {
     /// Reads every file and changes only what differs, in one transaction for each experiment. The store goes
     /// on working meanwhile. Needed only where other programs changed the files or the tables.
     RebuildIndex,
+    /// Copy runs from a store to another store, or into an archive
+    ///
+    /// Everything of a run is copied byte for byte: record, derived metrics, results, logs, artifacts, markers; and
+    /// manifests. Killed at any point, the same command goes on and copies nothing twice. A path that ends in
+    /// .tar.zst or .tar is an archive. The digest of each
+    /// experiment is printed: it is the same wherever the same content lies.
+    Export(transfer::Transfer),
+    /// Copy runs into a store from another store, or from an archive
+    ///
+    /// The same as export, the other way round: what is copied from must be named.
+    Import(transfer::Transfer),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -233,6 +245,8 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::Artifacts(options) => options.run(&mut context)?,
         Command::Cat(options) => options.run(&mut context)?,
         Command::RebuildIndex => rebuild_index::run(&mut context)?,
+        Command::Export(options) => options.run(&mut context, &arguments.store, true)?,
+        Command::Import(options) => options.run(&mut context, &arguments.store, false)?,
         Command::Completions { .. } => {}
     }
     context.out.flush()?;

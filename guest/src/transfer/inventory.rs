@@ -1,0 +1,301 @@
+//! What is in a store's directory, and what belongs to what.
+//!
+//! It lists and stats, and opens nothing. Transfer, `verify` and `gc` all go by it, so that what is copied, what
+//! is checked and what is left over never differ.
+
+use crate::error::{Error, Result};
+use crate::layout::{self, StorePath, Top};
+use crate::logs_naming::{self, RunLookup};
+use crate::names::RunId;
+use crate::ports::{Kind, Stat};
+use crate::scope::Scope;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How deep directories within a run's directory are looked at: as deep as a path of the format may be.
+const DEPTH: usize = 14;
+
+/// Which files a run has, as far as the listings of the top directories tell.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Belongings {
+    record: bool,
+    done: bool,
+    derived: bool,
+    artifacts: bool,
+    results: bool,
+    nested_logs: bool,
+    /// The names of its files directly in `logs/`.
+    logs: Vec<String>,
+}
+
+impl Belongings {
+    /// Says whether there is a record.
+    pub(crate) fn has_record(&self) -> bool {
+        self.record
+    }
+}
+
+/// Which kinds of files are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kinds {
+    pub(crate) artifacts: bool,
+    pub(crate) derived: bool,
+    pub(crate) results: bool,
+    pub(crate) logs: bool,
+}
+
+/// Something that is no file of the format, where one was looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Stray {
+    pub(crate) path: StorePath,
+    pub(crate) reason: String,
+}
+
+/// What is in a store's directory.
+#[derive(Default)]
+pub(crate) struct Inventory {
+    /// The runs with anything of theirs.
+    pub(crate) runs: BTreeMap<RunId, Belongings>,
+    /// Files of the format that belong to no run: manifests, and logs that nobody can be told to own. Sorted.
+    pub(crate) others: Vec<StorePath>,
+    /// Files that a writer left half written.
+    pub(crate) stages: Vec<StorePath>,
+    /// Links, devices, and files that the format does not know.
+    pub(crate) strays: Vec<Stray>,
+    /// How many names are not UTF-8, and so cannot be looked at.
+    pub(crate) lock_files: Vec<RunId>,
+}
+
+/// The files of a run.
+#[derive(Default)]
+pub(crate) struct Files {
+    /// The regular files with what is known of each, in the order of their paths.
+    pub(crate) files: Vec<(StorePath, Stat)>,
+    /// Files that a writer left half written.
+    pub(crate) stages: Vec<StorePath>,
+    /// What is no regular file, and why it is not looked at.
+    pub(crate) faults: Vec<Stray>,
+}
+
+/// The runs of an inventory, as the rules of logs ask for them.
+struct Lookup<'i> {
+    runs: &'i BTreeMap<RunId, Belongings>,
+    locked: &'i BTreeSet<RunId>,
+}
+
+impl RunLookup for Lookup<'_> {
+    fn exists(&mut self, run: &RunId) -> bool {
+        self.runs.contains_key(run) || self.locked.contains(run)
+    }
+
+    fn unique_with_prefix(&mut self, prefix8: &str) -> Option<RunId> {
+        let start = RunId::parse(prefix8).ok()?;
+        let mut matching = self
+            .runs
+            .range(start..)
+            .take_while(|(run, _)| run.as_str().starts_with(prefix8))
+            .filter(|(run, belongings)| belongings.record && run.prefix8() == Some(prefix8));
+        let (first, _) = matching.next()?;
+        matching.next().is_none().then(|| first.clone())
+    }
+}
+
+/// Says why something is not a regular file.
+fn not_regular(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Link => "it is a symbolic link; links are not followed",
+        Kind::Directory => "it is a directory in the place of a file",
+        Kind::File | Kind::Other => "it is neither a file nor a directory; it is not opened",
+    }
+}
+
+impl Inventory {
+    /// Looks at the directories of a store.
+    pub(crate) fn take(scope: &Scope) -> Result<Self> {
+        let mut found = Self::default();
+        let mut logs = Vec::new();
+        let mut locked = BTreeSet::new();
+        for top in Top::ALL_CREATED {
+            let directory = layout::directory(top);
+            for entry in scope.tree.list(&directory)? {
+                let Ok(path) = directory.child(&entry.name) else {
+                    // On this system a name may hold what separates names on another.
+                    found.strays.push(Stray {
+                        path: directory.clone(),
+                        reason: format!(
+                            "{:?} is a name that no file of the format has",
+                            entry.name
+                        ),
+                    });
+                    continue;
+                };
+                if layout::is_stage_name(&entry.name) && entry.kind == Kind::File {
+                    found.stages.push(path);
+                    continue;
+                }
+                let run = match (top, entry.kind) {
+                    (_, Kind::Link | Kind::Other) => {
+                        found.stray(path, not_regular(entry.kind));
+                        continue;
+                    }
+                    (Top::Runs, Kind::File) => layout::run_id_of_record(&entry.name)
+                        .or_else(|| layout::run_id_of_done_marker(&entry.name)),
+                    (Top::Derived, Kind::File) => layout::run_id_of_record(&entry.name),
+                    (Top::Artifacts | Top::Results | Top::Logs, Kind::Directory) => {
+                        layout::run_id_of_directory(&entry.name)
+                    }
+                    (Top::Logs, Kind::File) => {
+                        logs.push(entry.name);
+                        continue;
+                    }
+                    (Top::Experiments, Kind::File) if entry.name.ends_with(".json") => {
+                        found.others.push(path);
+                        continue;
+                    }
+                    (Top::Locks, Kind::File) => {
+                        if let Some(run) = layout::run_id_of_lock(&entry.name) {
+                            locked.insert(run);
+                        }
+                        continue;
+                    }
+                    _ => None,
+                };
+                let Some(run) = run else {
+                    found.stray(path, "the format has no such file");
+                    continue;
+                };
+                let belongings = found.runs.entry(run).or_default();
+                match top {
+                    Top::Runs if entry.name.ends_with(".json") => belongings.record = true,
+                    Top::Runs => belongings.done = true,
+                    Top::Derived => belongings.derived = true,
+                    Top::Artifacts => belongings.artifacts = true,
+                    Top::Results => belongings.results = true,
+                    _ => belongings.nested_logs = true,
+                }
+            }
+        }
+        found.assign_logs(logs, &locked)?;
+        found.lock_files = locked.into_iter().collect();
+        found.others.sort_unstable_by_key(StorePath::to_string);
+        Ok(found)
+    }
+
+    fn stray(&mut self, path: StorePath, reason: &str) {
+        self.strays.push(Stray {
+            path,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// Finds out whose the files directly in `logs/` are.
+    fn assign_logs(&mut self, mut logs: Vec<String>, locked: &BTreeSet<RunId>) -> Result<()> {
+        logs.sort_unstable();
+        let directory = layout::directory(Top::Logs);
+        let mut owned = Vec::new();
+        for name in logs {
+            let mut lookup = Lookup {
+                runs: &self.runs,
+                locked,
+            };
+            match logs_naming::owner(&name, &mut lookup) {
+                Some((run, _, _)) => owned.push((run, name)),
+                None if name.ends_with(".log") => self.others.push(directory.child(&name)?),
+                None => {
+                    let path = directory.child(&name)?;
+                    self.stray(path, "the format has no such file");
+                }
+            }
+        }
+        for (run, name) in owned {
+            self.runs.entry(run).or_default().logs.push(name);
+        }
+        Ok(())
+    }
+}
+
+/// Lists the files of a run. What vanished meanwhile is left out.
+pub(crate) fn files_of(
+    scope: &Scope,
+    run: &RunId,
+    belongings: &Belongings,
+    kinds: Kinds,
+) -> Result<Files> {
+    let mut found = Files::default();
+    if kinds.artifacts && belongings.artifacts {
+        collect(scope, &layout::artifact_directory(run), 0, &mut found)?;
+    }
+    if kinds.derived && belongings.derived {
+        look_at(scope, layout::derived(run), &mut found)?;
+    }
+    if kinds.logs {
+        let logs = layout::directory(Top::Logs);
+        for name in &belongings.logs {
+            look_at(scope, logs.child(name)?, &mut found)?;
+        }
+        if belongings.nested_logs {
+            collect(scope, &layout::log_directory(run), 0, &mut found)?;
+        }
+    }
+    if kinds.results && belongings.results {
+        collect(scope, &layout::result_directory(run), 0, &mut found)?;
+    }
+    if belongings.done {
+        look_at(scope, layout::done_marker(run), &mut found)?;
+    }
+    if belongings.record {
+        look_at(scope, layout::run_record(run), &mut found)?;
+    }
+    found.files.sort_by_cached_key(|(path, _)| path.to_string());
+    Ok(found)
+}
+
+fn look_at(scope: &Scope, path: StorePath, found: &mut Files) -> Result<()> {
+    match scope.tree.stat(&path) {
+        Ok(None) => {}
+        Ok(Some(stat)) if stat.kind == Kind::File => found.files.push((path, stat)),
+        Ok(Some(stat)) => found.faults.push(Stray {
+            path,
+            reason: not_regular(stat.kind).to_owned(),
+        }),
+        Err(error) => found.faults.push(Stray {
+            path,
+            reason: reason(error)?,
+        }),
+    }
+    Ok(())
+}
+
+fn collect(scope: &Scope, directory: &StorePath, depth: usize, found: &mut Files) -> Result<()> {
+    for entry in scope.tree.list(directory)? {
+        let Ok(path) = directory.child(&entry.name) else {
+            found.faults.push(Stray {
+                path: directory.clone(),
+                reason: format!("{:?} is a name that no file of the format has", entry.name),
+            });
+            continue;
+        };
+        match entry.kind {
+            Kind::File if layout::is_stage_name(&entry.name) => found.stages.push(path),
+            Kind::File => look_at(scope, path, found)?,
+            // The reference makes directories here for artifact names with a slash.
+            Kind::Directory if depth < DEPTH => collect(scope, &path, depth + 1, found)?,
+            kind => found.faults.push(Stray {
+                path,
+                reason: not_regular(kind).to_owned(),
+            }),
+        }
+    }
+    Ok(())
+}
+
+/// Turns an error about one file into a reason, so that the others are still looked at.
+pub(crate) fn reason(error: Error) -> Result<String> {
+    match error {
+        Error::Corrupt { message, .. }
+        | Error::Io { message, .. }
+        | Error::TooLarge(message)
+        | Error::AlreadyExists(message)
+        | Error::InvalidName { message, .. } => Ok(message),
+        other => Err(other),
+    }
+}

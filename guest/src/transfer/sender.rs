@@ -1,0 +1,612 @@
+//! The source's side: hands a stream out in pieces.
+
+use super::digest::{self, Digest, List};
+use super::inventory::{Belongings, Files, Inventory, Kinds, files_of, reason};
+use super::note::{self, Part, PartNote, UnitNote};
+use super::tar;
+use super::{ExperimentDigest, Failure, KEPT, MAX_CHUNK, Report, Selection};
+use crate::codec;
+use crate::error::{Error, NameKind, Result};
+use crate::layout::{self, StorePath, Top};
+use crate::model::Damage;
+use crate::names::{ExperimentId, RunId};
+use crate::ports::{File, Kind, Stat};
+use crate::query::{Query, QueryText, RecordRow};
+use crate::scope::Scope;
+use sha2::{Digest as _, Sha256};
+use std::collections::{VecDeque, btree_map};
+use std::rc::Rc;
+
+/// How often a run is read that somebody changes meanwhile.
+const ATTEMPTS: u32 = 5;
+
+/// How far a sender has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// The runs looked at.
+    pub runs: u64,
+    /// The runs there are, as far as it is known: experiments are listed when it is their turn.
+    pub total: u64,
+    /// The bytes handed out.
+    pub bytes: u64,
+}
+
+/// Hands out a stream. Nothing is changed at the source, and dropping it ends the copy.
+pub struct Sender {
+    selection: Selection,
+    query: Option<Query>,
+    scopes: VecDeque<(Part, Rc<Scope>)>,
+    current: Option<Sending>,
+    /// What is to be handed out next.
+    buffer: Vec<u8>,
+    parts: u64,
+    progress: Progress,
+    report: Report,
+    damaged: Vec<Damage>,
+    state: State,
+}
+
+#[derive(PartialEq)]
+enum State {
+    Fresh,
+    Running,
+    Ended,
+}
+
+/// A part that is being handed out.
+struct Sending {
+    part: Part,
+    scope: Rc<Scope>,
+    runs: btree_map::IntoIter<RunId, Belongings>,
+    others: std::vec::IntoIter<StorePath>,
+    units: u64,
+    sent_runs: u64,
+    list: List,
+    large: Option<Large>,
+}
+
+/// A run with more than is kept in memory: its files are handed out as they are read.
+struct Large {
+    run: RunId,
+    files: std::vec::IntoIter<(StorePath, Stat)>,
+    open: Option<OpenFile>,
+    /// The files handed out, with what was known of each.
+    done: Vec<(StorePath, Stat)>,
+    list: List,
+    note: UnitNote,
+}
+
+struct OpenFile {
+    path: StorePath,
+    stat: Stat,
+    file: Box<dyn File>,
+    offset: u64,
+    hash: Sha256,
+}
+
+/// The files of a unit that were read whole, and what is wrong with others.
+struct Read {
+    files: Vec<(StorePath, Vec<u8>)>,
+    faults: Vec<(String, String)>,
+}
+
+impl Sender {
+    /// Begins a stream of what is selected in some scopes: the store's own first.
+    pub(crate) fn new(
+        scopes: Vec<Rc<Scope>>,
+        damaged: Vec<Damage>,
+        selection: Selection,
+    ) -> Result<Self> {
+        let now = scopes
+            .first()
+            .map_or(0, |scope| scope.ports.clock.now() / 1_000);
+        let query = if selection.filter.is_empty() {
+            None
+        } else {
+            let text = QueryText {
+                filter: &selection.filter,
+                ..QueryText::default()
+            };
+            Some(Query::parse(&text, i64::try_from(now).unwrap_or(i64::MAX))?)
+        };
+        for id in &selection.experiments {
+            ExperimentId::parse(id)?;
+        }
+        let mut parts: VecDeque<(Part, Rc<Scope>)> = VecDeque::new();
+        for scope in scopes {
+            let part = Part {
+                directory: match &scope.experiment {
+                    None => String::new(),
+                    Some(id) => layout::experiment_directory(id)?.file_name().to_owned(),
+                },
+                experiment: scope.experiment.clone(),
+            };
+            if parts
+                .iter()
+                .any(|(other, _)| other.directory == part.directory)
+            {
+                return Err(Error::Conflict {
+                    current: None,
+                    message: format!(
+                        "two directories of the source are those of experiment {:?}; one of them is {}: move it away, or export each by itself",
+                        part.id(),
+                        scope.outside
+                    ),
+                });
+            }
+            let wanted = selection.experiments.is_empty()
+                || selection.experiments.iter().any(|id| id == part.id());
+            if wanted {
+                parts.push_back((part, scope));
+            }
+        }
+        for id in &selection.experiments {
+            if !parts.iter().any(|(part, _)| part.id() == id) {
+                return Err(Error::NotFound {
+                    kind: NameKind::Experiment,
+                    name: id.clone(),
+                    message: format!("the source has no experiment {id:?}"),
+                });
+            }
+        }
+        Ok(Self {
+            selection,
+            query,
+            scopes: parts,
+            current: None,
+            buffer: Vec::new(),
+            parts: 0,
+            progress: Progress::default(),
+            report: Report::default(),
+            damaged,
+            state: State::Fresh,
+        })
+    }
+
+    /// Returns the next piece of the stream: at most 256 KiB. An empty one is the end.
+    ///
+    /// # Errors
+    /// `io` if a directory of the source cannot be listed. What is wrong with a single file is told in the stream
+    /// and ends nothing.
+    pub fn next_chunk(&mut self) -> Result<Vec<u8>> {
+        while self.buffer.len() < MAX_CHUNK && self.state != State::Ended {
+            self.advance()?;
+        }
+        let rest = self.buffer.split_off(self.buffer.len().min(MAX_CHUNK));
+        let chunk = std::mem::replace(&mut self.buffer, rest);
+        self.progress.bytes += chunk.len() as u64;
+        Ok(chunk)
+    }
+
+    /// Returns how far it has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Returns what was handed out: as copied, or as failed and why, with the digests of whole experiments.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Returns directories of the collection that could not be told to be an experiment's.
+    #[must_use]
+    pub fn damaged(&self) -> &[Damage] {
+        &self.damaged
+    }
+
+    fn kinds(&self) -> Kinds {
+        Kinds {
+            artifacts: self.selection.artifacts,
+            derived: self.selection.derived,
+            results: self.selection.results,
+            logs: self.selection.logs,
+        }
+    }
+
+    /// Puts something into the buffer.
+    fn advance(&mut self) -> Result<()> {
+        if self.state == State::Fresh {
+            push_file(&mut self.buffer, note::HEAD, note::head().as_bytes());
+            self.state = State::Running;
+        }
+        let Some(mut sending) = self.current.take() else {
+            return self.begin_part();
+        };
+        if let Some(large) = sending.large.take() {
+            self.advance_large(&mut sending, large)?;
+            self.current = Some(sending);
+            return Ok(());
+        }
+        if let Some((run, belongings)) = sending.runs.next() {
+            self.progress.runs += 1;
+            if self.selects(&sending.scope, &run, &belongings)? {
+                self.send_run(&mut sending, run, &belongings)?;
+            }
+            self.current = Some(sending);
+            return Ok(());
+        }
+        if let Some(path) = sending.others.next() {
+            self.send_other(&mut sending, path)?;
+            self.current = Some(sending);
+            return Ok(());
+        }
+        let digest = note::digest_text(&sending.list.finish());
+        let text = note::end(&PartNote {
+            runs: sending.sent_runs,
+            digest: digest.clone(),
+        });
+        push_file(
+            &mut self.buffer,
+            &note::end_path(&sending.part),
+            text.as_bytes(),
+        );
+        self.report.digests.push(ExperimentDigest {
+            experiment_id: sending.part.id().to_owned(),
+            runs: sending.sent_runs,
+            digest,
+        });
+        Ok(())
+    }
+
+    fn begin_part(&mut self) -> Result<()> {
+        let Some((part, scope)) = self.scopes.pop_front() else {
+            push_file(
+                &mut self.buffer,
+                note::TAIL,
+                note::tail(self.parts).as_bytes(),
+            );
+            tar::push_end(&mut self.buffer);
+            self.state = State::Ended;
+            return Ok(());
+        };
+        let inventory = Inventory::take(&scope)?;
+        let mut others = inventory.others;
+        others.retain(|path| {
+            path.top() != Top::Logs || (self.selection.logs && self.query.is_none())
+        });
+        // A collection's own directory counts only if there is something in it.
+        if part.experiment.is_none() && inventory.runs.is_empty() && others.is_empty() {
+            return Ok(());
+        }
+        self.parts += 1;
+        self.progress.total += inventory.runs.len() as u64;
+        push_file(
+            &mut self.buffer,
+            &note::begin_path(&part),
+            note::begin(&part).as_bytes(),
+        );
+        self.current = Some(Sending {
+            part,
+            scope,
+            runs: inventory.runs.into_iter(),
+            others: others.into_iter(),
+            units: 0,
+            sent_runs: 0,
+            list: List::default(),
+            large: None,
+        });
+        Ok(())
+    }
+
+    /// Says whether the query selects a run. One whose record cannot be read is selected by none.
+    fn selects(&self, scope: &Scope, run: &RunId, belongings: &Belongings) -> Result<bool> {
+        let Some(query) = &self.query else {
+            return Ok(true);
+        };
+        if !belongings.has_record() {
+            return Ok(false);
+        }
+        let Some(content) = scope.record_content(run)? else {
+            return Ok(false);
+        };
+        let derived = scope.derived_content(run)?;
+        let Ok(record) = codec::parse_object("", &content) else {
+            return Ok(false);
+        };
+        let derived = derived
+            .as_deref()
+            .and_then(|content| codec::parse_object("", content).ok());
+        Ok(query.matches(&RecordRow::new(&record, derived.as_ref())))
+    }
+
+    fn send_run(
+        &mut self,
+        sending: &mut Sending,
+        run: RunId,
+        belongings: &Belongings,
+    ) -> Result<()> {
+        let mut torn = None;
+        for _ in 0..ATTEMPTS {
+            let found = files_of(&sending.scope, &run, belongings, self.kinds())?;
+            let size: u64 = found.files.iter().map(|(_, stat)| stat.size).sum();
+            if found.files.is_empty() && found.faults.is_empty() {
+                // It was deleted since the directories were listed, or nothing of it is wanted.
+                return Ok(());
+            }
+            if size > KEPT {
+                sending.large = Some(begin_large(run, found));
+                return Ok(());
+            }
+            match read_whole(&sending.scope, &found)? {
+                Ok(read) => {
+                    self.send_read(sending, Some(run), read, None);
+                    return Ok(());
+                }
+                Err(path) => torn = Some(path),
+            }
+        }
+        let torn = torn.map(|path| still_changing(&path));
+        let read = Read {
+            files: Vec::new(),
+            faults: Vec::new(),
+        };
+        self.send_read(sending, Some(run), read, torn);
+        Ok(())
+    }
+
+    fn send_other(&mut self, sending: &mut Sending, path: StorePath) -> Result<()> {
+        let stat = match sending.scope.tree.stat(&path) {
+            Ok(Some(stat)) if stat.kind == Kind::File => stat,
+            // It vanished, or something else took its place.
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                let read = Read {
+                    files: Vec::new(),
+                    faults: vec![(path.to_string(), reason(error)?)],
+                };
+                self.send_read(sending, None, read, None);
+                return Ok(());
+            }
+        };
+        if stat.size > codec::MAX_DOCUMENT {
+            let read = Read {
+                files: Vec::new(),
+                faults: vec![(
+                    path.to_string(),
+                    format!(
+                        "it has {} bytes; a file that belongs to no run is copied up to {}",
+                        stat.size,
+                        codec::MAX_DOCUMENT
+                    ),
+                )],
+            };
+            self.send_read(sending, None, read, None);
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS {
+            let found = Files {
+                files: vec![(path.clone(), stat)],
+                ..Files::default()
+            };
+            if let Ok(read) = read_whole(&sending.scope, &found)? {
+                self.send_read(sending, None, read, None);
+                return Ok(());
+            }
+        }
+        let read = Read {
+            files: Vec::new(),
+            faults: vec![(path.to_string(), still_changing(&path))],
+        };
+        self.send_read(sending, None, read, None);
+        Ok(())
+    }
+
+    /// Hands out a unit that was read whole.
+    fn send_read(
+        &mut self,
+        sending: &mut Sending,
+        run: Option<RunId>,
+        read: Read,
+        torn: Option<String>,
+    ) {
+        let mut list = List::default();
+        for (path, content) in &read.files {
+            let name = path.to_string();
+            push_file(&mut self.buffer, &sending.part.path(&name), content);
+            let digest = digest::of_file(path, content);
+            list.add(&digest, &name);
+            self.report.copied.add(0, 1, content.len() as u64);
+            if run.is_none() {
+                sending.list.add(&digest, &name);
+            }
+        }
+        let digest = list.finish();
+        let note = UnitNote {
+            run,
+            digest: note::digest_text(&digest),
+            torn,
+            faults: read.faults,
+        };
+        self.send_note(sending, &note, &digest);
+    }
+
+    fn send_note(&mut self, sending: &mut Sending, note: &UnitNote, digest: &Digest) {
+        if let Some(run) = &note.run
+            && note.torn.is_none()
+        {
+            sending.list.add(digest, run.as_str());
+            sending.sent_runs += 1;
+        }
+        let failure = |file: Option<String>, reason: &str| Failure {
+            experiment_id: sending.part.id().to_owned(),
+            run_id: note.run.as_ref().map(|run| run.as_str().to_owned()),
+            file,
+            reason: reason.to_owned(),
+        };
+        for (file, reason) in &note.faults {
+            self.report.failed.add(0, 1, 0);
+            self.report.fail(failure(Some(file.clone()), reason));
+        }
+        if let Some(torn) = &note.torn {
+            self.report.fail(failure(None, torn));
+        }
+        let runs = u64::from(note.run.is_some());
+        if note.torn.is_some() || !note.faults.is_empty() {
+            self.report.failed.add(runs, 0, 0);
+        } else {
+            self.report.copied.add(runs, 0, 0);
+        }
+        let path = note::unit_path(&sending.part, sending.units);
+        sending.units += 1;
+        push_file(&mut self.buffer, &path, note::unit(note).as_bytes());
+    }
+
+    /// Hands out the next piece of a large run.
+    fn advance_large(&mut self, sending: &mut Sending, mut large: Large) -> Result<()> {
+        if let Some(mut open) = large.open.take() {
+            let left = open.stat.size - open.offset;
+            if left > 0 {
+                let wanted = usize::try_from(left).unwrap_or(MAX_CHUNK).min(MAX_CHUNK);
+                let scope = &sending.scope;
+                let piece =
+                    match scope
+                        .tree
+                        .read_piece(&open.path, open.file.as_ref(), open.offset, wanted)
+                    {
+                        Ok(piece) => piece,
+                        Err(error) => {
+                            large.note.torn.get_or_insert(reason(error)?);
+                            Vec::new()
+                        }
+                    };
+                let mut piece = piece;
+                if piece.is_empty() {
+                    // It became shorter. The stream said how long it is, so it is filled up, and not used.
+                    large
+                        .note
+                        .torn
+                        .get_or_insert_with(|| still_changing(&open.path));
+                    piece = vec![0; wanted];
+                }
+                open.hash.update(&piece);
+                open.offset += piece.len() as u64;
+                self.buffer.extend_from_slice(&piece);
+                large.open = Some(open);
+            } else {
+                tar::push_padding(&mut self.buffer, open.stat.size);
+                let digest = open.hash.finalize().into();
+                large.list.add(&digest, &open.path.to_string());
+                self.report.copied.add(0, 1, open.stat.size);
+                large.done.push((open.path, open.stat));
+            }
+            sending.large = Some(large);
+            return Ok(());
+        }
+        let Some((path, stat)) = large.files.next() else {
+            for (path, stat) in &large.done {
+                let now = sending.scope.tree.stat(path)?;
+                if !unchanged(path, stat, now.as_ref()) {
+                    large.note.torn.get_or_insert_with(|| still_changing(path));
+                }
+            }
+            let digest = large.list.finish();
+            large.note.run = Some(large.run);
+            large.note.digest = note::digest_text(&digest);
+            self.send_note(sending, &large.note, &digest);
+            return Ok(());
+        };
+        if digest::names_places(&path) && stat.size <= codec::MAX_DOCUMENT {
+            let name = path.to_string();
+            match sending.scope.tree.read(&path, codec::MAX_DOCUMENT) {
+                Ok(Some(content)) => {
+                    push_file(&mut self.buffer, &sending.part.path(&name), &content);
+                    large.list.add(&digest::of_file(&path, &content), &name);
+                    self.report.copied.add(0, 1, content.len() as u64);
+                    large.done.push((path, stat));
+                }
+                Ok(None) => {
+                    large.note.torn.get_or_insert_with(|| still_changing(&path));
+                }
+                Err(error) => large.note.faults.push((name, reason(error)?)),
+            }
+        } else {
+            match sending.scope.tree.open(&path) {
+                Ok(Some((file, stat))) => {
+                    let name = sending.part.path(&path.to_string());
+                    tar::push_header(&mut self.buffer, &name, stat.size);
+                    large.open = Some(OpenFile {
+                        path,
+                        stat,
+                        file,
+                        offset: 0,
+                        hash: Sha256::new(),
+                    });
+                }
+                Ok(None) => {
+                    large.note.torn.get_or_insert_with(|| still_changing(&path));
+                }
+                Err(error) => large.note.faults.push((path.to_string(), reason(error)?)),
+            }
+        }
+        sending.large = Some(large);
+        Ok(())
+    }
+}
+
+fn begin_large(run: RunId, found: Files) -> Large {
+    let faults = found.faults.into_iter();
+    Large {
+        run,
+        files: found.files.into_iter(),
+        open: None,
+        done: Vec::new(),
+        list: List::default(),
+        note: UnitNote {
+            run: None,
+            digest: String::new(),
+            torn: None,
+            faults: faults
+                .map(|fault| (fault.path.to_string(), fault.reason))
+                .collect(),
+        },
+    }
+}
+
+fn still_changing(path: &StorePath) -> String {
+    format!(
+        "{path} was changed while it was read, again and again; run the same command again later"
+    )
+}
+
+/// Appends a whole entry.
+fn push_file(buffer: &mut Vec<u8>, path: &str, content: &[u8]) {
+    tar::push_header(buffer, path, content.len() as u64);
+    buffer.extend_from_slice(content);
+    tar::push_padding(buffer, content.len() as u64);
+}
+
+/// Says whether a file is what it was. A log may have grown: what was read is what it was then.
+fn unchanged(path: &StorePath, before: &Stat, now: Option<&Stat>) -> bool {
+    let Some(now) = now else {
+        return false;
+    };
+    now == before || (path.top() == Top::Logs && now.size >= before.size)
+}
+
+/// Reads files whole, or names one that was changed meanwhile.
+fn read_whole(scope: &Scope, found: &Files) -> Result<std::result::Result<Read, StorePath>> {
+    let mut read = Read {
+        files: Vec::with_capacity(found.files.len()),
+        faults: found
+            .faults
+            .iter()
+            .map(|fault| (fault.path.to_string(), fault.reason.clone()))
+            .collect(),
+    };
+    for (path, stat) in &found.files {
+        let limit = stat.size.saturating_add(KEPT).max(codec::MAX_DOCUMENT);
+        match scope.tree.read(path, limit) {
+            Ok(Some(content)) => read.files.push((path.clone(), content)),
+            Ok(None) => return Ok(Err(path.clone())),
+            Err(error) => read.faults.push((path.to_string(), reason(error)?)),
+        }
+    }
+    for (path, stat) in &found.files {
+        if !unchanged(path, stat, scope.tree.stat(path)?.as_ref()) {
+            return Ok(Err(path.clone()));
+        }
+    }
+    Ok(Ok(read))
+}

@@ -1,0 +1,498 @@
+//! What is copied from one store to another is the same there, whatever ends the copy in between.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use metalab_store_guest::model::{Access, ArtifactDescriptor, Durability, StoreOptions};
+use metalab_store_guest::native;
+use metalab_store_guest::store::Store;
+use metalab_store_guest::transfer::{
+    Existing, ExperimentDigest, MAX_CHUNK, Packer, ReceiveOptions, Report, Selection, Unpacker,
+};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+type Builder = tar::Builder<Vec<u8>>;
+
+fn open(root: &Path, experiment: Option<&str>, access: Access) -> Store {
+    fs::create_dir_all(root).unwrap();
+    let options = StoreOptions {
+        directory: root.to_str().unwrap().to_owned(),
+        experiment_id: experiment.map(str::to_owned),
+        access,
+        durability: Durability::Full,
+        lock_timeout_ms: 1_000,
+        index: None,
+    };
+    Store::open(native::ports(root).unwrap(), options).unwrap()
+}
+
+fn artifact(run: &str, name: &str) -> ArtifactDescriptor {
+    ArtifactDescriptor {
+        artifact_id: format!("{run}-{name}"),
+        name: name.to_owned(),
+        kind: "bytes".to_owned(),
+        format: "bin".to_owned(),
+        uri: String::new(),
+        content_hash: None,
+        size_bytes: None,
+        metadata: format!("{{\"_run_id\": \"{run}\"}}"),
+        unknown: "{}".to_owned(),
+    }
+}
+
+/// Fills a collection: two experiments, runs with everything, one with a large artifact, a log without a run.
+fn fill(root: &Path) {
+    for (id, directory) in [("a:1", "a_1"), ("b", "b")] {
+        let store = open(&root.join(directory), Some(id), Access::ReadWrite);
+        for run in ["r1", "r_2", "0123456789abcdef"] {
+            let record = format!(
+                "{{\"run_id\": \"{run}\", \"status\": \"success\", \"artifacts\": [{{\"name\": \"w\", \"uri\": \"/old/artifacts/{run}/w.bin\"}}]}}"
+            );
+            store
+                .put_run_text(&record, &metalab_store_guest::model::Expectation::Anything)
+                .unwrap();
+            store.put_derived_text(run, "{\"d\": 1}").unwrap();
+            store.put_log(run, "stdout", "one\r\ntwo\n").unwrap();
+            store.put_log(run, "step_1", "x").unwrap();
+            store.put_artifact(b"weights", artifact(run, "w")).unwrap();
+        }
+        let large = if id == "b" { "r1" } else { "r_2" };
+        let mut writer = store.create_artifact(artifact(large, "large")).unwrap();
+        for piece in 0..17_u8 {
+            writer.write(&vec![piece; MAX_CHUNK]).unwrap();
+        }
+        writer.finish().unwrap();
+        store
+            .put_experiment_manifest(id, "{\"k\": 1}", Some("20260101_000000"))
+            .unwrap();
+        store.close().unwrap();
+        fs::write(root.join(directory).join("runs/r1.done"), "{}").unwrap();
+        fs::write(root.join(directory).join("logs/nobody_knows.log"), "?").unwrap();
+    }
+}
+
+/// The files of a tree that belong to the format, by their paths.
+fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path
+                .strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            if name.contains(".locks") || name.contains(".index") {
+                continue;
+            }
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(root, root, &mut found);
+    found
+}
+
+/// The stream of a store, whole.
+fn stream(store: &Store, selection: Selection) -> (Vec<u8>, Vec<ExperimentDigest>) {
+    let mut sender = store.send(selection).unwrap();
+    let mut whole = Vec::new();
+    loop {
+        let chunk = sender.next_chunk().unwrap();
+        assert!(chunk.len() <= MAX_CHUNK);
+        if chunk.is_empty() {
+            return (whole, sender.report().digests.clone());
+        }
+        whole.extend(chunk);
+    }
+}
+
+/// Takes a stream as a host does, and opens the stores that it asks for. Ends after so many bytes.
+fn take(root: &Path, stream: &[u8], options: ReceiveOptions, bytes: usize) -> Vec<Report> {
+    let access = if options.dry_run {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    };
+    let mut store = open(root, None, access);
+    let mut receiver = store.receive(options, None).unwrap();
+    let mut reports = Vec::new();
+    for chunk in stream[..bytes.min(stream.len())].chunks(100_000) {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let step = receiver.write(rest).unwrap();
+            rest = &rest[step.consumed..];
+            if let Some(elsewhere) = step.elsewhere {
+                reports.push(receiver.finish().unwrap());
+                store.close().unwrap();
+                let directory = root.join(elsewhere.experiment_id.replace(':', "_"));
+                store = open(&directory, Some(&elsewhere.experiment_id), access);
+                let options = ReceiveOptions {
+                    redirect: true,
+                    ..options
+                };
+                receiver = store.receive(options, Some(&elsewhere.handover)).unwrap();
+            }
+        }
+    }
+    if bytes < stream.len() {
+        // As if the process had been killed: no finish, no close.
+        drop(receiver);
+        return reports;
+    }
+    reports.push(receiver.finish().unwrap());
+    store.close().unwrap();
+    reports
+}
+
+fn digests(reports: &[Report]) -> Vec<ExperimentDigest> {
+    reports
+        .iter()
+        .flat_map(|report| report.digests.clone())
+        .collect()
+}
+
+fn copied(reports: &[Report]) -> (u64, u64) {
+    let sum = |count: fn(&Report) -> u64| reports.iter().map(count).sum();
+    (
+        sum(|report| report.copied.files),
+        sum(|report| report.skipped.files),
+    )
+}
+
+fn failures(reports: &[Report]) -> Vec<String> {
+    let found = reports.iter().flat_map(|report| &report.failures);
+    found.map(|failure| failure.reason.clone()).collect()
+}
+
+#[test]
+fn a_collection_is_copied_byte_for_byte_with_the_same_digests() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, sent) = stream(&source, Selection::default());
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    assert_eq!(failures(&reports), Vec::<String>::new());
+    assert_eq!(digests(&reports), sent);
+    assert_eq!(sent.len(), 2);
+    let mut there = tree(to.path());
+    // The collection's own directory gets nothing: it has no runs of its own.
+    assert_eq!(there.remove("_meta.json"), None);
+    assert_eq!(there, tree(from.path()));
+    let again = open(to.path(), None, Access::ReadOnly);
+    assert_eq!(stream(&again, Selection::default()).0, bytes);
+}
+
+#[test]
+fn the_same_copy_again_writes_nothing() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, sent) = stream(&source, Selection::default());
+    let first = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    let second = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    assert_eq!(copied(&second), (0, copied(&first).0));
+    assert_eq!(digests(&second), sent);
+    let dry = ReceiveOptions {
+        dry_run: true,
+        ..ReceiveOptions::default()
+    };
+    assert_eq!(
+        copied(&take(to.path(), &bytes, dry, usize::MAX)),
+        copied(&second)
+    );
+}
+
+#[test]
+fn a_copy_that_is_ended_anywhere_is_finished_by_the_same_command_and_copies_nothing_twice() {
+    let from = tempfile::tempdir().unwrap();
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, sent) = stream(&source, Selection::default());
+    let whole = tree(from.path());
+    for cut in 0..50 {
+        let to = tempfile::tempdir().unwrap();
+        let at = bytes.len() * cut / 50 + cut * 37;
+        take(to.path(), &bytes, ReceiveOptions::default(), at);
+        let before = tree(to.path());
+        let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+        assert_eq!(failures(&reports), Vec::<String>::new(), "{at}");
+        assert_eq!(digests(&reports), sent, "{at}");
+        assert_eq!(tree(to.path()), whole, "{at}");
+        let metas = before
+            .keys()
+            .filter(|name| name.ends_with("_meta.json"))
+            .count();
+        assert_eq!(copied(&reports).1, (before.len() - metas) as u64, "{at}");
+    }
+}
+
+#[test]
+fn a_run_that_differs_stays_is_passed_over_or_replaced_as_was_asked() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, _) = stream(&source, Selection::default());
+    take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    let derived = to.path().join("a_1/derived/r1.json");
+    fs::write(&derived, "{\"other\": 2}").unwrap();
+    fs::remove_file(to.path().join("a_1/runs/r1.done")).unwrap();
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    let told = failures(&reports);
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].contains("derived/r1.json") && told[0].contains("--overwrite"),
+        "{told:?}"
+    );
+    assert!(!to.path().join("a_1/runs/r1.done").exists());
+    let with = |existing| ReceiveOptions {
+        existing,
+        ..ReceiveOptions::default()
+    };
+    let reports = take(to.path(), &bytes, with(Existing::Skip), usize::MAX);
+    assert_eq!((copied(&reports).0, failures(&reports).len()), (0, 0));
+    let reports = take(to.path(), &bytes, with(Existing::Overwrite), usize::MAX);
+    assert_eq!((copied(&reports).0, failures(&reports).len()), (2, 0));
+    assert_eq!(fs::read(&derived).unwrap(), b"{\n  \"d\": 1\n}");
+}
+
+#[test]
+fn a_log_that_grew_goes_on_at_the_destination() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, _) = stream(&source, Selection::default());
+    take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    fs::write(
+        from.path().join("b/logs/r1_stdout.log"),
+        "one\r\ntwo\nthree\n",
+    )
+    .unwrap();
+    let (bytes, _) = stream(&source, Selection::default());
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    assert_eq!((copied(&reports).0, failures(&reports)), (1, Vec::new()));
+    assert_eq!(tree(to.path()), tree(from.path()));
+}
+
+#[test]
+fn what_is_selected_is_copied_and_nothing_else() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let selection = Selection {
+        experiments: vec!["b".to_owned()],
+        filter: "run_id = \"r1\"".to_owned(),
+        artifacts: false,
+        logs: false,
+        ..Selection::default()
+    };
+    let (bytes, _) = stream(&source, selection);
+    take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    let there: Vec<String> = tree(to.path()).into_keys().collect();
+    assert_eq!(
+        there,
+        [
+            "b/_meta.json",
+            "b/derived/r1.json",
+            "b/experiments/b_20260101_000000.json",
+            "b/runs/r1.done",
+            "b/runs/r1.json",
+        ]
+    );
+    let unknown = Selection {
+        experiments: vec!["c".to_owned()],
+        ..Selection::default()
+    };
+    assert!(source.send(unknown).is_err());
+}
+
+#[test]
+fn places_are_rewritten_only_when_asked_and_the_digest_stays() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, sent) = stream(&source, Selection::default());
+    let options = ReceiveOptions {
+        rewrite_uris: true,
+        ..ReceiveOptions::default()
+    };
+    let reports = take(to.path(), &bytes, options, usize::MAX);
+    assert_eq!(digests(&reports), sent);
+    let record = fs::read_to_string(to.path().join("b/runs/r1.json")).unwrap();
+    let place = to.path().join("b/artifacts/r1/w.bin");
+    assert!(record.contains(place.to_str().unwrap()), "{record}");
+    assert_eq!(copied(&take(to.path(), &bytes, options, usize::MAX)).0, 0);
+    let again = open(to.path(), None, Access::ReadOnly);
+    assert_eq!(stream(&again, Selection::default()).1, sent);
+}
+
+#[test]
+fn an_archive_is_the_stream_and_one_that_is_cut_or_a_bomb_is_refused() {
+    let from = tempfile::tempdir().unwrap();
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, _) = stream(&source, Selection::default());
+    let pack = |bytes: &[u8]| {
+        let mut packer = Packer::default();
+        let mut archive = Vec::new();
+        for chunk in bytes.chunks(100_000) {
+            archive.extend(packer.write(chunk));
+        }
+        archive.extend(packer.finish());
+        archive
+    };
+    let archive = pack(&bytes);
+    assert!(archive.len() < bytes.len() / 10);
+    assert_eq!(archive, pack(&bytes));
+    assert_eq!(unpack(&archive, None).unwrap(), bytes);
+    assert_eq!(unpack(&bytes, None).unwrap(), bytes);
+    let limit = unpack(&archive, Some(bytes.len() as u64 - 1)).unwrap_err();
+    assert!(limit.contains("fill the disk"), "{limit}");
+    let cut = unpack(&archive[..archive.len() - 1], None).unwrap_err();
+    assert!(
+        cut.contains("too early") || cut.contains("damaged"),
+        "{cut}"
+    );
+}
+
+fn unpack(archive: &[u8], limit: Option<u64>) -> Result<Vec<u8>, String> {
+    let mut unpacker = Unpacker::new(limit);
+    let mut whole = Vec::new();
+    for chunk in archive.chunks(7_001) {
+        unpacker.write(chunk).map_err(|error| error.to_string())?;
+        loop {
+            let piece = unpacker.read().map_err(|error| error.to_string())?;
+            if piece.is_empty() {
+                break;
+            }
+            whole.extend(piece);
+        }
+    }
+    loop {
+        let piece = unpacker.read_rest().map_err(|error| error.to_string())?;
+        if piece.is_empty() {
+            return Ok(whole);
+        }
+        whole.extend(piece);
+    }
+}
+
+#[test]
+fn a_hostile_stream_is_refused_for_its_reason_and_writes_nothing_outside() {
+    let from = tempfile::tempdir().unwrap();
+    fill(from.path());
+    let source = open(&from.path().join("b"), Some("b"), Access::ReadOnly);
+    let (bytes, _) = stream(&source, Selection::default());
+    let entries = |bytes: &[u8]| -> Vec<(String, Vec<u8>)> {
+        let mut archive = tar::Archive::new(bytes);
+        let read = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+            let mut entry = entry.unwrap();
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+            (entry.path().unwrap().to_str().unwrap().to_owned(), content)
+        };
+        archive.entries().unwrap().map(read).collect()
+    };
+    let good = entries(&bytes);
+    let build = |change: &dyn Fn(&mut Builder, &str, &[u8])| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, content) in &good {
+            change(&mut builder, path, content);
+        }
+        builder.into_inner().unwrap()
+    };
+    let append = |builder: &mut Builder, path: &str, content: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder.append(&header, content).unwrap();
+    };
+    let victim = "b/derived/r1.json";
+    for (name, reason) in [
+        ("/etc/passwd", "not in the directory"),
+        ("b/../../escape", "no path of a file"),
+        ("../escape", "not in the directory"),
+        ("b/.index/x", "no path of a file"),
+        ("b/.locks/r1.lock", "no path of a file"),
+        ("b/runs/../../escape", "no path of a file"),
+        ("b/runs/r1.tmp.deadbeef", "no path of a file"),
+        ("b/artifacts/r1/w.bin", "comes twice"),
+        ("b/derived/r2.json", "does not belong"),
+        ("c/derived/r1.json", "not in the directory"),
+    ] {
+        let hostile = build(&|builder, path, content| {
+            let path = if path == victim { name } else { path };
+            append(builder, path, content);
+        });
+        let error = refused(&hostile);
+        assert!(error.contains(reason), "{name}: {error}");
+    }
+    for (kind, what) in [
+        (tar::EntryType::Symlink, "a symbolic link"),
+        (tar::EntryType::Link, "a hard link"),
+        (tar::EntryType::Char, "a device"),
+        (tar::EntryType::Fifo, "a FIFO"),
+        (tar::EntryType::Directory, "a directory"),
+    ] {
+        let hostile = build(&|builder, path, content| {
+            if path == victim {
+                let mut header = tar::Header::new_ustar();
+                header.set_path(path).unwrap();
+                header.set_entry_type(kind);
+                header.set_size(0);
+                header.set_cksum();
+                builder.append(&header, &[][..]).unwrap();
+            } else {
+                append(builder, path, content);
+            }
+        });
+        let error = refused(&hostile);
+        assert!(error.contains(what), "{error}");
+    }
+    // A content that is not what was sent hides no other run.
+    let to = tempfile::tempdir().unwrap();
+    let flipped = build(&|builder, path, content| {
+        let content = if path == victim {
+            b"{\n  \"d\": 2\n}"
+        } else {
+            content
+        };
+        append(builder, path, content);
+    });
+    let told = failures(&take(
+        to.path(),
+        &flipped,
+        ReceiveOptions::default(),
+        usize::MAX,
+    ));
+    assert!(told[0].contains("digest differs"), "{told:?}");
+    assert!(!to.path().join("b/runs/r1.json").exists());
+    assert!(to.path().join("b/runs/r_2.json").exists());
+}
+
+/// Takes a stream that must be refused, and says how it was.
+fn refused(stream: &[u8]) -> String {
+    let outside = tempfile::tempdir().unwrap();
+    let root = outside.path().join("root");
+    let store = open(&root, Some("b"), Access::ReadWrite);
+    let mut receiver = store.receive(ReceiveOptions::default(), None).unwrap();
+    let mut told = None;
+    for chunk in stream.chunks(MAX_CHUNK) {
+        if let Err(error) = receiver.write(chunk) {
+            told = Some(error.to_string());
+            break;
+        }
+    }
+    drop(receiver);
+    store.close().unwrap();
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    assert!(!root.join("runs/r1.json").exists());
+    told.expect("the stream was taken")
+}
