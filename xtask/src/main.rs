@@ -94,12 +94,44 @@ fn check(paths: &Paths) -> Result<(), Failure> {
     ]))
 }
 
+/// The part of the benchmark that a program of its own measures, with a server.
+const POSTGRES: &str = "postgres";
+
+/// Measures the file parts and then the part with PostgreSQL, or those of them that the arguments name.
 fn bench(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
-    let server = postgres::Server::provide()?;
-    step("run bench");
-    let mut command = Command::new(paths.target.join("release").join("bench"));
-    server.name_in(&mut command);
-    run(command.args(arguments).current_dir(&paths.root))
+    let parts = parts(arguments);
+    let postgres = parts.is_empty() || parts.contains(&POSTGRES);
+    let files = parts.is_empty() || parts.iter().any(|part| *part != POSTGRES);
+    let rest: Vec<String> = arguments
+        .iter()
+        .filter(|argument| *argument != POSTGRES)
+        .cloned()
+        .collect();
+    if files {
+        run_binary(paths, "bench", &rest)?;
+    }
+    if postgres {
+        let server = postgres::Server::provide()?;
+        step("run bench-postgres");
+        let mut command = Command::new(paths.target.join("release").join("bench-postgres"));
+        server.name_in(&mut command);
+        run(command.args(&rest).current_dir(&paths.root))?;
+    }
+    Ok(())
+}
+
+/// Returns the arguments that are neither options nor their values.
+fn parts(arguments: &[String]) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--runs" | "--mib" | "--json" => drop(arguments.next()),
+            option if option.starts_with('-') => {}
+            part => parts.push(part),
+        }
+    }
+    parts
 }
 
 fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Failure> {
@@ -217,7 +249,13 @@ fn add_result(line: &str, sum: &mut [u64; 3]) {
 
 #[cfg(test)]
 mod tests {
-    use super::add_result;
+    use super::{add_result, parts};
+
+    #[test]
+    fn the_values_of_options_are_no_parts_of_the_benchmark() {
+        let arguments = ["--runs", "1000", "postgres", "--quick", "--json", "put"];
+        assert_eq!(parts(&arguments.map(str::to_owned)), ["postgres"]);
+    }
 
     #[test]
     fn the_counts_of_all_test_binaries_are_added_up() {

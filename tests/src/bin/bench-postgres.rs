@@ -393,7 +393,9 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut count = RUNS;
     while let Some(argument) = arguments.next() {
-        if argument == "--runs" {
+        if argument == "--quick" {
+            count = count.min(2_000);
+        } else if argument == "--runs" {
             count = arguments.next().unwrap().parse().unwrap();
         }
     }
