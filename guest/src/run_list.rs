@@ -246,6 +246,12 @@ impl RunList {
         let mut bytes = 0;
         // An empty page is the end: damaged files alone do not fill one.
         while records.is_empty() || (records.len() < limit && bytes < MAX_PAGE_BYTES as usize) {
+            if let Some((record, length)) = self.front_record() {
+                bytes += length;
+                records.push(record);
+                self.entries.pop_front();
+                continue;
+            }
             let Some((scope, run, content)) = self.take()? else {
                 break;
             };
@@ -299,13 +305,18 @@ impl RunList {
             }
             if let Some(listed) = self.entries.front()
                 && let Kept::Indexed(table, row) = &listed.kept
-                && let Ok(texts) = table.texts(*row)
+                && let Ok(fits) = table.with_record(*row, |text| {
+                    let fits = before == 0 || before + text.len() < limit;
+                    if fits {
+                        lines.push_str(text);
+                        lines.push('\n');
+                    }
+                    fits
+                })
             {
-                if before > 0 && before + texts.record.len() + 1 > limit {
+                if !fits {
                     return Ok(lines);
                 }
-                lines.push_str(&texts.record);
-                lines.push('\n');
                 self.entries.pop_front();
                 continue;
             }
@@ -337,6 +348,19 @@ impl RunList {
 }
 
 impl RunList {
+    /// Loads the next record from the index, straight from its text, whose length is returned too; none if it is
+    /// not there, or if there is something to say about its file.
+    fn front_record(&self) -> Option<(RunRecord, usize)> {
+        let Kept::Indexed(table, row) = &self.entries.front()?.kept else {
+            return None;
+        };
+        let loaded = table.with_record(*row, |text| {
+            let object = codec::parse_object("", text.as_bytes()).ok()?;
+            Some((codec::run_record("", object).ok()?, text.len()))
+        });
+        loaded.ok().flatten()
+    }
+
     /// Returns the columns of the next run, if the query named some; none in it if the run cannot be read.
     fn front_row(&self) -> Option<Option<Vec<Option<String>>>> {
         self.projection.as_ref()?;

@@ -229,6 +229,29 @@ impl Tree {
         Ok(file.map(|file| (file, stat)))
     }
 
+    /// Opens a regular file through its directory, if that was opened before: a name is found faster than a path.
+    pub(crate) fn open_in(
+        &self,
+        directory: Option<&dyn Directory>,
+        path: &StorePath,
+    ) -> Result<Option<(Box<dyn File>, Stat)>> {
+        let Some(directory) = directory.filter(|_| self.overlay.is_none()) else {
+            return self.open(path);
+        };
+        let failed = |operation, reason| Error::io(self.path(path), operation, reason);
+        let name = path.file_name();
+        let stat = absent(directory.stat(name)).map_err(|reason| failed("look at", reason))?;
+        let Some(stat) = stat else {
+            return Ok(None);
+        };
+        if stat.kind != Kind::File {
+            regular(&self.path(path), stat.kind)?;
+        }
+        let file = absent(directory.open(name, OpenMode::Read))
+            .map_err(|reason| failed("open", reason))?;
+        Ok(file.map(|file| (file, stat)))
+    }
+
     /// Reads a whole file, or returns none if there is nothing of this name.
     pub(crate) fn read(&self, path: &StorePath, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some((file, stat)) = self.open(path)? else {

@@ -187,6 +187,23 @@ enum Read {
     Whole(bool),
 }
 
+/// Where runs are read from.
+#[derive(Default)]
+struct Directories<'l> {
+    records: Option<Rc<dyn Directory>>,
+    derived: Option<Rc<dyn Directory>>,
+    /// The names in the directory of derived metrics, if they were listed after its stamp was taken: what is
+    /// added later gives it another.
+    listed: Option<&'l BTreeSet<String>>,
+}
+
+impl Directories<'_> {
+    /// Says whether there can be derived metrics of this file name.
+    fn has_derived(&self, name: &str) -> bool {
+        self.listed.is_none_or(|listed| listed.contains(name))
+    }
+}
+
 impl Index {
     /// Makes sure that the index knows the files, and returns what it knows.
     ///
@@ -268,7 +285,7 @@ impl Index {
         };
         let mut changed = Vec::new();
         for (table, row) in rows {
-            let run = RunId::parse(&table.name(row)?).map_err(|_| Doubt)?;
+            let run = RunId::parse(table.names()?.get(row)).map_err(|_| Doubt)?;
             let (record_seen, derived_seen) = table.seen(row)?;
             let stat = look(records.as_deref(), &layout::run_record(&run));
             // What was read during this query is as new as a scan would have it.
@@ -289,7 +306,7 @@ impl Index {
         if changed.is_empty() {
             return Ok(true);
         }
-        scope.read_runs(state, changed.iter())?;
+        scope.read_runs(state, changed.iter(), None)?;
         Ok(false)
     }
 
@@ -416,7 +433,7 @@ impl Scope {
             again.extend(RunId::parse(&name));
         }
         self.add_changed_damage(state, &mut again)?;
-        self.read_runs(state, again.iter())?;
+        self.read_runs(state, again.iter(), None)?;
         state.stamps = found;
         Ok(())
     }
@@ -537,7 +554,7 @@ impl Scope {
         state.records.clear();
         state.derived.clear();
         state.again.clear();
-        self.read_runs(state, again.iter())?;
+        self.read_runs(state, again.iter(), Some(&listed))?;
         state.unsaved += gone;
         state.outdated =
             state.outdated || state.stamps != [runs, derived] || !state.settled || state.changed;
@@ -555,18 +572,31 @@ impl Scope {
         self.tree.handle(&layout::directory(top))
     }
 
-    /// Reads some runs anew.
+    /// Reads some runs anew. Of those that are not among the `listed` names, there are no derived metrics.
     fn read_runs<'r>(
         &self,
         state: &mut State,
         runs: impl Iterator<Item = &'r RunId>,
+        listed: Option<&BTreeSet<String>>,
     ) -> Outcome<()> {
+        let mut runs = runs.peekable();
+        let from = if runs.peek().is_some() {
+            // What cannot be opened is found by its whole path, which says what is wrong with it.
+            let directory = |top| self.directory(top).ok().flatten();
+            Directories {
+                records: directory(Top::Runs),
+                derived: directory(Top::Derived),
+                listed,
+            }
+        } else {
+            Directories::default()
+        };
         let mut builder = Builder::new();
         let mut count = 0;
         for run in runs {
             count += 1;
             state.forget(run.as_str())?;
-            match self.read_run(state, &mut builder, run)? {
+            match self.read_run(state, &mut builder, run, &from)? {
                 Read::Whole(young) => {
                     if young {
                         state.young.insert(run.as_str().to_owned());
@@ -659,26 +689,34 @@ impl Scope {
     }
 
     /// Reads one run, and what it is damaged by.
-    fn read_run(&self, state: &mut State, builder: &mut Builder, run: &RunId) -> Outcome<Read> {
+    fn read_run(
+        &self,
+        state: &mut State,
+        builder: &mut Builder,
+        run: &RunId,
+        from: &Directories<'_>,
+    ) -> Outcome<Read> {
         let now = self.ports.clock.now();
         let path = layout::run_record(run);
         let file = self.tree.path(&path);
-        let stat = self.tree.stat(&path);
         let seen = |stat: Option<&Stat>| stat.map(|stat| seen_of(stat, now));
-        let stat = stat.ok().flatten();
-        let read = || -> Result<Option<(Seen, Vec<u8>)>> {
-            let Some((open, stat)) = self.tree.open(&path)? else {
+        let read = |directory: Option<&dyn Directory>,
+                    path: &StorePath|
+         -> Result<Option<(Seen, Vec<u8>)>> {
+            let Some((open, stat)) = self.tree.open_in(directory, path)? else {
                 return Ok(None);
             };
             let content = self
                 .tree
-                .read_open(&path, open.as_ref(), &stat, codec::MAX_DOCUMENT)?;
+                .read_open(path, open.as_ref(), &stat, codec::MAX_DOCUMENT)?;
             Ok(Some((seen_of(&stat, now), content)))
         };
-        let content = match read() {
+        let content = match read(from.records.as_deref(), &path) {
             Ok(None) => return Ok(Read::Absent),
             Ok(Some(content)) => content,
             Err(error) => {
+                // Whatever changed it since it could not be read left times that are young.
+                let stat = self.tree.stat(&path).ok().flatten();
                 return Ok(Read::Damaged(Damaged {
                     seen: seen(stat.as_ref()),
                     damage: damage(error)?,
@@ -708,15 +746,11 @@ impl Scope {
         json::minify(&content, &mut text).map_err(|_| Trouble::Doubt)?;
         let derived_path = layout::derived(run);
         let derived_file = self.tree.path(&derived_path);
-        let opened = self.tree.open(&derived_path).and_then(|opened| {
-            let Some((open, stat)) = opened else {
-                return Ok(None);
-            };
-            let content =
-                self.tree
-                    .read_open(&derived_path, open.as_ref(), &stat, codec::MAX_DOCUMENT)?;
-            Ok(Some((seen_of(&stat, now), content)))
-        });
+        let opened = if from.has_derived(derived_path.file_name()) {
+            read(from.derived.as_deref(), &derived_path)
+        } else {
+            Ok(None)
+        };
         let parsed = match &opened {
             Ok(None) => Ok(None),
             Ok(Some((seen, content))) => codec::parse_object(&derived_file, content)

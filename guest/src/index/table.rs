@@ -511,7 +511,7 @@ impl Source {
     }
 }
 
-struct Names {
+pub(super) struct Names {
     ends: Vec<u32>,
     heap: String,
 }
@@ -707,7 +707,8 @@ impl Table {
         Ok(loaded)
     }
 
-    fn names(&self) -> Result<Rc<Names>, Doubt> {
+    /// Returns the names of all rows.
+    pub(super) fn names(&self) -> Result<Rc<Names>, Doubt> {
         if let Some(names) = self.names.borrow().as_ref() {
             return Ok(Rc::clone(names));
         }
@@ -772,6 +773,26 @@ impl Table {
 
     /// Returns the texts of a run.
     pub(crate) fn texts(&self, row: usize) -> Result<Texts, Doubt> {
+        self.with_texts(row, |record, derived| Texts {
+            record: record.to_owned(),
+            derived: derived.map(str::to_owned),
+        })
+    }
+
+    /// Shows the text of a run's record where it lies. What it is shown to must not ask the table for texts.
+    pub(crate) fn with_record<T>(
+        &self,
+        row: usize,
+        show: impl FnOnce(&str) -> T,
+    ) -> Result<T, Doubt> {
+        self.with_texts(row, |record, _| show(record))
+    }
+
+    fn with_texts<T>(
+        &self,
+        row: usize,
+        show: impl FnOnce(&str, Option<&str>) -> T,
+    ) -> Result<T, Doubt> {
         let [at, record, derived, check] = self.place(row)?;
         let (at, record) = (at as usize, record as usize);
         let there = derived < DAMAGED;
@@ -779,21 +800,28 @@ impl Table {
         if at < self.texts.0 || at + whole > self.texts.1 {
             return Err(Doubt);
         }
-        let mut bytes = self.text_bytes(at, whole)?;
-        if crc32fast::hash(&bytes) != check {
-            return Err(Doubt);
-        }
-        let rest = bytes.split_off(record);
-        let text = |bytes| String::from_utf8(bytes).map_err(|_| Doubt);
-        Ok(Texts {
-            record: text(bytes)?,
-            derived: if there { Some(text(rest)?) } else { None },
+        self.with_bytes(at, whole, |bytes| {
+            if crc32fast::hash(bytes) != check {
+                return Err(Doubt);
+            }
+            let (record, rest) = bytes.split_at_checked(record).ok_or(Doubt)?;
+            let text = |bytes| str::from_utf8(bytes).map_err(|_| Doubt);
+            let derived = if there { Some(text(rest)?) } else { None };
+            Ok(show(text(record)?, derived))
         })
     }
 
-    fn text_bytes(&self, at: usize, length: usize) -> Result<Vec<u8>, Doubt> {
-        if matches!(self.source, Source::Memory(_)) || length > READ {
-            return self.source.read(at, length);
+    fn with_bytes<T>(
+        &self,
+        at: usize,
+        length: usize,
+        show: impl FnOnce(&[u8]) -> Result<T, Doubt>,
+    ) -> Result<T, Doubt> {
+        if let Some(bytes) = self.bytes() {
+            return show(bytes.get(at..at + length).ok_or(Doubt)?);
+        }
+        if length > READ {
+            return show(&self.source.read(at, length)?);
         }
         let mut window = self.window.borrow_mut();
         let end = window.at + window.bytes.len();
@@ -809,12 +837,13 @@ impl Table {
             window.at = at;
         }
         let from = at - window.at;
-        Ok(window.bytes[from..from + length].to_vec())
+        show(window.bytes.get(from..from + length).ok_or(Doubt)?)
     }
 }
 
 impl Names {
-    fn get(&self, row: usize) -> &str {
+    /// Returns the name of a run's file without its suffix.
+    pub(super) fn get(&self, row: usize) -> &str {
         let from = row.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.heap[from as usize..self.ends[row] as usize]
     }
