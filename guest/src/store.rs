@@ -380,7 +380,7 @@ impl Store {
     /// `io`.
     pub fn index_state(&self) -> Result<IndexState> {
         let (scopes, _) = self.scopes()?;
-        database::rebuild::index_state(&scopes, self.scope.options.access)
+        database::rebuild::index_state(&scopes)
     }
 
     /// Begins to bring the query index up to date with the files.

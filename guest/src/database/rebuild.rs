@@ -36,7 +36,7 @@ pub struct IndexState {
 }
 
 /// Looks at the query index of some directories, without changing anything.
-pub(crate) fn index_state(scopes: &[Rc<Scope>], _access: Access) -> Result<IndexState> {
+pub(crate) fn index_state(scopes: &[Rc<Scope>]) -> Result<IndexState> {
     let mut state = IndexState {
         standing: Standing::None,
         pending: 0,

@@ -6,7 +6,8 @@
 use super::Schema;
 use super::directories::{self, run, statement, text};
 use super::identifier;
-use crate::json::{self, Object, Text, Value};
+use crate::codec;
+use crate::json::{Object, Text, Value};
 use crate::ports::{DatabaseResult, SqlValue, Statement, Transaction};
 use crate::time::Timestamp;
 
@@ -251,13 +252,7 @@ impl Projected {
                 _ => Some("0".into()),
             },
             record: sanitised(record),
-            derived: derived.map(|derived| {
-                sanitised(derived).unwrap_or_else(|| {
-                    let mut line = String::new();
-                    json::line(&Value::Object(derived.clone()), &mut line);
-                    line
-                })
-            }),
+            derived: derived.map(jsonb_text),
         }
     }
 
@@ -302,11 +297,12 @@ fn clean(text: &Text<'_>) -> String {
 fn sanitised(object: &Object<'_>) -> Option<String> {
     let mut changed = false;
     let object = sanitised_object(object, &mut changed);
-    changed.then(|| {
-        let mut line = String::new();
-        json::line(&Value::Object(object), &mut line);
-        line
-    })
+    changed.then(|| codec::print_line(&Value::Object(object)))
+}
+
+/// Returns the text of an object as JSONB takes it.
+fn jsonb_text(object: &Object<'_>) -> String {
+    sanitised(object).unwrap_or_else(|| codec::print_line(&Value::Object(object.clone())))
 }
 
 fn sanitised_object<'o>(object: &Object<'o>, changed: &mut bool) -> Object<'o> {
@@ -331,7 +327,7 @@ fn sanitised_text<'t>(text: &Text<'t>, changed: &mut bool) -> Text<'t> {
     }
 }
 
-/// Nests no deeper than what was read: see [`json::MAX_DEPTH`].
+/// Nests no deeper than what was read: see [`crate::json::MAX_DEPTH`].
 fn sanitised_value<'v>(value: &Value<'v>, changed: &mut bool) -> Value<'v> {
     match value {
         Value::Float(number) if !number.is_finite() => {
@@ -476,17 +472,12 @@ pub(crate) fn manifest(
         }
         _ => SqlValue::Null,
     };
-    let text = sanitised(body).unwrap_or_else(|| {
-        let mut line = String::new();
-        json::line(&Value::Object(body.clone()), &mut line);
-        line
-    });
     statement(
         sql,
         vec![
             SqlValue::Text(experiment.to_owned()),
             SqlValue::Text(stamp.to_owned()),
-            SqlValue::Json(text),
+            SqlValue::Json(jsonb_text(body)),
             SqlValue::Timestamp(submitted),
             total,
         ],

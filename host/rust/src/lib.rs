@@ -1,9 +1,10 @@
 //! Store for experiment runs: records, metrics, results, logs, artifacts and manifests in plain files.
 //!
 //! The storage logic is a WebAssembly component, the same bytes in every host. This crate runs it in
-//! wasmtime and grants it one directory and locks on that directory, and nothing else.
+//! wasmtime and grants it one directory and locks on that directory, and, where the configuration names a
+//! database, a pool of connections under a name; and nothing else.
 //!
-//! Supported today: the file store, whole. PostgreSQL is declared in the contract and not granted yet.
+//! Supported today: the file store, whole; PostgreSQL as its query index; copies between stores and archives.
 //!
 //! ```
 //! use metalab_store::types::{Expectation, RunRecord, Status};
