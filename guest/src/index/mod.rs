@@ -20,7 +20,7 @@
 //! everything has a checksum. What is damaged, of another version or missing is made anew from the files. A
 //! store that is opened to read uses it and writes nothing.
 
-mod bytes;
+pub(crate) mod bytes;
 mod changes;
 mod column;
 mod head;
@@ -391,6 +391,12 @@ fn is_same(stat: Option<&Stat>, seen: Option<&Seen>) -> bool {
 }
 
 impl Scope {
+    /// Says whether what was saved of the index can be used; true where nothing was saved.
+    pub(crate) fn saved_index_is_sound(&self) -> Result<bool> {
+        let saved = self.tree.stat(&layout::index_head())?;
+        Ok(saved.is_none() || self.load_index().is_some())
+    }
+
     /// Says whether the index may be saved: looking at a directory that is no store yet leaves nothing in it.
     fn may_save(&self) -> bool {
         self.options.access == Access::ReadWrite
