@@ -10,7 +10,7 @@ use metalab_store_guest::model::{
     Access, ArtifactDescriptor, Durability, Expectation, StoreOptions,
 };
 use metalab_store_guest::native;
-use metalab_store_guest::ports::Identity;
+use metalab_store_guest::ports::{Directory, File, Identity, Listing, OpenMode, PortResult, Stat};
 use metalab_store_guest::query::QueryText;
 use metalab_store_guest::store::Store;
 use metalab_store_guest::transfer::Selection;
@@ -22,6 +22,7 @@ use rustix::fs::{Timespec, Timestamps};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// A run that the small stores have.
 const RUN: &str = "0123456789abcdef";
@@ -868,6 +869,7 @@ fn garbage_is_listed_and_removed_only_when_asked_and_old_enough() {
     let litter = litter(root);
     // Whoever opens the store looks whether the writer of the journal lives.
     write(root, ".index/journal-00000000000000aa.lock", "");
+    write(root, ".index/garbage.lock", "");
     let before = files(root);
     // Everything was made a moment ago.
     let (found, report) = collect(root, true, 3600);
@@ -984,4 +986,134 @@ fn a_journal_with_what_is_in_no_file_is_no_garbage() {
     assert_eq!(split(&found).0, Vec::<&str>::new());
     assert_eq!(found.len(), 1);
     assert!(segment.exists());
+}
+
+#[test]
+fn a_record_that_changed_on_the_disk_is_restored_from_the_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    assert_eq!(verify(root), []);
+    for file in [format!("runs/{RUN}.json"), format!("derived/{RUN}.json")] {
+        let path = root.join(&file);
+        let whole = fs::read(&path).unwrap();
+        let at = whole.len() / 2;
+        change_behind(&path, |content| content[at] ^= 0x10);
+        let damaged = fs::read(&path).unwrap();
+        let findings = repair(root);
+        let repaired: Vec<&Finding> = findings
+            .iter()
+            .filter(|finding| finding.repaired.is_some())
+            .collect();
+        assert_eq!(repaired.len(), findings.len(), "{findings:#?}");
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        assert!(quarantined(root).contains(&(file, damaged)));
+        assert_eq!(verify(root), []);
+    }
+}
+
+/// A directory on a file system that keeps no times of changes of an inode.
+struct WithoutChangeTimes(Rc<dyn Directory>);
+
+struct FileWithoutChangeTimes(Box<dyn File>);
+
+fn without(stat: Stat) -> Stat {
+    Stat { changed: 0, ..stat }
+}
+
+impl Directory for WithoutChangeTimes {
+    fn stat(&self, path: &str) -> PortResult<Stat> {
+        self.0.stat(path).map(without)
+    }
+    fn list(&self, path: &str) -> PortResult<Listing> {
+        self.0.list(path)
+    }
+    fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
+        Ok(Rc::new(Self(self.0.open_directory(path)?)))
+    }
+    fn create_directory(&self, path: &str) -> PortResult<()> {
+        self.0.create_directory(path)
+    }
+    fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
+        Ok(Box::new(FileWithoutChangeTimes(self.0.open(path, mode)?)))
+    }
+    fn rename(&self, from: &str, to: &str) -> PortResult<()> {
+        self.0.rename(from, to)
+    }
+    fn remove_file(&self, path: &str) -> PortResult<()> {
+        self.0.remove_file(path)
+    }
+    fn remove_directory(&self, path: &str) -> PortResult<()> {
+        self.0.remove_directory(path)
+    }
+    fn sync(&self) -> PortResult<()> {
+        self.0.sync()
+    }
+    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        self.0.set_modified(path, time)
+    }
+}
+
+impl File for FileWithoutChangeTimes {
+    fn read(&self, offset: u64, length: usize) -> PortResult<Vec<u8>> {
+        self.0.read(offset, length)
+    }
+    fn write(&self, offset: u64, content: &[u8]) -> PortResult<()> {
+        self.0.write(offset, content)
+    }
+    fn append(&self, content: &[u8]) -> PortResult<()> {
+        self.0.append(content)
+    }
+    fn set_size(&self, size: u64) -> PortResult<()> {
+        self.0.set_size(size)
+    }
+    fn stat(&self) -> PortResult<Stat> {
+        self.0.stat().map(without)
+    }
+    fn sync_data(&self) -> PortResult<()> {
+        self.0.sync_data()
+    }
+}
+
+#[test]
+fn an_index_that_says_something_else_than_the_files_is_found_and_moved_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    let open = || {
+        let mut ports = native::ports(root).unwrap();
+        ports.directory = Rc::new(WithoutChangeTimes(Rc::clone(&ports.directory)));
+        Store::open(ports, options(root, Some("e:1"), Access::ReadWrite)).unwrap()
+    };
+    let count = |store: &Store| {
+        let query = QueryText {
+            filter: "metrics.m = 2",
+            ..QueryText::default()
+        };
+        store.query_runs(&query).unwrap().total()
+    };
+    // It reads every file, since all of them were given another time.
+    let store = open();
+    assert_eq!(count(&store), 0);
+    store.close().unwrap();
+    change_behind(&root.join(format!("runs/{RUN}.json")), |content| {
+        let at = content.windows(6).position(|window| window == b"\"m\": 1");
+        content[at.unwrap() + 5] = b'2';
+    });
+    let store = open();
+    assert_eq!(count(&store), 0, "the index was believed");
+    let (findings, _) = run_to_end(&store, VerifyOptions::default());
+    assert_eq!(kinds(&findings), [(FindingKind::Index, ".index/columns")]);
+    assert_eq!(findings[0].severity, Severity::Damage);
+    let repairing = VerifyOptions {
+        repair: true,
+        ..VerifyOptions::default()
+    };
+    let (findings, report) = run_to_end(&store, repairing);
+    assert!(findings[0].repaired.is_some());
+    assert_eq!(report.damage, 0);
+    assert_eq!(count(&store), 1);
+    let (findings, _) = run_to_end(&store, VerifyOptions::default());
+    assert_eq!(findings, []);
+    store.close().unwrap();
 }

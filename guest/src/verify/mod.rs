@@ -21,6 +21,7 @@ mod surface;
 pub use garbage::{Collection, GarbageOptions, GarbageReport, Left};
 
 use crate::error::{Error, Result};
+use crate::index::SavedIndex;
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
@@ -322,6 +323,10 @@ struct Checking {
     list: List,
     runs: u64,
     runs_done: u64,
+    /// The saved index, as far as it can be used.
+    index: Option<SavedIndex>,
+    /// Of how many runs it holds another record than the file, and one of them.
+    misled: Option<(u64, RunId)>,
     quarantine: Option<Quarantine>,
     /// Whether something was put right in it.
     repaired: bool,
@@ -457,6 +462,8 @@ impl Checking {
             list: List::default(),
             runs: inventory.runs.len() as u64,
             runs_done: 0,
+            index: scope.saved_index()?.and_then(std::result::Result::ok),
+            misled: None,
             quarantine: None,
             repaired: false,
             phase: Phase::Journal(Box::new(inventory)),
@@ -537,7 +544,12 @@ impl Checking {
                         }
                     },
                 };
-                if !check.step(&self.scope, self.known.noted_at(), &mut budget)? {
+                if !check.step(
+                    &self.scope,
+                    self.known.noted_at(),
+                    self.index.as_ref(),
+                    &mut budget,
+                )? {
                     run = Some(check);
                     continue;
                 }
@@ -545,7 +557,7 @@ impl Checking {
                     run = Some(Box::new(check.look_again(&self.scope, self.may_write())?));
                     continue;
                 }
-                if repair && check.repair(&self.scope, &mut self.quarantine)? {
+                if repair && check.repair(&self.scope, self.index.as_ref(), &mut self.quarantine)? {
                     self.repaired = true;
                     run = Some(Box::new(check.after_repair(&self.scope)?));
                     continue;
@@ -596,7 +608,7 @@ impl Checking {
                     tally,
                 )?;
                 if done {
-                    service.check_caches(&self.scope, repair, &mut self.quarantine, tally)?;
+                    self.check_index(repair, tally)?;
                     match DatabaseCheck::begin(&self.scope, self.own, repair, tally)? {
                         Some(check) => Phase::Database(Box::new(check)),
                         None => self.finish()?,
@@ -621,6 +633,10 @@ impl Checking {
         let report = &mut tally.report;
         report.runs += 1;
         let done = check.finish();
+        if done.misled {
+            let (count, _) = self.misled.get_or_insert((0, done.run.clone()));
+            *count += 1;
+        }
         report.files += done.sums.files;
         report.bytes += done.sums.bytes;
         report.fresh += done.sums.fresh;

@@ -12,6 +12,7 @@ use crate::codec;
 use crate::commit::{Change, Held};
 use crate::database::state::State;
 use crate::error::{Error, Result};
+use crate::index::SavedIndex;
 use crate::journal::Fingerprint;
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
@@ -37,6 +38,8 @@ pub(super) struct RunCheck {
     sums: Sums,
     findings: Vec<Finding>,
     has_record: bool,
+    /// Whether the saved index holds another record.
+    misled: bool,
     first: Option<StorePath>,
     manifest: Manifest,
     artifacts: Artifacts,
@@ -66,6 +69,8 @@ pub(super) struct RunDone {
     pub(super) sums: Sums,
     pub(super) noted: Vec<KnownFile>,
     pub(super) findings: Vec<Finding>,
+    /// Whether the saved index holds another record.
+    pub(super) misled: bool,
 }
 
 const ALL: Kinds = Kinds {
@@ -103,6 +108,7 @@ impl RunCheck {
             sums: Sums::default(),
             findings,
             has_record: false,
+            misled: false,
             manifest: Manifest::Absent,
             artifacts: Artifacts::new(),
             again: false,
@@ -144,6 +150,7 @@ impl RunCheck {
         &mut self,
         scope: &Scope,
         noted_at: u64,
+        index: Option<&SavedIndex>,
         budget: &mut Budget,
     ) -> Result<bool> {
         loop {
@@ -171,7 +178,7 @@ impl RunCheck {
                 }
             };
             match reading.step(scope, budget) {
-                Ok(true) => self.take(scope, reading.finish(), noted_at)?,
+                Ok(true) => self.take(scope, reading.finish(), noted_at, index)?,
                 Ok(false) => {
                     self.reading = Some(reading);
                     return Ok(false);
@@ -204,13 +211,20 @@ impl RunCheck {
     }
 
     /// Takes a file that was read.
-    fn take(&mut self, scope: &Scope, mut found: Content, noted_at: u64) -> Result<()> {
+    fn take(
+        &mut self,
+        scope: &Scope,
+        mut found: Content,
+        noted_at: u64,
+        index: Option<&SavedIndex>,
+    ) -> Result<()> {
         let known = self.known_file(&found.path);
         let compared = compare(scope, &found, known, noted_at, Some(&self.run))?;
         self.sums.files += 1;
         self.sums.bytes += found.size;
         self.sums.fresh += u64::from(compared.fresh);
         self.sums.replaced += u64::from(compared.replaced);
+        let is_known_wrong = compared.finding.is_some();
         self.findings.extend(compared.finding);
         self.noted.extend(compared.noted);
         self.list.add(&found.counted(), &found.path.to_string());
@@ -227,6 +241,14 @@ impl RunCheck {
             (_, content) => {
                 self.has_record |= is_record(&found.path);
                 let content = content.unwrap_or_default();
+                if let Some(index) = index
+                    && is_record(&found.path)
+                    && !is_known_wrong
+                {
+                    // A part of it that cannot be read is not used by queries either.
+                    let misleads = index.misleads(&self.run, &found.stat, &content);
+                    self.misled = misleads.unwrap_or_default();
+                }
                 let findings = &mut self.findings;
                 judge_document(scope, &self.run, &found.path, &content, findings)?;
             }
@@ -411,20 +433,22 @@ impl RunCheck {
     pub(super) fn repair(
         &mut self,
         scope: &Scope,
+        index: Option<&SavedIndex>,
         quarantine: &mut Option<Quarantine>,
     ) -> Result<bool> {
-        let restored = self.restore_from_database(scope, quarantine)?;
+        let restored = self.restore(scope, index, quarantine)?;
         Ok(self.repair_manifest(scope, quarantine)? || restored)
     }
 
-    /// Restores a record or derived metrics whose bytes changed on the disk, where the database has a text with the
-    /// digest that was known.
-    fn restore_from_database(
+    /// Restores a record or derived metrics whose bytes changed on the disk, where the database or the index has a
+    /// text with the digest that was known.
+    fn restore(
         &mut self,
         scope: &Scope,
+        index: Option<&SavedIndex>,
         quarantine: &mut Option<Quarantine>,
     ) -> Result<bool> {
-        let (Some(held), Some(sql)) = (&self.held, &scope.sql) else {
+        let Some(held) = &self.held else {
             return Ok(false);
         };
         let mut restored = false;
@@ -440,19 +464,16 @@ impl RunCheck {
             let Some(known) = self.known.iter().find(|known| known.path == name) else {
                 continue;
             };
-            let Some((_, state)) = State::read(&scope.tree) else {
-                continue;
-            };
-            let asked = texts_of(&sql.schema, &state.scope, self.run.as_str());
-            // A database that does not answer restores nothing.
-            let Ok(rows) = sql.ask(|database| database.query(&asked, 1)) else {
-                continue;
-            };
-            let column = usize::from(path.top() == Top::Derived);
-            let kept = rows.rows.first().and_then(|row| text(row, column));
-            let Some(kept) =
-                kept.filter(|kept| Fingerprint::of(kept.as_bytes()).hash == Some(known.digest))
-            else {
+            let texts = [
+                (kept_by_database(scope, &self.run, &path), "the database"),
+                (kept_by_index(index, &self.run, &path), "the index"),
+            ];
+            let right = texts.into_iter().find_map(|(text, whose)| {
+                let text = text?;
+                let same = Fingerprint::of(text.as_bytes()).hash == Some(known.digest);
+                same.then_some((text, whose))
+            });
+            let Some((right, whose)) = right else {
                 continue;
             };
             let Some(current) = scope.tree.read(&path, codec::MAX_DOCUMENT)? else {
@@ -460,10 +481,10 @@ impl RunCheck {
             };
             Quarantine::open(quarantine, scope)?.keep(scope, &path, &current)?;
             let previous = Some(Fingerprint::of(&current));
-            scope.commit(held, vec![Change::put(path, previous, kept.as_bytes())])?;
-            finding.repaired = Some(
-                "it was restored from the database, which had the bytes that were known".into(),
-            );
+            scope.commit(held, vec![Change::put(path, previous, right.as_bytes())])?;
+            finding.repaired = Some(format!(
+                "it was restored from {whose}, which had the bytes that were known"
+            ));
             restored = true;
         }
         if restored {
@@ -628,6 +649,7 @@ impl RunCheck {
             sums: self.sums,
             noted: self.noted,
             findings: self.findings,
+            misled: self.misled,
         }
     }
 }
@@ -648,4 +670,25 @@ pub(super) fn entries_of<'c>(file: &str, content: &'c [u8]) -> Result<Vec<Value<
 
 fn text_of<'v>(entry: &'v Value<'_>, name: &str) -> Option<&'v str> {
     entry.as_object()?.get(name)?.as_str()
+}
+
+/// Returns the text that the database has of a record or of derived metrics. One that does not answer has none.
+fn kept_by_database(scope: &Scope, run: &RunId, path: &StorePath) -> Option<String> {
+    let sql = scope.sql.as_ref()?;
+    let (_, state) = State::read(&scope.tree)?;
+    let asked = texts_of(&sql.schema, &state.scope, run.as_str());
+    let rows = sql.ask(|database| database.query(&asked, 1)).ok()?;
+    let column = usize::from(path.top() == Top::Derived);
+    text(rows.rows.first()?, column).map(str::to_owned)
+}
+
+/// Returns the text that the index has of a record or of derived metrics, as the format prints it.
+fn kept_by_index(index: Option<&SavedIndex>, run: &RunId, path: &StorePath) -> Option<String> {
+    let texts = index?.texts(run)?;
+    let text = match path.top() {
+        Top::Derived => texts.derived?,
+        _ => texts.record,
+    };
+    let object = codec::parse_object("", text.as_bytes()).ok()?;
+    Some(codec::print(&Value::Object(object)))
 }

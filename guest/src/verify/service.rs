@@ -3,7 +3,7 @@
 use super::files::{Budget, FileCheck};
 use super::known::{Key, KnownFiles, NewlyKnown};
 use super::quarantine::Quarantine;
-use super::{Checking, Finding, FindingKind, Tally, finding, half_written, tally_all};
+use super::{Checking, Finding, FindingKind, Severity, Tally, finding, half_written, tally_all};
 use crate::error::Result;
 use crate::layout::{self, StorePath, Top};
 use crate::names::RunId;
@@ -116,35 +116,48 @@ impl ServiceCheck {
             }
         }
     }
+}
 
-    /// Looks whether the saved index can be used.
-    pub(super) fn check_caches(
-        &self,
-        scope: &Scope,
-        repair: bool,
-        quarantine: &mut Option<Quarantine>,
-        tally: &mut Tally,
-    ) -> Result<()> {
-        if scope.saved_index_is_sound()? {
-            return Ok(());
-        }
+impl Checking {
+    /// Tells whether the saved index can be used, and says what the files say.
+    pub(super) fn check_index(&mut self, repair: bool, tally: &mut Tally) -> Result<()> {
         let head = layout::index_head();
-        let mut found = finding(
-            scope,
-            FindingKind::Index,
-            &head,
-            "the saved index cannot be used; queries read the files",
-            "the next query of a store that may be written makes it anew",
-        );
-        if repair && Quarantine::open(quarantine, scope)?.take(scope, &head)? {
+        let mut found = match (&self.misled, self.scope.saved_index()?) {
+            (Some((count, run)), _) => {
+                let mut found = finding(
+                    &self.scope,
+                    FindingKind::Index,
+                    &head,
+                    format!(
+                        "the saved index holds another record than the file of {count} runs, {:?} for one",
+                        run.as_str()
+                    ),
+                    "`verify --repair` moves it away, and the next query makes it anew",
+                );
+                // Queries answer what it says.
+                found.severity = Severity::Damage;
+                found
+            }
+            (None, Some(Err(_))) => finding(
+                &self.scope,
+                FindingKind::Index,
+                &head,
+                "the saved index cannot be used; queries read the files",
+                "the next query of a store that may be written makes it anew",
+            ),
+            (None, _) => return Ok(()),
+        };
+        if repair
+            && Quarantine::open(&mut self.quarantine, &self.scope)?.take(&self.scope, &head)?
+        {
+            // What is in memory came from there.
+            self.scope.index.distrust();
             found.repaired = Some("it was moved away, and is made anew by the next query".into());
         }
         tally.add(found);
         Ok(())
     }
-}
 
-impl Checking {
     /// Looks at the journals of writers of other machines and directories: what they promised may be in no file.
     pub(super) fn check_journal(&mut self, repair: bool, tally: &mut Tally) -> Result<()> {
         let scope = &self.scope;
