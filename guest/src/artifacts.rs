@@ -546,7 +546,11 @@ impl Scope {
     }
 
     /// Finds the file of a descriptor: by the tail of its uri, else by its name and format.
-    fn descriptor_path(&self, run: &RunId, descriptor: &ArtifactDescriptor) -> Result<StorePath> {
+    pub(crate) fn descriptor_path(
+        &self,
+        run: &RunId,
+        descriptor: &ArtifactDescriptor,
+    ) -> Result<StorePath> {
         if let Some(tail) = layout::artifact_tail(&descriptor.uri) {
             return Ok(layout::artifact_file(run, tail.2)?);
         }
@@ -599,7 +603,7 @@ fn empty_is_object(text: &str) -> &str {
 }
 
 /// Returns the descriptor as the artifact manifest holds it: without metadata keys that begin with `_`.
-fn public_descriptor(descriptor: &ArtifactDescriptor) -> Result<ArtifactDescriptor> {
+pub(crate) fn public_descriptor(descriptor: &ArtifactDescriptor) -> Result<ArtifactDescriptor> {
     let mut public = descriptor.clone();
     let metadata = codec::parse_argument_object(
         "the artifact's metadata",
@@ -616,7 +620,7 @@ fn public_descriptor(descriptor: &ArtifactDescriptor) -> Result<ArtifactDescript
 }
 
 /// Compares a content with what its descriptor says; the error is the reason.
-fn check_content(
+pub(crate) fn check_content(
     descriptor: &ArtifactDescriptor,
     size: u64,
     digest: &str,

@@ -38,6 +38,9 @@ const META: &str = "_meta.json";
 /// The directory in a collection that holds files about services, next to the experiments.
 const SERVICES: &str = "services";
 
+/// The directory for what a repair replaced.
+const QUARANTINE: &str = ".quarantine";
+
 /// The directory under `.index/` for what is not yet in its place.
 const STAGING: &str = "staging";
 
@@ -533,6 +536,34 @@ pub fn index_head() -> StorePath {
     single(Top::Index, "columns".to_owned())
 }
 
+/// The file that says what each file was when it was verified last.
+#[must_use]
+pub fn known_digests() -> StorePath {
+    single(Top::Index, "digests".to_owned())
+}
+
+/// Returns where a file is kept that a repair replaces: `.quarantine/BATCH/` and its path.
+///
+/// ```
+/// use metalab_store_guest::layout;
+/// use metalab_store_guest::names::RunId;
+///
+/// let record = layout::run_record(&RunId::parse("r")?);
+/// let kept = layout::quarantined("20260302_085900", &record)?;
+/// assert_eq!(kept.to_string(), ".quarantine/20260302_085900/runs/r.json");
+/// # Ok::<(), metalab_store_guest::names::NameError>(())
+/// ```
+///
+/// # Errors
+/// [`NameError`] if the batch is no safe file name.
+pub fn quarantined(batch: &str, path: &StorePath) -> Result<StorePath, NameError> {
+    let mut kept = directory(Top::Root).child(QUARANTINE)?.child(batch)?;
+    for component in path.to_string().split('/') {
+        kept = kept.child(component)?;
+    }
+    Ok(kept)
+}
+
 /// The file in which writers note which runs they changed.
 #[must_use]
 pub fn index_changes() -> StorePath {
@@ -557,13 +588,16 @@ pub fn index_table_of(file_name: &str) -> Option<u64> {
     hex16(file_name.strip_prefix("columns-")?.strip_suffix(".tab")?)
 }
 
-/// Tells whether a file under `.index/` is a stage file of the index's head or of the file of notes.
+/// Tells whether a file under `.index/` is a stage file of one of its caches.
 pub fn is_index_stage(file_name: &str) -> bool {
     is_stage_name(file_name)
-        && [index_head(), index_changes()].iter().any(|path| {
-            let stage = path.stage(0);
-            file_name.len() == stage.file_name().len() && file_name.starts_with(path.file_name())
-        })
+        && [index_head(), index_changes(), known_digests()]
+            .iter()
+            .any(|path| {
+                let stage = path.stage(0);
+                file_name.len() == stage.file_name().len()
+                    && file_name.starts_with(path.file_name())
+            })
 }
 
 /// Returns the path of a journal segment, `.index/journal-{16 hexadecimal digits}.seg`.

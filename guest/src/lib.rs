@@ -50,6 +50,7 @@ pub mod testing;
 pub mod time;
 pub mod transfer;
 mod tree;
+pub mod verify;
 #[cfg(target_family = "wasm")]
 mod wasi;
 #[cfg(target_family = "wasm")]

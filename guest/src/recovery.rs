@@ -23,6 +23,7 @@ use crate::commit::{Held, generation_of, lock_content_failed};
 use crate::error::{Error, Result};
 use crate::journal::{self, Call, Entry, Fingerprint, LockName, Segment, Source, Step};
 use crate::layout::{self, StorePath, Top};
+use crate::model::Access;
 use crate::names::RunId;
 use crate::ports::{Identity, Kind, Lock, LockError, LockMode, LockTarget};
 use crate::scope::Scope;
@@ -54,6 +55,15 @@ struct Found {
     standing: Standing,
     /// Held until the segment is removed.
     lock: Option<Box<dyn Lock>>,
+}
+
+/// The journal of a writer of another machine or directory.
+pub(crate) struct ForeignJournal {
+    pub(crate) id: u64,
+    /// Whether nothing of it is left to do.
+    pub(crate) is_settled: bool,
+    /// Held until this is dropped, where locks are taken.
+    _lock: Option<Box<dyn Lock>>,
 }
 
 /// One call of a segment.
@@ -850,6 +860,119 @@ impl Scope {
             }
         }
         Ok((!files.is_empty()).then(|| Overlay::new(files, lost)))
+    }
+
+    /// Looks at what writers of other machines and directories promised that is in no file, one file after the other.
+    /// `each` says whether it is put in place now. Those that may live are left alone, if that can be told.
+    pub(crate) fn foreign_promises(
+        &self,
+        may_lock: bool,
+        each: &mut dyn FnMut(&StorePath) -> Result<bool>,
+    ) -> Result<Vec<ForeignJournal>> {
+        let here = self.ports.roots.identity();
+        let mut found = Vec::new();
+        for id in segment_ids(&self.tree)? {
+            let Some(Ok(segment)) = read_segment(&self.tree, id)? else {
+                continue;
+            };
+            let mut here = here.clone();
+            if !self.tree.is_whole() {
+                // What is known is the granted directory's number, not that of one below it.
+                here.inode = segment.header.identity.inode;
+            }
+            let elsewhere = standing(&here, &segment.header.identity) == Standing::Foreign;
+            let lock = match may_lock && elsewhere {
+                true => self.dead_writer(id)?,
+                false => None,
+            };
+            let gone = elsewhere && (lock.is_some() || !may_lock);
+            found.push(Found {
+                id,
+                segment,
+                // To this directory it is as if the machine had gone down.
+                standing: if gone {
+                    Standing::Lost
+                } else {
+                    Standing::Foreign
+                },
+                lock,
+            });
+        }
+        let mut unsettled = BTreeSet::new();
+        for (name, promises) in in_order(&found) {
+            let lost = |promise: &Promise<'_>| promise.standing == Standing::Lost;
+            if !promises.iter().any(lost) {
+                continue;
+            }
+            let lock = match may_lock {
+                true => self.lock_again(name)?,
+                false => None,
+            };
+            let stored = self.stored_generation(name)?;
+            for lost in lost_steps(&promises, stored) {
+                let verdict = judge(&self.tree, &lost.path, &lost.durable, &lost.steps)?;
+                if verdict == Verdict::Keep {
+                    continue;
+                }
+                if each(&lost.path)? {
+                    self.carry_out_verdict(lost.writer, &lost.path, verdict)?;
+                } else {
+                    unsettled.insert(lost.writer);
+                }
+            }
+            drop(lock);
+        }
+        Ok(found
+            .into_iter()
+            .filter(|found| found.standing == Standing::Lost)
+            .map(|found| ForeignJournal {
+                is_settled: !unsettled.contains(&found.id),
+                id: found.id,
+                _lock: found.lock,
+            })
+            .collect())
+    }
+
+    /// Returns the runs that any journal names.
+    pub(crate) fn journalled_runs(&self) -> Result<BTreeSet<RunId>> {
+        let mut runs = BTreeSet::new();
+        for id in segment_ids(&self.tree)? {
+            let Some(Ok(segment)) = read_segment(&self.tree, id)? else {
+                continue;
+            };
+            for (_, entry) in &segment.entries {
+                if let Entry::Call(call) = entry
+                    && let LockName::Run(run) = &call.lock
+                    && let Ok(run) = RunId::parse(run)
+                {
+                    runs.insert(run);
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Says whether a writer other than this store may live.
+    pub(crate) fn other_writers_may_live(&self) -> Result<bool> {
+        let own = self.writer_number();
+        for id in writer_ids(&self.tree)? {
+            if Some(id) != own && self.writer_may_live(id)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Says whether the writer of a number may live. Where that cannot be told, it may.
+    pub(crate) fn writer_may_live(&self, id: u64) -> Result<bool> {
+        if self.tree.stat(&lock_file(id)?)?.is_none() {
+            return Ok(false);
+        }
+        // Whoever only reads cannot look.
+        if self.options.access == Access::ReadOnly {
+            return Ok(true);
+        }
+        Ok(self.dead_writer(id)?.is_none())
     }
 
     /// Reads the generation in a lock's file without taking the lock.

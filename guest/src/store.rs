@@ -22,6 +22,7 @@ use crate::records::PreparedRecord;
 use crate::run_list::{self, FieldCatalogue, Found, RunList};
 use crate::scope::{Scope, revision};
 use crate::transfer::{ReceiveOptions, Receiver, Selection, Sender};
+use crate::verify::{Collection, GarbageOptions, Verification, VerifyOptions};
 use std::rc::Rc;
 
 /// An open store.
@@ -705,6 +706,29 @@ impl Store {
     /// `read-only`, `invalid-argument`, `io`.
     pub fn receive(&self, options: ReceiveOptions, handover: Option<&[u8]>) -> Result<Receiver> {
         Receiver::new(Rc::clone(&self.scope), options, handover)
+    }
+
+    // --- verification --------------------------------------------------------------------------------
+
+    /// Begins to check that everything is what its writers wrote.
+    ///
+    /// # Errors
+    /// `read-only` if it is to repair a store that is, `io`.
+    pub fn verify(&self, options: VerifyOptions) -> Result<Verification> {
+        let (scopes, damaged) = if options.below {
+            self.scopes()?
+        } else {
+            (vec![Rc::clone(&self.scope)], Vec::new())
+        };
+        Verification::begin(scopes, damaged, options)
+    }
+
+    /// Begins to look for what dead writers left in the store's own directory, and to remove it.
+    ///
+    /// # Errors
+    /// `read-only`, `io`.
+    pub fn collect_garbage(&self, options: GarbageOptions) -> Result<Collection> {
+        Collection::begin(Rc::clone(&self.scope), options)
     }
 
     // --- manifests -----------------------------------------------------------------------------------

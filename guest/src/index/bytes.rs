@@ -4,43 +4,43 @@
 use super::Doubt;
 
 /// Appends a number of 32 bits.
-pub(super) fn put_u32(out: &mut Vec<u8>, value: u32) {
+pub(crate) fn put_u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// Appends a number of 64 bits.
-pub(super) fn put_u64(out: &mut Vec<u8>, value: u64) {
+pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// Appends a text with its length.
-pub(super) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     put_u32(out, small(text.len()));
     out.extend_from_slice(text);
 }
 
 /// Returns a length as 32 bits. Tables are cut long before one would not fit; one that does not fails its
 /// checks when it is read.
-pub(super) fn small(length: usize) -> u32 {
+pub(crate) fn small(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// Returns a number of a file as a place in memory; one that no memory has fails every check.
-pub(super) fn place(number: u64) -> usize {
+pub(crate) fn place(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Reads numbers of 32 bits.
-pub(super) fn u32s(bytes: &[u8]) -> Vec<u32> {
+pub(crate) fn u32s(bytes: &[u8]) -> Vec<u32> {
     let (chunks, _) = bytes.as_chunks::<4>();
     chunks.iter().copied().map(u32::from_le_bytes).collect()
 }
 
 /// Takes bytes off the front.
-pub(super) struct Reader<'b>(pub(super) &'b [u8]);
+pub(crate) struct Reader<'b>(pub(crate) &'b [u8]);
 
 impl<'b> Reader<'b> {
-    pub(super) fn take(&mut self, length: usize) -> Result<&'b [u8], Doubt> {
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'b [u8], Doubt> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(Doubt)?;
         self.0 = rest;
         Ok(taken)
@@ -50,36 +50,36 @@ impl<'b> Reader<'b> {
         self.take(N)?.try_into().map_err(|_| Doubt)
     }
 
-    pub(super) fn byte(&mut self) -> Result<u8, Doubt> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Doubt> {
         self.array().map(|[byte]| byte)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Doubt> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Doubt> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Doubt> {
+    pub(crate) fn u64(&mut self) -> Result<u64, Doubt> {
         self.array().map(u64::from_le_bytes)
     }
 
     /// Takes a count of things that have at least so many bytes each.
-    pub(super) fn count(&mut self, bytes_each: usize) -> Result<usize, Doubt> {
+    pub(crate) fn count(&mut self, bytes_each: usize) -> Result<usize, Doubt> {
         let count = place(u64::from(self.u32()?));
         let fits = count.checked_mul(bytes_each.max(1)).ok_or(Doubt)? <= self.0.len();
         if fits { Ok(count) } else { Err(Doubt) }
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'b [u8], Doubt> {
+    pub(crate) fn bytes(&mut self) -> Result<&'b [u8], Doubt> {
         let length = self.count(1)?;
         self.take(length)
     }
 
-    pub(super) fn text(&mut self) -> Result<&'b str, Doubt> {
+    pub(crate) fn text(&mut self) -> Result<&'b str, Doubt> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Doubt)
     }
 
     /// Checks that nothing is left.
-    pub(super) fn end(self) -> Result<(), Doubt> {
+    pub(crate) fn end(self) -> Result<(), Doubt> {
         if self.0.is_empty() {
             Ok(())
         } else {

@@ -20,7 +20,7 @@
 //! everything has a checksum. What is damaged, of another version or missing is made anew from the files. A
 //! store that is opened to read uses it and writes nothing.
 
-mod bytes;
+pub(crate) mod bytes;
 mod changes;
 mod column;
 mod head;
@@ -33,7 +33,7 @@ mod tests;
 
 pub(crate) use changes::ChangeLog;
 pub(crate) use select::{Chosen, Selection, choose};
-pub(crate) use table::Table;
+pub(crate) use table::{Table, Texts};
 
 use crate::codec;
 use crate::error::{Error, Result};
@@ -176,6 +176,47 @@ pub(crate) struct View {
     pub(crate) damaged: Vec<Damage>,
     /// Whether there are derived metrics that are damaged.
     pub(crate) derived_damaged: bool,
+}
+
+/// The index as it was saved.
+pub(crate) struct SavedIndex(Vec<Rc<Table>>);
+
+impl SavedIndex {
+    fn find(&self, run: &RunId) -> std::result::Result<Option<(&Table, usize)>, Doubt> {
+        for table in &self.0 {
+            if let Some(row) = table.find(run.as_str())? {
+                return Ok(Some((table, row)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says whether a query would be told another record than a file holds: the index read it when the file had the
+    /// times that it has now.
+    pub(crate) fn misleads(
+        &self,
+        run: &RunId,
+        stat: &Stat,
+        content: &[u8],
+    ) -> std::result::Result<bool, Doubt> {
+        let Some((table, row)) = self.find(run)? else {
+            return Ok(false);
+        };
+        if !is_same(Some(stat), Some(&table.seen(row)?.0)) {
+            return Ok(false);
+        }
+        let mut text = String::new();
+        if json::minify(content, &mut text).is_err() {
+            return Ok(false);
+        }
+        table.with_record(row, |kept| kept != text)
+    }
+
+    /// Returns the texts that it has of a run.
+    pub(crate) fn texts(&self, run: &RunId) -> Option<Texts> {
+        let (table, row) = self.find(run).ok()??;
+        table.texts(row).ok()
+    }
 }
 
 /// What is read of one run.
@@ -390,6 +431,18 @@ fn is_same(stat: Option<&Stat>, seen: Option<&Seen>) -> bool {
 }
 
 impl Scope {
+    /// Returns the index as it was saved, to compare it with the files; none where nothing was saved.
+    ///
+    /// # Errors
+    /// `Doubt` inside if it cannot be used.
+    pub(crate) fn saved_index(&self) -> Result<Option<std::result::Result<SavedIndex, Doubt>>> {
+        if self.tree.stat(&layout::index_head())?.is_none() {
+            return Ok(None);
+        }
+        let state = self.load_index().ok_or(Doubt);
+        Ok(Some(state.map(|state| SavedIndex(state.tables))))
+    }
+
     /// Says whether the index may be saved: looking at a directory that is no store yet leaves nothing in it.
     fn may_save(&self) -> bool {
         self.options.access == Access::ReadWrite

@@ -128,6 +128,64 @@ pub fn analyze(schema: &Schema) -> String {
     format!("ANALYZE {}", schema.name(TABLE))
 }
 
+/// Makes the statement that returns the next runs of a directory after one, in the order of their ids: the run,
+/// whether its record could be read, and the first 16 digits of the SHA-256 of its record and of its derived metrics.
+#[must_use]
+pub fn digests(schema: &Schema, scope: &str, after: &str, limit: u32) -> Statement {
+    Statement {
+        sql: format!(
+            "{} ORDER BY 1 LIMIT $3",
+            digests_where(schema, "run_id > $2")
+        ),
+        parameters: vec![
+            SqlValue::Text(scope.to_owned()),
+            SqlValue::Text(after.to_owned()),
+            SqlValue::Integer(limit.into()),
+        ],
+    }
+}
+
+/// Makes the statement that returns the same of one run.
+#[must_use]
+pub fn digest_of(schema: &Schema, scope: &str, run: &str) -> Statement {
+    Statement {
+        sql: digests_where(schema, "run_id = $2"),
+        parameters: vec![
+            SqlValue::Text(scope.to_owned()),
+            SqlValue::Text(run.to_owned()),
+        ],
+    }
+}
+
+fn digests_where(schema: &Schema, which: &str) -> String {
+    let digest = |column: &str| {
+        format!("substr(encode(sha256(convert_to({column}, 'UTF8')), 'hex'), 1, 16)")
+    };
+    format!(
+        "SELECT run_id, true, {}, {} FROM {} WHERE scope = $1 AND {which} \
+         UNION ALL SELECT run_id, false, NULL, NULL FROM {} WHERE scope = $1 AND {which}",
+        digest("record"),
+        digest("derived"),
+        schema.name(TABLE),
+        schema.name("metalab_store_unreadable")
+    )
+}
+
+/// Makes the statement that returns the texts of one run: its record and its derived metrics.
+#[must_use]
+pub fn texts_of(schema: &Schema, scope: &str, run: &str) -> Statement {
+    Statement {
+        sql: format!(
+            "SELECT record, derived FROM {} WHERE scope = $1 AND run_id = $2",
+            schema.name(TABLE)
+        ),
+        parameters: vec![
+            SqlValue::Text(scope.to_owned()),
+            SqlValue::Text(run.to_owned()),
+        ],
+    }
+}
+
 /// Why a text is not a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]

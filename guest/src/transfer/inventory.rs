@@ -32,6 +32,36 @@ impl Belongings {
     pub(crate) fn has_record(&self) -> bool {
         self.record
     }
+
+    /// Says whether there is anything.
+    pub(crate) fn has_any(&self) -> bool {
+        self.record
+            || self.done
+            || self.derived
+            || self.artifacts
+            || self.results
+            || self.nested_logs
+            || !self.logs.is_empty()
+    }
+
+    /// Looks again at which of these a run has, but for the logs that were assigned to it.
+    pub(crate) fn again(&self, scope: &Scope, run: &RunId) -> Result<Self> {
+        let is = |path: StorePath, kind: Kind| -> Result<bool> {
+            Ok(scope
+                .tree
+                .stat(&path)?
+                .is_some_and(|stat| stat.kind == kind))
+        };
+        Ok(Self {
+            record: is(layout::run_record(run), Kind::File)?,
+            done: is(layout::done_marker(run), Kind::File)?,
+            derived: is(layout::derived(run), Kind::File)?,
+            artifacts: is(layout::artifact_directory(run), Kind::Directory)?,
+            results: is(layout::result_directory(run), Kind::Directory)?,
+            nested_logs: is(layout::log_directory(run), Kind::Directory)?,
+            logs: self.logs.clone(),
+        })
+    }
 }
 
 /// Which kinds of files are wanted.
@@ -61,7 +91,7 @@ pub(crate) struct Inventory {
     pub(crate) stages: Vec<StorePath>,
     /// Links, devices, and files that the format does not know.
     pub(crate) strays: Vec<Stray>,
-    /// How many names are not UTF-8, and so cannot be looked at.
+    /// The runs that have the file of a lock, sorted.
     pub(crate) lock_files: Vec<RunId>,
 }
 

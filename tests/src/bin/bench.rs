@@ -8,6 +8,7 @@
     reason = "a benchmark that cannot run fails by panicking"
 )]
 
+use metalab_store::maintenance::VerifyOptions;
 use metalab_store::types::{ArtifactDescriptor, Durability, Expectation, RunQuery};
 use metalab_store::{Engine, FileStoreConfig, Store};
 use metalab_store_guest::model;
@@ -717,6 +718,107 @@ fn puts_beside_an_index(directory: &Path) {
     }
 }
 
+/// Hashes every file of a tree with the system's program.
+fn sha256sum(root: &Path) {
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg("find \"$0\" -type f -print0 | xargs -0 sha256sum > /dev/null")
+        .arg(root)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Verifies a whole store natively or in the component; nothing is found.
+fn verify_in_component(root: &Path) -> u64 {
+    let store = component_store(root, Durability::Full);
+    let mut verification = store.verify(VerifyOptions::default()).unwrap();
+    while verification.step().unwrap().is_some() {
+        let findings = verification.findings().unwrap();
+        assert!(findings.is_empty(), "{findings:?}");
+    }
+    let report = verification.report().unwrap();
+    drop(verification);
+    store.close().unwrap();
+    report.bytes
+}
+
+fn verify_natively(root: &Path) {
+    let store = native_store(root, model::Durability::Full);
+    let mut verification = store
+        .verify(metalab_store_guest::verify::VerifyOptions::default())
+        .unwrap();
+    while verification.step().unwrap().is_some() {}
+    store.close().unwrap();
+}
+
+/// Compares a verification with `sha256sum` over the same files.
+fn measure_verification(title: &str, root: &Path, rounds: usize) {
+    // The first one notes all digests, and brings everything into the system's memory.
+    let bytes = verify_in_component(root);
+    let mut times: [Times; 3] = Default::default();
+    for _ in 0..rounds {
+        times[0].measure(|| sha256sum(root));
+        times[1].measure(|| verify_natively(root));
+        times[2].measure(|| verify_in_component(root));
+    }
+    print(
+        &format!("verify {title}, {} MiB", bytes >> 20),
+        &[
+            ("sha256sum of all files", &times[0]),
+            ("the same logic, native", &times[1]),
+            ("component", &times[2]),
+        ],
+    );
+    println!("peak memory of this process: {} MiB", peak_memory());
+}
+
+fn verifications(directory: &Path, runs: usize, kibibytes: u64, rounds: usize) {
+    let root = directory.join("verify");
+    let store = native_store(&root, model::Durability::Relaxed);
+    let content: Vec<u8> = (0..kibibytes << 10).map(|at| at.to_le_bytes()[0]).collect();
+    for index in 0..runs {
+        let run = format!("{index:016x}");
+        let put = store.put_run_text(&record(index), &model::Expectation::Anything);
+        put.unwrap();
+        store.put_derived_text(&run, "{\"best\": 1.5}").unwrap();
+        let descriptor = model::ArtifactDescriptor {
+            artifact_id: format!("{run}-w"),
+            name: "w".to_owned(),
+            kind: "blob".to_owned(),
+            format: "bin".to_owned(),
+            uri: String::new(),
+            content_hash: None,
+            size_bytes: None,
+            metadata: format!("{{\"_run_id\": \"{run}\"}}"),
+            unknown: "{}".to_owned(),
+        };
+        store.put_artifact(&content, descriptor).unwrap();
+    }
+    store.close().unwrap();
+    let title = format!("{runs} runs with an artifact of {kibibytes} KiB");
+    measure_verification(&title, &root, rounds);
+    fs::remove_dir_all(root).unwrap();
+}
+
+fn verification_of_one(directory: &Path, bytes: u64, rounds: usize) {
+    let root = directory.join("verify-one");
+    let store = component_store(&root, Durability::Relaxed);
+    store
+        .put_run_text(&record(0), &Expectation::Anything)
+        .unwrap();
+    let descriptor = ArtifactDescriptor::new(&format!("{:016x}", 0), "w", "blob", "bin");
+    let mut writer = store.create_artifact(&descriptor).unwrap();
+    let piece = vec![7; 256 << 10];
+    for _ in 0..bytes / (256 << 10) {
+        writer.write_all(&piece).unwrap();
+    }
+    writer.finish().unwrap();
+    store.close().unwrap();
+    measure_verification("one large artifact", &root, rounds);
+    fs::remove_dir_all(root).unwrap();
+}
+
 fn opens(directory: &Path) {
     let mut times: [Times; 2] = Default::default();
     for index in 0..20 {
@@ -741,7 +843,7 @@ fn number_of(option: &str) -> Option<u64> {
 }
 
 /// What can be measured.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "open",
     "put",
     "durable",
@@ -751,6 +853,7 @@ const PARTS: [&str; 9] = [
     "artifacts",
     "big",
     "index",
+    "verify",
 ];
 
 fn main() {
@@ -802,6 +905,14 @@ fn main() {
     if wanted("index") {
         let runs = number_of("--runs").unwrap_or(if quick { 1_000 } else { 10_000 });
         index(root, usize::try_from(runs).unwrap());
+    }
+    if wanted("verify") {
+        let runs = number_of("--runs").unwrap_or(if quick { 500 } else { 10_000 });
+        let kibibytes = number_of("--kib").unwrap_or(16);
+        let mebibytes = number_of("--mib").unwrap_or(if quick { 64 } else { 2048 });
+        let rounds = if quick { 1 } else { 3 };
+        verifications(root, usize::try_from(runs).unwrap(), kibibytes, rounds);
+        verification_of_one(root, mebibytes << 20, rounds);
     }
     let mut json = arguments
         .iter()

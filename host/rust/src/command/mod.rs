@@ -5,6 +5,7 @@ mod cat;
 mod delete;
 mod experiments;
 mod fields;
+mod gc;
 mod logs;
 mod progress;
 mod put;
@@ -14,6 +15,7 @@ mod show;
 mod table;
 mod text;
 mod transfer;
+mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use metalab_store::types::Damage;
@@ -25,13 +27,16 @@ use std::process::ExitCode;
 /// The heading of the options that every command has.
 const GLOBAL: &str = "Global options";
 
+/// The exit status of a verification that found damage.
+const DAMAGED: u8 = 3;
+
 /// Read and write stores of experiment runs
 #[derive(Parser)]
 #[command(
     name = "metalab-store",
     version,
     max_term_width = 100,
-    after_help = "Exit status: 0 if all was done, 1 if something failed, 2 if the arguments are wrong. \
+    after_help = "Exit status: 0 if all was done, 1 if something failed, 2 if the arguments are wrong, 3 if verify found damage. \
         Damaged files are reported on standard error and hide nothing else."
 )]
 struct Arguments {
@@ -98,6 +103,18 @@ enum Command {
     ///
     /// The same as export, the other way round: what is copied from must be named.
     Import(transfer::Transfer),
+    /// Check that every file is what its writer wrote
+    ///
+    /// Reads and parses everything, and compares it with its name, with the hashes of artifacts, with what each file was
+    /// when it was verified last, and, where there is one, with the database. The exit status is 3 if damage was found;
+    /// warnings, orphans and leftovers alone are no failure. The digest of each experiment is printed: it is the same
+    /// that export prints.
+    Verify(verify::Verify),
+    /// Remove what dead writers left, and what belongs to nothing
+    ///
+    /// Half-written files, artifacts that nothing lists, locks of runs that are gone, and journals of other machines of
+    /// which nothing is left to do. Nothing that a living writer needs is touched. Without --apply it only lists them.
+    Gc(gc::Gc),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -115,6 +132,8 @@ enum Failure {
     Other(&'static str, String),
     /// It was said already.
     Said,
+    /// A verification found damage, and said so.
+    Damaged,
 }
 
 impl From<Error> for Failure {
@@ -186,6 +205,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads the output has enough of it.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Damaged) => ExitCode::from(DAMAGED),
         Err(failure) => {
             report(json, &failure);
             ExitCode::FAILURE
@@ -199,7 +219,7 @@ fn report(json: bool, failure: &Failure) {
         Failure::Store(error) => (error.code(), error.to_string()),
         Failure::Io(error) => ("io", error.to_string()),
         Failure::Other(code, message) => (*code, message.clone()),
-        Failure::Said => return,
+        Failure::Said | Failure::Damaged => return,
     };
     if json {
         say(&json!({ "error": { "code": code, "message": message } }).to_string());
@@ -247,6 +267,8 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::RebuildIndex => rebuild_index::run(&mut context)?,
         Command::Export(options) => options.run(&mut context, &arguments.store, true)?,
         Command::Import(options) => options.run(&mut context, &arguments.store, false)?,
+        Command::Verify(options) => options.run(&mut context)?,
+        Command::Gc(options) => options.run(&mut context)?,
         Command::Completions { .. } => {}
     }
     context.out.flush()?;
