@@ -642,6 +642,32 @@ pub fn parse(text: &str) -> Option<StorePath> {
     Some(path)
 }
 
+/// Returns the path of a file directly in the store's directory that runners and executors leave there: the manifests of
+/// a submission. Nothing for any other name.
+///
+/// ```
+/// use metalab_store_guest::layout;
+///
+/// assert!(layout::root_file("curve_fit:1.0_context_manifest.json").is_some());
+/// assert!(layout::root_file("slurm_array_spec.json").is_some());
+/// for other in ["_meta.json", "notes.json", "runs/manifest.json", ".index", "_context_manifest.json"] {
+///     assert!(layout::root_file(other).is_none(), "{other}");
+/// }
+/// ```
+pub fn root_file(name: &str) -> Option<StorePath> {
+    let known = matches!(
+        name,
+        "manifest.json" | "slurm_array_spec.json" | "context_spec.json"
+    ) || name
+        .strip_suffix("_context_manifest.json")
+        .is_some_and(|experiment| !experiment.is_empty() && !experiment.starts_with('.'));
+    if known {
+        directory(Top::Root).child(name).ok()
+    } else {
+        None
+    }
+}
+
 /// Reads the path of a file in the staging directory.
 pub fn parse_staging(text: &str) -> Option<StorePath> {
     let name = text.strip_prefix(&format!("{}/", staging_directory()))?;
