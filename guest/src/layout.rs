@@ -194,6 +194,23 @@ impl StorePath {
         }
     }
 
+    /// Tells whether the store itself could have written a file here: no part of the path is hidden or holds a
+    /// control character, as no name type allows it.
+    ///
+    /// ```
+    /// use metalab_store_guest::layout::parse;
+    ///
+    /// assert!(parse("artifacts/r/model.bin").unwrap().is_writable());
+    /// assert!(!parse("artifacts/r/.DS_Store").unwrap().is_writable());
+    /// assert!(!parse("runs/\u{1b}[2J.json").unwrap().is_writable());
+    /// ```
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.rest
+            .split('/')
+            .all(|part| !part.starts_with('.') && !part.contains(char::is_control))
+    }
+
     /// Returns the path of an entry that was found in this directory, whatever wrote it.
     ///
     /// It serves to walk and to remove what lies there. Nothing of ours is written under such a path: a

@@ -3,6 +3,7 @@
 //! What a command needs, it fetches or builds, or it names the one command that helps.
 
 mod component;
+mod fuzz;
 mod node;
 mod paths;
 mod postgres;
@@ -28,6 +29,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   node        fetch the packages of the Node host, and transpile the component into it: host/node/dist
   check       check the formatting and the lints
   bench       build everything and measure it (arguments are passed on)
+  fuzz        fuzz everything that reads what others wrote: --minutes N, and parts of the tests' names
 
 METALAB_WASM_TOOLCHAIN=installed|rustup|debian forces where the compiler for the component comes from.
 METALAB_TEST_POSTGRES names a PostgreSQL database for tests, as postgresql://user@host/database; else a private
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         "python" => python::build(&paths).map(drop),
         "node" => node::build(&paths),
         "check" => check(&paths),
+        "fuzz" => fuzz::fuzz(&paths, &rest),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
