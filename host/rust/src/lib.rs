@@ -4,7 +4,8 @@
 //! wasmtime and grants it one directory and locks on that directory, and, where the configuration names a
 //! database, a pool of connections under a name; and nothing else.
 //!
-//! Supported today: the file store, whole; PostgreSQL as its query index; copies between stores and archives.
+//! Supported today: the file store, whole; PostgreSQL as its query index; copies between stores and archives;
+//! sandboxed plugins that derive metrics.
 //!
 //! ```
 //! use metalab_store::types::{Expectation, RunRecord, Status};
@@ -32,6 +33,7 @@ mod engine_config;
 mod error;
 mod grant;
 mod instance;
+pub mod plugin;
 mod pool;
 mod postgres;
 mod roots;
