@@ -6,9 +6,11 @@ mod component;
 mod fuzz;
 mod node;
 mod paths;
+mod plugin;
 mod postgres;
 mod process;
 mod python;
+mod seal;
 mod toolchain;
 
 use paths::Paths;
@@ -25,6 +27,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   test        build everything and run all tests
   build       build the component, the command and the libraries
   component   build the component alone: target/component/metalab_store.wasm
+  plugins     build the plugins, the example among them: target/plugins
   python      build the Python package, and a virtual environment with it: target/python
   node        fetch the packages of the Node host, and transpile the component into it: host/node/dist
   check       check the formatting and the lints
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         "test" => test(&paths, &rest),
         "build" => build(&paths),
         "component" => component::build(&paths).map(drop),
+        "plugins" => plugin::build(&paths),
         "python" => python::build(&paths).map(drop),
         "node" => node::build(&paths),
         "check" => check(&paths),
@@ -75,6 +79,7 @@ fn step(text: &str) {
 
 fn build(paths: &Paths) -> Result<(), Failure> {
     component::build(paths)?;
+    plugin::build(paths)?;
     step("build the command, the libraries and the examples");
     run(cargo(paths).args(["build", "--locked", "--release", "--workspace"]))
 }

@@ -61,6 +61,18 @@ pub(crate) struct Looking<'l> {
     pub(crate) derived: Option<&'l BTreeSet<RunId>>,
 }
 
+impl Looking<'_> {
+    /// Looks at a file to say only whether it is a record.
+    pub(crate) fn for_a_judgement() -> Self {
+        Self {
+            id: "",
+            projection: false,
+            records: None,
+            derived: None,
+        }
+    }
+}
+
 impl<'l> Looking<'l> {
     /// Looks at a few files.
     pub(crate) fn at(sql: &Sql, id: &'l str) -> Self {
