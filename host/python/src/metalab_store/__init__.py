@@ -12,6 +12,7 @@ nothing else.
 
 from ._engine import component_bytes
 from ._instance import Limits
+from ._transfer import ExperimentDigest, TransferCounts, TransferFailure, TransferReport, export_store
 from .config import (
     ComponentStoreConfig,
     FileStoreConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "Damage",
     "DatabaseError",
     "EngineError",
+    "ExperimentDigest",
     "Field",
     "Fields",
     "FileStore",
@@ -103,9 +105,13 @@ __all__ = [
     "StoreConfig",
     "StoreError",
     "TooLargeError",
+    "TransferCounts",
+    "TransferFailure",
+    "TransferReport",
     "TrapError",
     "UnrepresentableError",
     "component_bytes",
     "create_store",
+    "export_store",
     "parse_to_config",
 ]
