@@ -50,7 +50,7 @@ function oneOf(what, value, known) {
 const COMMON = ['root', 'experimentId', 'access', 'durability', 'lockTimeoutMs'];
 
 /** What the configurations of all backends have. */
-class StoreConfig {
+export class StoreConfig {
   #root;
   #scopes;
   #access;

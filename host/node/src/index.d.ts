@@ -344,6 +344,68 @@ export function parseToConfig(locator: string): FileStoreConfig | PostgresStoreC
 /** Opens the store that a locator names. */
 export function openStore(locator: string): Store;
 
+// --- copies ----------------------------------------------------------------------------------------------------------
+
+/** A locator, a configuration, an open store, or the path of an archive, which ends in `.tar.zst` or `.tar`. */
+export type Place = string | URL | FileStoreConfig | PostgresStoreConfig | Store;
+
+/** What is copied, and how. */
+export interface ExportOptions {
+  /** The experiments. Default: all. */
+  experiments?: string[];
+  /** Which runs, as a query's filter says. Default: all. */
+  where?: string;
+  /** Whether artifacts and their manifests are copied. Default true, as for the other kinds of files. */
+  artifacts?: boolean;
+  derived?: boolean;
+  results?: boolean;
+  logs?: boolean;
+  /** What happens to a run that the destination has with another content. Default `fail`: it stays, and is a failure. */
+  existing?: 'fail' | 'skip' | 'overwrite';
+  /** Whether nothing is written, and only told what would be. */
+  dryRun?: boolean;
+  /** Whether the places of artifacts are rewritten to those of the destination. */
+  rewriteUris?: boolean;
+  /** How many bytes an archive may hold. Default: 1 GiB and 1,000 times its size. */
+  maxArchiveBytes?: Integer;
+  /** Is given how many runs were looked at, and how many there are, as far as it is known: 0 of an archive. If it throws, the
+   * copy ends, and the same call goes on from there. */
+  onProgress?: (runs: number, total: number) => void;
+}
+
+/** How much. */
+export interface TransferCounts {
+  runs: number;
+  files: number;
+  bytes: number;
+}
+
+/** Something that was not copied, and why. */
+export interface TransferFailure {
+  /** Empty for what belongs to none. */
+  experimentId: string;
+  runId: string | null;
+  /** Relative to the experiment's directory. */
+  file: string | null;
+  reason: string;
+}
+
+/** What became of a copy. Every run and file is counted once. */
+export interface TransferReport {
+  copied: TransferCounts;
+  /** What was there already, or was to be passed over. */
+  skipped: TransferCounts;
+  failed: TransferCounts;
+  /** How many files were removed: those of a replaced run that the source does not have. */
+  removed: number;
+  failures: TransferFailure[];
+  /** What each experiment holds, as one number: the same wherever the same content lies. */
+  digests: { experimentId: string; runs: number; digest: string }[];
+}
+
+/** Copies runs, and says what became of each. What is wrong with one run ends nothing: look at `failures`. */
+export function exportStore(source: Place, destination: Place, options?: ExportOptions): TransferReport;
+
 // --- stores ----------------------------------------------------------------------------------------------------------
 
 /**
@@ -354,6 +416,8 @@ export function openStore(locator: string): Store;
  */
 export class Store {
   private constructor();
+  /** The configuration that it was opened with. */
+  readonly config: FileStoreConfig | PostgresStoreConfig;
   /** What the user should know about the configuration, in sentences. */
   readonly warnings: string[];
   /** Opens the store of an experiment of this store's collection. */

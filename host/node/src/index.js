@@ -6,6 +6,7 @@
 export { FileStoreConfig, PostgresStoreConfig, openStore, parseLocator, parseToConfig } from './config.js';
 export { ArtifactReader, ArtifactWriter, RunList, Store } from './store.js';
 export { Plugin, derive } from './plugins.js';
+export { exportStore } from './transfer.js';
 export { Float, parse, stringify } from './json.js';
 export {
   AlreadyExistsError, ClosedError, ConflictError, CorruptError, DatabaseError, EngineError, InvalidArgumentError, InvalidNameError,

@@ -22,9 +22,10 @@ export class Instance {
     this.#roots = roots(grant);
     this.#postgres = postgres(bindings);
     try {
-      const { config, store } = instantiate({ ...this.#wasi.imports, ...this.#roots.imports, ...this.#postgres.imports });
+      const { config, store, transfer } = instantiate({ ...this.#wasi.imports, ...this.#roots.imports, ...this.#postgres.imports });
       this.config = config;
       this.store = store;
+      this.transfer = transfer;
     } catch (error) {
       this.end();
       throw error instanceof StoreError ? error : new EngineError(error.message, { cause: error });

@@ -79,7 +79,7 @@ class Holder {
   /** As `call`, for a call that returns a resource. */
   open(function_) {
     const instance = this.#take();
-    const handle = instance.call(() => function_(this.#store));
+    const handle = instance.call(() => function_(this.#store, instance));
     this.#resources.add(handle);
     return {
       call: (inner) => {
@@ -148,6 +148,10 @@ export class Store {
     this.#warnings = warnings;
     this.#holder = new Holder(grant, options, bindings);
     holders.set(this, this.#holder);
+  }
+
+  get config() {
+    return this.#config;
   }
 
   get warnings() {

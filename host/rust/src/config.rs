@@ -377,6 +377,11 @@ impl StoreConfig {
         self.scopes.iter().any(|scope| !scope.is_empty())
     }
 
+    /// Says whether the store has a database as its query index.
+    pub(crate) fn has_database(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
+    }
+
     /// Returns the same configuration for another root.
     pub(crate) fn with_root(mut self, root: PathBuf) -> Self {
         self.root = root;

@@ -9,13 +9,15 @@ use crate::error::{Error, Result};
 use crate::instance::{Instance, Limits};
 use crate::pool::{Answer, Resource, off_runtime};
 use crate::store::Store;
+use crate::types::{DatabaseError, IndexStanding, IoError};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use wasmtime::component::ResourceAny;
 
-pub use wire::{Counts, Existing, ExperimentDigest, Failure, Progress, Report, Selection};
+pub use wire::{Counts, Existing, ExperimentDigest, Failure, Report, Selection};
 
 /// The most bytes that cross the component's surface in one call.
 const CHUNK: usize = 256 * 1024;
@@ -29,10 +31,23 @@ pub enum Place {
     Archive(PathBuf),
 }
 
+/// How far a copy has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The runs of the source that were looked at; 0 for an archive.
+    pub runs: u64,
+    /// The runs that the source has, as far as it is known: experiments are listed when it is their turn.
+    pub total: u64,
+    /// The bytes that were carried.
+    pub bytes: u64,
+    /// Of an archive that is copied from: how many of its bytes were read, and how many it has.
+    pub archive: Option<(u64, u64)>,
+}
+
 /// How runs are copied.
 #[derive(Clone, Debug)]
 pub struct TransferOptions {
-    /// What is copied from a store. Of an archive, all is copied.
+    /// What is copied from a store. An archive is copied whole: anything else is refused.
     pub selection: Selection,
     /// What happens to a run that the destination has with another content.
     pub existing: Existing,
@@ -108,10 +123,30 @@ fn check_places(from: &Place, to: &Place) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to choose from an archive.
+fn check_whole(selection: &Selection) -> Result<()> {
+    let Selection {
+        experiments,
+        filter,
+        artifacts,
+        derived,
+        results,
+        logs,
+    } = selection;
+    if experiments.is_empty() && filter.is_empty() && *artifacts && *derived && *results && *logs {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(
+        "an archive is copied whole: import it, and export from that store what is wanted"
+            .to_owned(),
+    ))
+}
+
 /// What hands the stream out.
 enum Source {
     Store(Resource),
     Archive {
+        path: PathBuf,
         file: File,
         unpacker: Box<Tool>,
         ended: bool,
@@ -166,7 +201,10 @@ impl Source {
                 Ok(Self::Store(sender))
             }
             Place::Archive(path) => {
-                let file = File::open(path).map_err(|error| refused(path, "open", &error))?;
+                check_whole(&options.selection)?;
+                let failed = |error| refused(path, "open", &error);
+                let file = File::open(path).map_err(failed)?;
+                let size = file.metadata().map_err(failed)?.len();
                 let limit = options.max_archive_bytes;
                 let unpacker = Tool::new(|instance| {
                     let guest = instance.bindings.metalab_store_transfer();
@@ -175,13 +213,13 @@ impl Source {
                         .call_constructor(&mut instance.store, limit)
                 })?;
                 Ok(Self::Archive {
+                    path: path.clone(),
                     file,
                     unpacker: Box::new(unpacker),
                     ended: false,
                     progress: Progress {
-                        runs: 0,
-                        total: 0,
-                        bytes: 0,
+                        archive: Some((0, size)),
+                        ..Progress::default()
                     },
                 })
             }
@@ -196,6 +234,7 @@ impl Source {
                 guest.call_next_chunk(&mut instance.store, sender)
             }),
             Self::Archive {
+                path,
                 file,
                 unpacker,
                 ended,
@@ -211,10 +250,12 @@ impl Source {
                     return Ok(piece);
                 }
                 let mut packed = vec![0; CHUNK];
-                let count = file.read(&mut packed).map_err(|error| {
-                    Error::InvalidArgument(format!("cannot read the archive: {error}"))
-                })?;
+                let failed = |error| refused(path, "read", &error);
+                let count = file.read(&mut packed).map_err(failed)?;
                 *ended = count == 0;
+                if let Some((read, _)) = &mut progress.archive {
+                    *read += count as u64;
+                }
                 unpacker.call(|instance, unpacker| {
                     let guest = instance.bindings.metalab_store_transfer().unpacker();
                     guest.call_write(&mut instance.store, unpacker, &packed[..count])
@@ -248,20 +289,43 @@ impl Source {
 
     fn progress(&self) -> Result<Progress> {
         match self {
-            Self::Store(sender) => sender.call(|instance, sender| {
-                let guest = instance.bindings.metalab_store_transfer().sender();
-                Ok(Ok(guest.call_progress(&mut instance.store, sender)?))
-            }),
+            Self::Store(sender) => sent(sender),
             Self::Archive { progress, .. } => Ok(*progress),
         }
     }
 }
 
-fn refused(path: &Path, operation: &str, error: &std::io::Error) -> Error {
-    Error::InvalidArgument(format!(
-        "cannot {operation} the archive {}: {error}",
-        path.display()
-    ))
+/// Says how far a sender has come.
+fn sent(sender: &Resource) -> Result<Progress> {
+    let progress = sender.call(|instance, sender| {
+        let guest = instance.bindings.metalab_store_transfer().sender();
+        Ok(Ok(guest.call_progress(&mut instance.store, sender)?))
+    })?;
+    Ok(Progress {
+        runs: progress.runs,
+        total: progress.total,
+        bytes: progress.bytes,
+        archive: None,
+    })
+}
+
+/// Makes the error of an archive that cannot be opened, read or written.
+fn refused(path: &Path, operation: &str, error: &io::Error) -> Error {
+    let code = match error.kind() {
+        io::ErrorKind::NotFound => "no-entry",
+        io::ErrorKind::PermissionDenied => "access",
+        io::ErrorKind::StorageFull => "insufficient-space",
+        io::ErrorKind::QuotaExceeded => "quota",
+        io::ErrorKind::IsADirectory => "is-directory",
+        _ => "io",
+    };
+    Error::Io(IoError {
+        file: path.display().to_string(),
+        operation: operation.to_owned(),
+        code: code.to_owned(),
+        outcome_unknown: false,
+        message: format!("cannot {operation} the archive {}: {error}", path.display()),
+    })
 }
 
 /// A store that takes the stream.
@@ -371,9 +435,83 @@ impl Destination {
             sum.files += counts.files;
             sum.bytes += counts.bytes;
         }
+        report.removed += found.removed;
         report.failures.extend(found.failures);
         report.digests.extend(found.digests);
         Ok(())
+    }
+}
+
+/// An archive that is being written, beside the one that it becomes. It is locked as long as it is open, and has
+/// always the same name, so that what a killed export left is written over and no other export writes it too.
+struct Part<'a> {
+    file: File,
+    path: PathBuf,
+    becomes: &'a Path,
+}
+
+impl<'a> Part<'a> {
+    fn create(becomes: &'a Path) -> Result<Self> {
+        let mut name = becomes.as_os_str().to_owned();
+        name.push(".part");
+        let path = PathBuf::from(name);
+        let failed = |error: io::Error| refused(becomes, "write", &error);
+        loop {
+            let mut options = File::options();
+            let file = options.write(true).create(true).truncate(false).open(&path);
+            let file = file.map_err(failed)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    return Err(Error::Locked(format!(
+                        "another export is writing the archive {}; wait for it, or name another archive",
+                        becomes.display()
+                    )));
+                }
+                // Without working locks, nobody else is told.
+                Err(std::fs::TryLockError::Error(_)) => {}
+            }
+            // Who held the lock before may have renamed it meanwhile.
+            let named = std::fs::symlink_metadata(&path).ok();
+            let opened = file.metadata().map_err(failed)?;
+            if named.is_some_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()))
+            {
+                file.set_len(0).map_err(failed)?;
+                return Ok(Self {
+                    file,
+                    path,
+                    becomes,
+                });
+            }
+        }
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<()> {
+        let written = self.file.write_all(piece);
+        written.map_err(|error| refused(self.becomes, "write", &error))
+    }
+
+    /// Puts it in place, durably.
+    fn publish(self) -> Result<()> {
+        let directory = match self.becomes.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let done = self
+            .file
+            .sync_all()
+            .and_then(|()| std::fs::rename(&self.path, self.becomes))
+            .and_then(|()| File::open(directory)?.sync_all());
+        done.map_err(|error| {
+            let error = refused(self.becomes, "write", &error);
+            self.discard();
+            error
+        })
+    }
+
+    fn discard(&self) {
+        // The error that made it useless is what counts.
+        std::fs::remove_file(&self.path).ok();
     }
 }
 
@@ -387,6 +525,7 @@ fn empty_report() -> Report {
         copied: none,
         skipped: none,
         failed: none,
+        removed: 0,
         failures: Vec::new(),
         digests: Vec::new(),
     }
@@ -399,6 +538,10 @@ fn into_store(
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
     let mut report = empty_report();
+    let indexed = config.has_database() && !options.dry_run;
+    if indexed {
+        check_database(config)?;
+    }
     let mut destination = Destination::open(config, options, None)?;
     loop {
         let chunk = source.next()?;
@@ -428,8 +571,48 @@ fn into_store(
         }
     }
     destination.finish(&mut report)?;
+    if indexed && let Err(error) = update_database(config) {
+        report.failures.push(Failure {
+            experiment_id: String::new(),
+            run_id: None,
+            file: None,
+            reason: format!(
+                "the files are in place, and the database does not know all of them yet: {error}; run `metalab-store rebuild-index`"
+            ),
+        });
+    }
     source.add_damaged(options, &mut report)?;
     Ok(report)
+}
+
+/// Refuses a destination whose database does not answer, before anything is copied.
+fn check_database(config: &StoreConfig) -> Result<()> {
+    let store = config.clone().max_instances(1).connect()?;
+    // A schema that has no tables yet gets them.
+    let answered = match store.index_state()?.standing {
+        IndexStanding::Unreachable => store.rebuild_index().map(drop),
+        IndexStanding::None | IndexStanding::Current | IndexStanding::Behind => Ok(()),
+    };
+    store.close()?;
+    answered.map_err(|error| match error {
+        Error::Database(database) => Error::Database(DatabaseError {
+            message: format!(
+                "nothing was copied: the destination's database cannot be used: {}",
+                database.message
+            ),
+            ..database
+        }),
+        other => other,
+    })
+}
+
+/// Lets the database know what was copied.
+fn update_database(config: &StoreConfig) -> Result<()> {
+    let store = config.clone().max_instances(1).connect()?;
+    if store.index_state()?.standing != IndexStanding::Current {
+        store.rebuild_index()?.finish()?;
+    }
+    store.close()
 }
 
 fn into_archive(
@@ -454,13 +637,9 @@ fn into_archive(
         let guest = instance.bindings.metalab_store_transfer();
         guest.packer().call_constructor(&mut instance.store)
     })?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    let part = PathBuf::from(name);
-    let failed = |error: std::io::Error| refused(path, "write", &error);
     let mut file = match options.dry_run {
         true => None,
-        false => Some(File::create(&part).map_err(failed)?),
+        false => Some(Part::create(path)?),
     };
     let written = loop {
         let chunk = sender.call(|instance, sender| {
@@ -486,7 +665,7 @@ fn into_archive(
             })
         };
         let put = packed.and_then(|packed| match &mut file {
-            Some(file) => file.write_all(&packed).map_err(failed),
+            Some(part) => part.write(&packed),
             None => Ok(()),
         });
         if let Err(error) = put {
@@ -495,26 +674,24 @@ fn into_archive(
         if ended {
             break Ok(());
         }
-        let now = sender.call(|instance, sender| {
-            let guest = instance.bindings.metalab_store_transfer().sender();
-            Ok(Ok(guest.call_progress(&mut instance.store, sender)?))
-        })?;
+        let now = match sent(sender) {
+            Ok(now) => now,
+            Err(error) => break Err(error),
+        };
         if progress(&now).is_break() {
             break Err(Error::Cancelled);
         }
     };
-    let finished = written.and_then(|()| match &file {
-        Some(file) => file
-            .sync_all()
-            .and_then(|()| std::fs::rename(&part, path))
-            .map_err(failed),
-        None => Ok(()),
-    });
-    if finished.is_err() && file.is_some() {
-        // The error is what counts.
-        std::fs::remove_file(&part).ok();
+    match (written, file) {
+        (Ok(()), Some(part)) => part.publish()?,
+        (Ok(()), None) => {}
+        (Err(error), part) => {
+            if let Some(part) = part {
+                part.discard();
+            }
+            return Err(error);
+        }
     }
-    finished?;
     let mut report = sender.call(|instance, sender| {
         let guest = instance.bindings.metalab_store_transfer().sender();
         Ok(Ok(guest.call_report(&mut instance.store, sender)?))

@@ -9,6 +9,7 @@
 )]
 
 use metalab_store::maintenance::VerifyOptions;
+use metalab_store::transfer::{Place, TransferOptions, transfer};
 use metalab_store::types::{ArtifactDescriptor, Durability, Expectation, RunQuery};
 use metalab_store::{Engine, FileStoreConfig, Store};
 use metalab_store_guest::model;
@@ -17,6 +18,7 @@ use metalab_store_guest::store::Store as NativeStore;
 use metalab_store_tests::peak_memory;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -835,6 +837,150 @@ fn opens(directory: &Path) {
     );
 }
 
+/// Fills a collection with runs: a record, derived metrics, a log, and an artifact of 4 KiB with its manifest.
+fn fill(root: &Path, runs: usize) {
+    let directory = root.join("bench_1");
+    drop(component_store(root, Durability::Relaxed));
+    for index in 0..runs {
+        let run = format!("{index:016x}");
+        let artifacts = directory.join("artifacts").join(&run);
+        fs::create_dir(&artifacts).unwrap();
+        let content: Vec<u8> = (0..512_usize)
+            .flat_map(|at| (at * index).to_le_bytes())
+            .collect();
+        fs::write(artifacts.join("model.json"), content).unwrap();
+        let manifest = format!(
+            "{{\n  \"artifacts\": [\n    {{\n      \"name\": \"model\",\n      \"uri\": \"/x/{run}/model.json\"\n    }}\n  ]\n}}"
+        );
+        fs::write(artifacts.join("_manifest.json"), manifest).unwrap();
+        fs::write(directory.join(format!("runs/{run}.json")), record(index)).unwrap();
+        fs::write(
+            directory.join(format!("derived/{run}.json")),
+            "{\n  \"best\": 1.5\n}",
+        )
+        .unwrap();
+        fs::write(
+            directory.join(format!("logs/{run}_run.log")),
+            "a line\n".repeat(20),
+        )
+        .unwrap();
+    }
+}
+
+/// Copies one place to another, and returns the most memory that host and component had meanwhile, in MiB.
+fn copy(times: &mut Times, from: &Place, to: &Place) -> u64 {
+    peak_since();
+    let options = TransferOptions::default();
+    let report =
+        times.measure(|| transfer(from, to, &options, &mut |_| ControlFlow::Continue(())).unwrap());
+    assert!(report.failures.is_empty() && report.copied.files > 0);
+    peak_since()
+}
+
+fn sync(path: &Path) {
+    assert!(
+        Command::new("sync")
+            .arg("-f")
+            .arg(path)
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+/// Measures copies of a store beside `cp -r` and a sync of the same.
+fn transfers(directory: &Path, runs: usize, rounds: usize, artifact: u64) {
+    let place = |path: &Path| Place::Store(Box::new(FileStoreConfig::new(path).into()));
+    for runs in [runs / 10, runs] {
+        let source = directory.join(format!("transfer-{runs}"));
+        fill(&source, runs);
+        sync(&source);
+        let mut times: [Times; 4] = Default::default();
+        let mut peaks = [0; 3];
+        for round in 0..rounds {
+            let target = directory.join("target");
+            let archive = directory.join("target.tar.zst");
+            // What comes first meets a disk in another state.
+            for which in [round % 2, 1 - round % 2] {
+                if which == 0 {
+                    times[0].measure(|| {
+                        let mut cp = Command::new("cp");
+                        assert!(
+                            cp.arg("-r")
+                                .arg(&source)
+                                .arg(&target)
+                                .status()
+                                .unwrap()
+                                .success()
+                        );
+                        sync(&target);
+                    });
+                } else {
+                    peaks[0] = peaks[0].max(copy(&mut times[1], &place(&source), &place(&target)));
+                }
+                fs::remove_dir_all(&target).unwrap();
+                sync(directory);
+            }
+            let to = Place::Archive(archive.clone());
+            peaks[1] = peaks[1].max(copy(&mut times[2], &place(&source), &to));
+            peaks[2] = peaks[2].max(copy(&mut times[3], &to, &place(&target)));
+            fs::remove_file(archive).unwrap();
+            fs::remove_dir_all(&target).unwrap();
+            sync(directory);
+        }
+        print(
+            &format!("copy of {runs} runs with artifacts, durable, {rounds} times"),
+            &[
+                ("cp -r, sync", &times[0]),
+                ("store to store", &times[1]),
+                ("store to archive", &times[2]),
+                ("archive to store", &times[3]),
+            ],
+        );
+        println!("  most memory of host and component: {peaks:?} MiB");
+        fs::remove_dir_all(source).unwrap();
+    }
+    let source = directory.join("transfer-big");
+    fill(&source, 1);
+    let file = File::create_new(source.join("bench_1/artifacts/0000000000000000/big.bin")).unwrap();
+    let mut writer = std::io::BufWriter::with_capacity(1 << 20, file);
+    for word in 0..artifact / 8 {
+        let word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        writer.write_all(&word.to_le_bytes()).unwrap();
+    }
+    drop(writer);
+    sync(directory);
+    let mut times: [Times; 2] = Default::default();
+    let mut peak = 0;
+    for _ in 0..rounds.min(3) {
+        let target = directory.join("target");
+        times[0].measure(|| {
+            let mut cp = Command::new("cp");
+            assert!(
+                cp.arg("-r")
+                    .arg(&source)
+                    .arg(&target)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            sync(&target);
+        });
+        fs::remove_dir_all(&target).unwrap();
+        peak = peak.max(copy(&mut times[1], &place(&source), &place(&target)));
+        fs::remove_dir_all(&target).unwrap();
+    }
+    print(
+        &format!(
+            "copy of a run with an artifact of {} MiB, durable",
+            artifact >> 20
+        ),
+        &[("cp -r, sync", &times[0]), ("store to store", &times[1])],
+    );
+    println!("  most memory of host and component: {peak} MiB");
+    fs::remove_dir_all(source).unwrap();
+}
+
 /// Returns the number after an option.
 fn number_of(option: &str) -> Option<u64> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -843,7 +989,7 @@ fn number_of(option: &str) -> Option<u64> {
 }
 
 /// What can be measured.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "open",
     "put",
     "durable",
@@ -854,6 +1000,7 @@ const PARTS: [&str; 10] = [
     "big",
     "index",
     "verify",
+    "transfer",
 ];
 
 fn main() {
@@ -913,6 +1060,16 @@ fn main() {
         let rounds = if quick { 1 } else { 3 };
         verifications(root, usize::try_from(runs).unwrap(), kibibytes, rounds);
         verification_of_one(root, mebibytes << 20, rounds);
+    if wanted("transfer") {
+        let runs = number_of("--runs").unwrap_or(if quick { 500 } else { 10_000 });
+        let mebibytes = number_of("--mib").unwrap_or(if quick { 16 } else { 1024 });
+        let rounds = if quick { 2 } else { 5 };
+        transfers(
+            root,
+            usize::try_from(runs).unwrap(),
+            rounds,
+            mebibytes << 20,
+        );
     }
     let mut json = arguments
         .iter()

@@ -12,6 +12,7 @@ nothing else.
 
 from ._engine import component_bytes
 from ._instance import Limits
+from ._transfer import ExperimentDigest, TransferCounts, TransferFailure, TransferReport, export_store
 from .config import (
     ComponentStoreConfig,
     FileStoreConfig,
@@ -77,6 +78,7 @@ __all__ = [
     "DeriveProgress",
     "DeriveReport",
     "EngineError",
+    "ExperimentDigest",
     "Field",
     "Fields",
     "FileStore",
@@ -115,10 +117,14 @@ __all__ = [
     "StoreConfig",
     "StoreError",
     "TooLargeError",
+    "TransferCounts",
+    "TransferFailure",
+    "TransferReport",
     "TrapError",
     "UnrepresentableError",
     "component_bytes",
     "create_store",
     "derive",
+    "export_store",
     "parse_to_config",
 ]

@@ -192,6 +192,41 @@ def configure(name: str, *arguments: Any, grant: Grant | None = None) -> Any:
         raise failed.error from failed.__cause__
 
 
+class Tool:
+    """A resource of the component that needs no store, in an instance that sees no directory."""
+
+    def __init__(self, interface: str, name: str, *arguments: Any) -> None:
+        """Makes one by its constructor."""
+        self._interface = interface
+        self._instance = Instance(shared(), None, Limits(), {})
+        try:
+            self._handle: c.ResourceAny = self._instance.call(interface, name, *arguments)
+        except _Failed as failed:
+            self._instance.close()
+            raise failed.error from failed.__cause__
+        except BaseException:
+            self._instance.close()
+            raise
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Calls a method that can fail, and raises its error."""
+        try:
+            return self._instance.checked(self._interface, name, self._handle, *arguments)
+        except _Failed as failed:
+            raise failed.error from failed.__cause__
+
+    def call_plain(self, name: str, *arguments: Any) -> Any:
+        """Calls a method that cannot fail."""
+        try:
+            return self._instance.call(self._interface, name, self._handle, *arguments)
+        except _Failed as failed:
+            raise failed.error from failed.__cause__
+
+    def close(self) -> None:
+        """Ends the instance."""
+        self._instance.close()
+
+
 class _Slot:
     """A place for an instance. Empty and not busy, it is free for a new one."""
 
@@ -275,14 +310,14 @@ class Pool:
         """As `call`, for a method that cannot fail."""
         return self.in_any(lambda instance, store: instance.call("store", name, store, *arguments))
 
-    def open_resource(self, name: str, *arguments: Any) -> Resource:
-        """As `call`, for a method that returns a resource."""
+    def open_resource(self, name: str, *arguments: Any, interface: str = "store") -> Resource:
+        """As `call`, for a function of an interface that returns a resource of it."""
         self._check_process()
         slot = self._take_any()
         try:
-            handle = self._run(slot, lambda instance, store: instance.checked("store", name, store, *arguments))
+            handle = self._run(slot, lambda instance, store: instance.checked(interface, name, store, *arguments))
             slot.resources.append(handle)
-            return Resource(self, slot, handle)
+            return Resource(self, slot, handle, interface)
         finally:
             self._give_back(slot)
 
@@ -433,19 +468,20 @@ class Pool:
 class Resource:
     """A reader, writer or list of the component. Dropped there when it is closed or forgotten here."""
 
-    def __init__(self, pool: Pool, slot: _Slot, handle: c.ResourceAny) -> None:
+    def __init__(self, pool: Pool, slot: _Slot, handle: c.ResourceAny, interface: str) -> None:
         self._pool: Pool | None = pool
+        self._interface = interface
         self._slot = slot
         self._generation = slot.generation
         self._handle = handle
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Calls a method that can fail, and raises its error."""
-        return self._call(lambda instance: instance.checked("store", name, self._handle, *arguments))
+        return self._call(lambda instance: instance.checked(self._interface, name, self._handle, *arguments))
 
     def call_plain(self, name: str, *arguments: Any) -> Any:
         """Calls a method that cannot fail."""
-        return self._call(lambda instance: instance.call("store", name, self._handle, *arguments))
+        return self._call(lambda instance: instance.call(self._interface, name, self._handle, *arguments))
 
     def _call(self, function: Callable[[Instance], Any]) -> Any:
         if self._pool is None:

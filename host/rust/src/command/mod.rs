@@ -56,7 +56,7 @@ struct Arguments {
     store: String,
     /// The experiment; without it, commands that read cover the whole collection
     #[arg(short, long, global = true, help_heading = GLOBAL, value_name = "ID")]
-    experiment: Option<String>,
+    experiment: Vec<String>,
     /// Print JSON as Python's json module reads it: it may hold NaN, Infinity and integers of any size
     #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
@@ -103,8 +103,8 @@ enum Command {
     ///
     /// Everything of a run is copied byte for byte: record, derived metrics, results, logs, artifacts, markers; and
     /// manifests. Killed at any point, the same command goes on and copies nothing twice. A path that ends in
-    /// .tar.zst or .tar is an archive. The digest of each
-    /// experiment is printed: it is the same wherever the same content lies.
+    /// .tar.zst or .tar is an archive. -e names an experiment to copy, and may be given more than once. The digest
+    /// of each experiment is printed: it is the same wherever the same content lies.
     Export(transfer::Transfer),
     /// Copy runs into a store from another store, or from an archive
     ///
@@ -253,8 +253,12 @@ fn dispatch(arguments: Arguments) -> Outcome {
         return Ok(());
     }
     let mut config = StoreConfig::from_locator(&arguments.store)?;
-    if let Some(experiment) = &arguments.experiment {
-        config = config.scoped(experiment);
+    let transfers = matches!(arguments.command, Command::Export(_) | Command::Import(_));
+    match arguments.experiment.as_slice() {
+        _ if transfers => {}
+        [] => {}
+        [experiment] => config = config.scoped(experiment),
+        _ => usage("this command takes one experiment; export and import take several"),
     }
     let mut context = Context {
         config,
@@ -271,16 +275,31 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::Logs(options) => options.run(&mut context)?,
         Command::Artifacts(options) => options.run(&mut context)?,
         Command::Cat(options) => options.run(&mut context)?,
-        Command::Derive(options) => options.run(&mut context, arguments.experiment.as_deref())?,
+        Command::Derive(options) => {
+            options.run(
+                &mut context,
+                arguments.experiment.first().map(String::as_str),
+            )?;
+        }
         Command::RebuildIndex => rebuild_index::run(&mut context)?,
-        Command::Export(options) => options.run(&mut context, &arguments.store, true)?,
-        Command::Import(options) => options.run(&mut context, &arguments.store, false)?,
+        Command::Export(options) => {
+            options.run(&mut context, &arguments.store, &arguments.experiment, true)?;
+        }
+        Command::Import(options) => {
+            options.run(&mut context, &arguments.store, &arguments.experiment, false)?;
+        }
         Command::Verify(options) => options.run(&mut context)?,
         Command::Gc(options) => options.run(&mut context)?,
         Command::Completions { .. } => {}
     }
     context.out.flush()?;
     Ok(())
+}
+
+/// Ends the process: the arguments are wrong.
+fn usage(message: &str) -> ! {
+    let kind = clap::error::ErrorKind::MissingRequiredArgument;
+    Arguments::command().error(kind, message).exit()
 }
 
 /// Makes the error of a run that is not there.

@@ -1,6 +1,6 @@
 //! `metalab-store export` and `metalab-store import`
 
-use super::{Context, Failure, Outcome, text};
+use super::{Context, Failure, Outcome, text, usage};
 use metalab_store::StoreConfig;
 use metalab_store::transfer::{
     Counts, Existing, Place, Progress, Report, Selection, TransferOptions, transfer,
@@ -21,9 +21,6 @@ pub(super) struct Transfer {
     /// What is copied to: a store or an archive; import: the store of -s by default
     #[arg(long, value_name = "LOCATOR")]
     to: Option<String>,
-    /// Copy only this experiment; may be given more than once
-    #[arg(long = "only", value_name = "ID")]
-    only: Vec<String>,
     /// Copy only runs that a filter matches, as with `runs --where`
     #[arg(short, long = "where", value_name = "FILTER")]
     filter: Option<String>,
@@ -39,7 +36,7 @@ pub(super) struct Transfer {
     /// Leave out derived metrics
     #[arg(long)]
     no_derived: bool,
-    /// Replace what the destination has with another content
+    /// Replace what the destination has with another content: a run is then what the source has of it, and no more
     #[arg(long, group = "existing")]
     overwrite: bool,
     /// Keep each run whose record the destination has, whatever it holds
@@ -60,21 +57,23 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    pub(super) fn run(&self, context: &mut Context, store: &str, export: bool) -> Outcome {
-        let missing = |option: &str| {
-            let message = format!("name what is copied {option}: --{option} LOCATOR");
-            Failure::Other("invalid-argument", message)
-        };
+    pub(super) fn run(
+        &self,
+        context: &mut Context,
+        store: &str,
+        experiments: &[String],
+        export: bool,
+    ) -> Outcome {
         let own = |given: &Option<String>, option, default| match (given, default) {
-            (Some(given), _) => Ok(given.clone()),
-            (None, true) => Ok(store.to_owned()),
-            (None, false) => Err(missing(option)),
+            (Some(given), _) => given.clone(),
+            (None, true) => store.to_owned(),
+            (None, false) => usage(&format!("name what is copied {option}: --{option} LOCATOR")),
         };
-        let from = place(&own(&self.from, "from", export)?)?;
-        let to = place(&own(&self.to, "to", !export)?)?;
+        let from = place(&own(&self.from, "from", export))?;
+        let to = place(&own(&self.to, "to", !export))?;
         let options = TransferOptions {
             selection: Selection {
-                experiments: self.only.clone(),
+                experiments: experiments.to_vec(),
                 filter: self.filter.clone().unwrap_or_default(),
                 artifacts: !self.no_artifacts,
                 derived: !self.no_derived,
@@ -137,6 +136,18 @@ impl Transfer {
         writeln!(context.out, "{verb}: {}", line(&report.copied))?;
         writeln!(context.out, "There already: {}", line(&report.skipped))?;
         writeln!(context.out, "Failed: {}", line(&report.failed))?;
+        if report.removed > 0 {
+            let verb = if self.dry_run {
+                "Would remove"
+            } else {
+                "Removed"
+            };
+            let files = report.removed;
+            writeln!(
+                context.out,
+                "{verb}: {files} files that the source does not have"
+            )?;
+        }
         for digest in &report.digests {
             let id = if digest.experiment_id.is_empty() {
                 "(no experiment)"
@@ -190,14 +201,16 @@ impl Bar {
             reason = "an estimate for people"
         )]
         let (rate, left) = {
-            let done = progress.runs.max(1) as f64;
-            let left = progress.total.saturating_sub(progress.runs) as f64 * seconds / done;
+            let (done, total) = progress.archive.unwrap_or((progress.runs, progress.total));
+            let left = total.saturating_sub(done) as f64 * seconds / done.max(1) as f64;
             ((progress.bytes as f64 / seconds) as u64, left as i64)
         };
+        let done = match progress.archive {
+            Some((read, size)) => format!("{} of {}", text::size(read), text::size(size)),
+            None => format!("{}/{} runs", progress.runs, progress.total),
+        };
         let line = format!(
-            "{}/{} runs, {}, {}/s, {} left",
-            progress.runs,
-            progress.total,
+            "{done}, {}, {}/s, {} left",
             text::size(progress.bytes),
             text::size(rate),
             text::duration(left * 1000)
