@@ -866,7 +866,7 @@ fn object(text: &str) -> std::result::Result<Object<'_>, Doubt> {
 }
 
 /// Says whether a record loads for certain, without loading it; of others it says nothing.
-fn surely_loads(record: &Object<'_>) -> bool {
+pub(crate) fn surely_loads(record: &Object<'_>) -> bool {
     let none = |value: Option<&Value<'_>>| matches!(value, None | Some(Value::Null));
     let texts = |object: &Object<'_>, names: &[&str]| {
         names.iter().all(|name| {

@@ -82,6 +82,10 @@ impl DatabaseCheck {
             repair: repair && own,
             rebuild: None,
         };
+        if state.is_none() && scope.recorded_runs()?.is_empty() {
+            // A collection's root, for instance.
+            return Ok(None);
+        }
         if state.is_none() || !believed {
             let trouble = check.sql.trouble();
             let reason = match &trouble {
