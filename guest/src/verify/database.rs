@@ -200,7 +200,9 @@ impl DatabaseCheck {
         if difference(scope, run, row)?.is_none() {
             return Ok(());
         }
-        let lock = match may_lock {
+        // Without the file of a lock nobody is in the middle of a change, and none is made for a run that is gone.
+        let has_lock = scope.tree.stat(&layout::lock(run))?.is_some();
+        let lock = match may_lock && has_lock {
             true => match scope.lock_run(run) {
                 Ok(held) => Some(held),
                 Err(Error::Locked(_)) => None,
