@@ -463,6 +463,57 @@ pub fn descriptor_to(descriptor: &ArtifactDescriptor) -> Result<Value<'_>> {
     Ok(Value::Object(object))
 }
 
+/// Says whether a record loads for certain, without loading it; of others it says nothing.
+pub(crate) fn surely_loads(record: &Object<'_>) -> bool {
+    let none = |value: Option<&Value<'_>>| matches!(value, None | Some(Value::Null));
+    let texts = |object: &Object<'_>, names: &[&str]| {
+        names.iter().all(|name| {
+            let value = object.get(name);
+            none(value) || value.is_some_and(|value| value.as_str().is_some())
+        })
+    };
+    let status = record.get("status").and_then(Value::as_str);
+    let times = ["started_at", "finished_at"].iter().all(|name| {
+        let value = record.get(name);
+        none(value)
+            || value
+                .and_then(Value::as_str)
+                .is_some_and(|text| Timestamp::parse(text).is_ok())
+    });
+    let metrics = record.get("metrics");
+    let list = |name: &str| match record.get(name) {
+        None => Some(&[] as &[Value<'_>]),
+        Some(value) => value.as_array(),
+    };
+    let artifact = |value: &Value<'_>| {
+        value.as_object().is_some_and(|object| {
+            let size = object.get("size_bytes");
+            let metadata = object.get("metadata");
+            texts(
+                object,
+                &[
+                    "artifact_id",
+                    "name",
+                    "kind",
+                    "format",
+                    "uri",
+                    "content_hash",
+                ],
+            ) && (none(size) || matches!(size, Some(Value::Int(0..))))
+                && (none(metadata) || metadata.is_some_and(|value| value.as_object().is_some()))
+        })
+    };
+    status.is_some_and(|status| Status::parse(status).is_some())
+        && times
+        && (none(metrics)
+            || metrics
+                .and_then(Value::as_object)
+                .is_some_and(|metrics| metrics.iter().all(|(name, _)| name.as_str().is_some())))
+        && list("tags").is_some_and(|tags| tags.iter().all(|tag| tag.as_str().is_some()))
+        && list("warnings").is_some()
+        && list("artifacts").is_some_and(|artifacts| artifacts.iter().all(artifact))
+}
+
 /// Turns a record into the object that its file holds.
 ///
 /// # Errors

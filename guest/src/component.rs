@@ -616,6 +616,17 @@ impl store::GuestStore for Store {
         Ok(self.0.put_derived_text(&run_id, &derived)?)
     }
 
+    fn put_derived_batch(
+        &self,
+        derived: Vec<(String, Vec<store::Metric>)>,
+    ) -> Answer<Vec<store::PutOutcome>> {
+        let derived: Vec<(String, Vec<model::Metric>)> = derived
+            .into_iter()
+            .map(|(run_id, metrics)| (run_id, metrics.convert()))
+            .collect();
+        Ok(outcomes(self.0.put_derived_batch(&derived)?))
+    }
+
     fn get_derived(&self, run_id: String) -> Answer<Option<Vec<store::Metric>>> {
         Ok(self.0.get_derived(&run_id)?.map(Convert::convert))
     }

@@ -13,8 +13,8 @@ const FILES: usize = 10_000;
 
 /// What there is of a run.
 #[derive(Default)]
-struct Belongings {
-    files: Vec<StorePath>,
+pub(crate) struct Belongings {
+    pub(crate) files: Vec<StorePath>,
     /// The directories, those within others first.
     directories: Vec<StorePath>,
 }
@@ -76,7 +76,7 @@ impl Scope {
     }
 
     /// Lists what belongs to a run, the record first, and the names of the files directly in `logs/`.
-    fn belongings(&self, run: &RunId) -> Result<(Belongings, Vec<String>)> {
+    pub(crate) fn belongings(&self, run: &RunId) -> Result<(Belongings, Vec<String>)> {
         let mut found = Belongings::default();
         for path in [
             layout::run_record(run),

@@ -1,11 +1,13 @@
 //! Derived metrics (`derived/{run-id}.json`) and structured results (`results/{run-id}/{name}.json`).
 
 use crate::codec;
+use crate::commit::Change;
 use crate::error::Result;
 use crate::json::{Object, Value};
 use crate::layout;
 use crate::model::{Metric, StructuredResult};
 use crate::names::{ResultName, RunId};
+use crate::records::PreparedRecord;
 use crate::scope::Scope;
 
 impl Scope {
@@ -21,6 +23,18 @@ impl Scope {
         // Also where it failed: the outcome may be unknown.
         self.reflect(&[run], held.lock.is_some());
         revision
+    }
+
+    /// Stores the derived metrics of many runs; the outcomes are in their order.
+    pub(crate) fn put_derived_batch(
+        &self,
+        derived: Vec<Result<PreparedRecord>>,
+    ) -> Result<Vec<Result<String>>> {
+        self.put_batch(derived, |scope, _, derived| {
+            let path = layout::derived(&derived.run);
+            let previous = scope.fingerprint(&path)?;
+            Ok(Change::put(path, previous, derived.text.as_bytes()))
+        })
     }
 
     /// Returns the content of the derived metrics' file.

@@ -194,6 +194,23 @@ impl StorePath {
         }
     }
 
+    /// Tells whether the store itself could have written a file here: no part of the path is hidden or holds a
+    /// control character, as no name type allows it.
+    ///
+    /// ```
+    /// use metalab_store_guest::layout::parse;
+    ///
+    /// assert!(parse("artifacts/r/model.bin").unwrap().is_writable());
+    /// assert!(!parse("artifacts/r/.DS_Store").unwrap().is_writable());
+    /// assert!(!parse("runs/\u{1b}[2J.json").unwrap().is_writable());
+    /// ```
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.rest
+            .split('/')
+            .all(|part| !part.starts_with('.') && !part.contains(char::is_control))
+    }
+
     /// Returns the path of an entry that was found in this directory, whatever wrote it.
     ///
     /// It serves to walk and to remove what lies there. Nothing of ours is written under such a path: a
@@ -640,6 +657,32 @@ pub fn parse(text: &str) -> Option<StorePath> {
         path = path.child(component).ok()?;
     }
     Some(path)
+}
+
+/// Returns the path of a file directly in the store's directory that runners and executors leave there: the manifests of
+/// a submission. Nothing for any other name.
+///
+/// ```
+/// use metalab_store_guest::layout;
+///
+/// assert!(layout::root_file("curve_fit:1.0_context_manifest.json").is_some());
+/// assert!(layout::root_file("slurm_array_spec.json").is_some());
+/// for other in ["_meta.json", "notes.json", "runs/manifest.json", ".index", "_context_manifest.json"] {
+///     assert!(layout::root_file(other).is_none(), "{other}");
+/// }
+/// ```
+pub fn root_file(name: &str) -> Option<StorePath> {
+    let known = matches!(
+        name,
+        "manifest.json" | "slurm_array_spec.json" | "context_spec.json"
+    ) || name
+        .strip_suffix("_context_manifest.json")
+        .is_some_and(|experiment| !experiment.is_empty() && !experiment.starts_with('.'));
+    if known {
+        directory(Top::Root).child(name).ok()
+    } else {
+        None
+    }
 }
 
 /// Reads the path of a file in the staging directory.

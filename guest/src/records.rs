@@ -20,11 +20,14 @@ const VERSION_KEY: &[u8] = b"\"_schema_version\"";
 /// The most runs that a batch locks at a time.
 const BATCH: usize = 128;
 
-/// A record that is ready to be written.
+/// A record, or the derived metrics of a run, ready to be written.
 pub(crate) struct PreparedRecord {
     pub(crate) run: RunId,
-    text: String,
+    pub(crate) text: String,
 }
+
+/// Looks at the file that is there, and makes the change that replaces it.
+type MakeChange = for<'r> fn(&Scope, &Held, &'r PreparedRecord) -> Result<Change<'r>>;
 
 impl Scope {
     /// Checks and completes a record, and prints it.
@@ -90,10 +93,21 @@ impl Scope {
         Ok(Change::put(path, previous, record.text.as_bytes()))
     }
 
-    /// Stores many records; the outcomes are in their order. Each group of runs is synced once.
+    /// Stores many records; the outcomes are in their order.
     pub(crate) fn put_records(
         &self,
         records: Vec<Result<PreparedRecord>>,
+    ) -> Result<Vec<Result<String>>> {
+        self.put_batch(records, |scope, held, record| {
+            scope.record_change(held, record, &Expectation::Anything)
+        })
+    }
+
+    /// Stores a file for each of many runs; the outcomes are in their order. Each group of runs is synced once.
+    pub(crate) fn put_batch(
+        &self,
+        records: Vec<Result<PreparedRecord>>,
+        change: MakeChange,
     ) -> Result<Vec<Result<String>>> {
         self.prepare_write()?;
         let mut outcomes: Vec<Result<String>> = Vec::with_capacity(records.len());
@@ -106,7 +120,7 @@ impl Scope {
                 Ok(record) => {
                     // A run that comes again is written again: the last one stays.
                     if group.len() == BATCH || runs.contains(&record.run) {
-                        self.put_group(&mut group, &mut outcomes);
+                        self.put_group(&mut group, change, &mut outcomes);
                         runs.clear();
                     }
                     runs.insert(record.run.clone());
@@ -115,13 +129,18 @@ impl Scope {
                 }
             }
         }
-        self.put_group(&mut group, &mut outcomes);
+        self.put_group(&mut group, change, &mut outcomes);
         Ok(outcomes)
     }
 
-    /// Stores records of different runs with one sync. The locks are taken in the order of the runs' names,
+    /// Stores files of different runs with one sync. The locks are taken in the order of the runs' names,
     /// so that two batches never wait for each other.
-    fn put_group(&self, group: &mut Vec<(usize, PreparedRecord)>, outcomes: &mut [Result<String>]) {
+    fn put_group(
+        &self,
+        group: &mut Vec<(usize, PreparedRecord)>,
+        change: MakeChange,
+        outcomes: &mut [Result<String>],
+    ) {
         group.sort_by(|a, b| a.1.run.cmp(&b.1.run));
         let mut locked = Vec::with_capacity(group.len());
         for (index, record) in group.iter() {
@@ -133,7 +152,7 @@ impl Scope {
         let mut calls = Vec::with_capacity(locked.len());
         let mut revisions = Vec::with_capacity(locked.len());
         for (index, held, record) in &locked {
-            match self.record_change(held, record, &Expectation::Anything) {
+            match change(self, held, record) {
                 Ok(change) => {
                     revisions.push((*index, change.revision()));
                     calls.push(Call {

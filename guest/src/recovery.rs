@@ -185,6 +185,8 @@ fn judge(tree: &Tree, path: &StorePath, durable: &[&Step], steps: &[&Step]) -> R
     let (content, half_written) = contents(&current, durable, steps);
     let lost = seen_before || half_written;
     match last {
+        // No put of this store has made such a file: somebody else wrote the journal.
+        Step::Put { .. } if !path.is_writable() => Ok(Verdict::Keep),
         Step::Remove { .. } => Ok(match current {
             Current::File { .. } if lost => Verdict::Remove,
             _ => Verdict::Keep,

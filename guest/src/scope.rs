@@ -247,20 +247,35 @@ impl Scope {
         held(LockName::Other(name.to_owned()), lock)
     }
 
+    /// Takes a lock together with other holders, or returns none where the file system has no working locks.
+    pub(crate) fn lock_shared(&self, name: &str, what: &str) -> Result<Option<Box<dyn Lock>>> {
+        self.lock_as(LockTarget::Segment(name), LockMode::Shared, what)
+    }
+
+    /// Takes a lock that nobody holds; none if anybody does.
+    pub(crate) fn lock_at_once(&self, name: &str) -> Option<Box<dyn Lock>> {
+        let target = LockTarget::Segment(name);
+        let taken = self.ports.roots.acquire(target, LockMode::Exclusive, 0);
+        taken.ok()
+    }
+
     /// Takes a lock, or returns none where the file system has no working locks.
     fn lock(&self, target: LockTarget<'_>, what: &str) -> Result<Option<Box<dyn Lock>>> {
+        self.lock_as(target, LockMode::Exclusive, what)
+    }
+
+    fn lock_as(
+        &self,
+        target: LockTarget<'_>,
+        mode: LockMode,
+        what: &str,
+    ) -> Result<Option<Box<dyn Lock>>> {
         let timeout = self.options.lock_timeout_ms;
-        let mut taken = self
-            .ports
-            .roots
-            .acquire(target, LockMode::Exclusive, timeout);
+        let mut taken = self.ports.roots.acquire(target, mode, timeout);
         if matches!(taken, Err(LockError::NoDirectory)) {
             self.tree.ensure_directory(&layout::directory(Top::Locks))?;
             self.tree.ensure_directory(&layout::directory(Top::Index))?;
-            taken = self
-                .ports
-                .roots
-                .acquire(target, LockMode::Exclusive, timeout);
+            taken = self.ports.roots.acquire(target, mode, timeout);
         }
         match taken {
             Ok(lock) => Ok(Some(lock)),

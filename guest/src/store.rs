@@ -9,7 +9,7 @@ use crate::database::listing::{DatabaseList, RunListing};
 use crate::database::rebuild::{IndexRebuild, IndexState};
 use crate::database::{self, Sql};
 use crate::error::{Error, Result};
-use crate::json::Object;
+use crate::json::{Object, Value};
 use crate::layout;
 use crate::model::{
     Access, ArtifactDescriptor, ArtifactReference, Damage, Durability, Expectation, LogChunk,
@@ -441,6 +441,24 @@ impl Store {
         let run = RunId::parse(run_id)?;
         let derived = codec::parse_argument_object("the derived metrics", derived)?;
         self.writer(&run)?.put_derived(&run, derived)
+    }
+
+    /// Stores the derived metrics of many runs; the outcomes are in their order.
+    ///
+    /// # Errors
+    /// `read-only`.
+    pub fn put_derived_batch(
+        &self,
+        derived: &[(String, Vec<Metric>)],
+    ) -> Result<Vec<Result<String>>> {
+        let prepare = |(run_id, metrics): &(String, Vec<Metric>)| {
+            let run = RunId::parse(run_id)?;
+            self.writer(&run)?;
+            let text = codec::print(&Value::Object(codec::metrics_to(metrics)?));
+            Ok(PreparedRecord { run, text })
+        };
+        self.scope
+            .put_derived_batch(derived.iter().map(prepare).collect())
     }
 
     /// Returns the derived metrics of a run.

@@ -262,6 +262,223 @@ fn a_run_that_differs_stays_is_passed_over_or_replaced_as_was_asked() {
 }
 
 #[test]
+fn a_run_that_is_replaced_is_then_what_the_source_has_and_nothing_else() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, _) = stream(&source, Selection::default());
+    take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    let b = to.path().join("b");
+    fs::create_dir_all(b.join("results/r1")).unwrap();
+    fs::create_dir_all(b.join("logs/r1")).unwrap();
+    let extra = [
+        "artifacts/r1/old.bin",
+        "results/r1/old.json",
+        "logs/r1_old.log",
+        "logs/r1/old.txt",
+        "runs/r_2.done",
+    ];
+    for file in extra {
+        fs::write(b.join(file), "{}").unwrap();
+    }
+    let with = |existing, dry_run| ReceiveOptions {
+        existing,
+        dry_run,
+        ..ReceiveOptions::default()
+    };
+    let removed = |reports: &[Report]| reports.iter().map(|report| report.removed).sum::<u64>();
+    // Others leave it alone, and so does a copy without these kinds of files.
+    for existing in [Existing::Fail, Existing::Skip] {
+        let reports = take(to.path(), &bytes, with(existing, false), usize::MAX);
+        assert_eq!((removed(&reports), failures(&reports)), (0, Vec::new()));
+    }
+    let selection = Selection {
+        artifacts: false,
+        results: false,
+        logs: false,
+        ..Selection::default()
+    };
+    let (part, _) = stream(&source, selection);
+    let reports = take(
+        to.path(),
+        &part,
+        with(Existing::Overwrite, false),
+        usize::MAX,
+    );
+    assert_eq!(removed(&reports), 1);
+    assert!(!b.join(extra[4]).exists());
+    assert!(extra[..4].iter().all(|file| b.join(file).exists()));
+    let reports = take(
+        to.path(),
+        &bytes,
+        with(Existing::Overwrite, true),
+        usize::MAX,
+    );
+    assert_eq!((removed(&reports), copied(&reports).0), (4, 0));
+    assert!(extra[..4].iter().all(|file| b.join(file).exists()));
+    let reports = take(
+        to.path(),
+        &bytes,
+        with(Existing::Overwrite, false),
+        usize::MAX,
+    );
+    assert_eq!((removed(&reports), failures(&reports)), (4, Vec::new()));
+    assert_eq!(tree(to.path()), tree(from.path()));
+    let store = open(&b, Some("b"), Access::ReadOnly);
+    assert_eq!(store.list_logs("r1").unwrap(), ["stdout", "step_1"]);
+}
+
+#[test]
+fn pieces_of_a_run_without_a_record_replace_pieces_and_remove_nothing() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, _) = stream(&source, Selection::default());
+    take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    fs::remove_file(from.path().join("b/runs/r1.json")).unwrap();
+    fs::write(from.path().join("b/derived/r1.json"), "{\"d\": 3}").unwrap();
+    let (bytes, _) = stream(&source, Selection::default());
+    let options = ReceiveOptions {
+        existing: Existing::Overwrite,
+        ..ReceiveOptions::default()
+    };
+    let reports = take(to.path(), &bytes, options, usize::MAX);
+    assert_eq!((copied(&reports).0, failures(&reports)), (1, Vec::new()));
+    assert!(to.path().join("b/runs/r1.json").exists());
+}
+
+#[test]
+fn what_runners_leave_in_a_store_comes_along_and_what_is_the_stores_own_does_not() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let b = from.path().join("b");
+    let known = [
+        "b:1_context_manifest.json",
+        "context_spec.json",
+        "manifest.json",
+        "slurm_array_spec.json",
+    ];
+    for file in known {
+        fs::write(b.join(file), format!("{{\"{file}\": 1}}")).unwrap();
+    }
+    for file in [
+        ".quarantine/x.json",
+        "services/postgres/.pgpass",
+        "slurm_logs/1.out",
+        "notes.txt",
+        ".index/x",
+    ] {
+        let path = b.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "secret").unwrap();
+    }
+    std::os::unix::fs::symlink("/etc/hostname", b.join("x_context_manifest.json")).unwrap();
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, sent) = stream(&source, Selection::default());
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    assert_eq!((digests(&reports), failures(&reports)), (sent, Vec::new()));
+    let there = tree(to.path());
+    for file in known {
+        assert!(there.contains_key(&format!("b/{file}")), "{file}");
+    }
+    assert!(there.values().all(|content| content != b"secret"));
+    assert!(!there.keys().any(|path| path.contains("x_context")));
+    // One that changed is not silently replaced.
+    fs::write(b.join("manifest.json"), "{}").unwrap();
+    let (bytes, _) = stream(&source, Selection::default());
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    assert_eq!(failures(&reports).len(), 1);
+}
+
+#[test]
+fn a_run_that_changes_while_it_is_handed_out_is_not_copied_half() {
+    type Change = fn(&Path);
+    let changes: [(Change, bool); 5] = [
+        (|b| fs::write(b.join("runs/r1.json"), "{}").unwrap(), false),
+        (|b| fs::remove_file(b.join("runs/r1.done")).unwrap(), false),
+        (
+            |b| fs::write(b.join("artifacts/r1/new.bin"), "x").unwrap(),
+            false,
+        ),
+        (
+            |b| fs::write(b.join("artifacts/r1/large.bin"), "x").unwrap(),
+            false,
+        ),
+        (
+            |b| fs::write(b.join("logs/r1_stdout.log"), "one\r\ntwo\nthree\n").unwrap(),
+            true,
+        ),
+    ];
+    for (at, (change, copied)) in changes.into_iter().enumerate() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fill(from.path());
+        let b = from.path().join("b");
+        let source = open(&b, Some("b"), Access::ReadOnly);
+        let mut sender = source.send(Selection::default()).unwrap();
+        let mut bytes = Vec::new();
+        // r1 has more than is kept: it is under way after a few pieces.
+        for piece in 0.. {
+            if piece == 6 {
+                change(&b);
+            }
+            let chunk = sender.next_chunk().unwrap();
+            if chunk.is_empty() {
+                break;
+            }
+            bytes.extend(chunk);
+        }
+        let told: Vec<_> = sender.report().failures.clone();
+        assert_eq!(told.is_empty(), copied, "{at}: {told:?}");
+        let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+        assert_eq!(failures(&reports).is_empty(), copied, "{at}");
+        assert_eq!(to.path().join("b/runs/r1.json").exists(), copied, "{at}");
+        assert!(copied || !to.path().join("b/artifacts/r1").exists(), "{at}");
+        assert!(to.path().join("b/runs/r_2.json").exists(), "{at}");
+        // The same copy again, when nothing changes any more.
+        let (bytes, _) = stream(&source, Selection::default());
+        let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+        assert_eq!(failures(&reports), Vec::<String>::new(), "{at}");
+    }
+}
+
+#[test]
+fn every_run_and_file_is_counted_once() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let a = from.path().join("a_1");
+    let all = tree(from.path()).len() as u64;
+    // A file that cannot be read, a run with another content, one that is there already.
+    std::os::unix::fs::symlink("nowhere", a.join("artifacts/r_2/link")).unwrap();
+    let source = open(from.path(), None, Access::ReadOnly);
+    let only = Selection {
+        filter: "run_id = \"r1\"".to_owned(),
+        ..Selection::default()
+    };
+    let (bytes, _) = stream(&source, only);
+    take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    fs::write(to.path().join("b/derived/r1.json"), "{}").unwrap();
+    let (bytes, _) = stream(&source, Selection::default());
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    let sum = |of: fn(&Report) -> [u64; 3]| {
+        reports.iter().map(of).fold([0; 3], |sum, counts| {
+            [sum[0] + counts[0], sum[1] + counts[1], sum[2] + counts[2]]
+        })
+    };
+    let runs = sum(|report| [report.copied.runs, report.skipped.runs, report.failed.runs]);
+    assert_eq!(runs, [3, 1, 2]);
+    let files = sum(|report| {
+        [
+            report.copied.files,
+            report.skipped.files,
+            report.failed.files,
+        ]
+    });
+    // The link failed besides, and the two `_meta.json` are the destination's own.
+    assert_eq!(files.iter().sum::<u64>(), all + 1 - 2);
+    assert_eq!(failures(&reports).len(), 2);
+}
+
+#[test]
 fn a_log_that_grew_goes_on_at_the_destination() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fill(from.path());

@@ -188,3 +188,15 @@ pub fn peak_memory() -> u64 {
     let peak = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
     peak.unwrap_or_default() / 1024
 }
+
+/// Returns the path of a plugin that `cargo xtask build` made: `example` or `test`.
+#[must_use]
+pub fn plugin(name: &str) -> PathBuf {
+    let target = program("plugins")
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .to_owned();
+    target.join("plugins").join(format!("{name}.wasm"))
+}

@@ -537,6 +537,133 @@ fn an_index_is_made_of_files_that_are_there_and_left_again() {
     assert_eq!(counted, with_loss);
 }
 
+/// Everything in the reference's tables that does not tell the time.
+fn projected(schema: &Schema) -> Vec<Vec<Value>> {
+    let mut rows = schema.rows(
+        "SELECT run_id::text, experiment_id::text, status::text, started_at::text, finished_at::text, duration_ms::text, \
+         record_json::text FROM {runs} ORDER BY run_id",
+    );
+    rows.extend(
+        schema.rows("SELECT run_id::text, derived_json::text FROM {derived} ORDER BY run_id"),
+    );
+    rows
+}
+
+fn counted(schema: &Schema) -> Vec<Vec<Value>> {
+    schema.rows(
+        "SELECT namespace::text, field_name::text, field_type::text, count::text, values::text, min_value::text, \
+         max_value::text FROM {field_catalog} ORDER BY namespace COLLATE \"C\", field_name COLLATE \"C\"",
+    )
+}
+
+#[test]
+fn empty_tables_are_filled_with_what_changing_them_run_by_run_gives() {
+    const RUNS: u32 = 2_500;
+    let root = tempfile::tempdir().unwrap();
+    let files = FileStoreConfig::new(root.path()).scoped("a:1");
+    let store = files.connect().unwrap();
+    let mut lines = String::new();
+    for index in 0..RUNS {
+        let odd = match index % 7 {
+            0 => r#""x": NaN, "name": "tab\t and \\ and \u0000""#,
+            1 => r#""x": 1e400, "name": "é""#,
+            2 => r#""x": 123456789012345678901234567890, "flag": true"#,
+            3 => r#""x": "text", "flag": false"#,
+            4 => r#""x": null, "list": [1, {"a": null}]"#,
+            5 => r#""x": 0.1, "other": null"#,
+            _ => r#""x": -7, "name": "line\nline""#,
+        };
+        lines.push_str(&format!(
+            "{{\"run_id\": \"run {index}\", \"status\": \"success\", \"metrics\": {{\"loss\": {index}, {odd}}}, \
+             \"params_resolved\": {{\"n\": \"{}\", {odd}}}}}\n",
+            index % 300
+        ));
+    }
+    for outcome in store.put_run_lines(&lines).unwrap() {
+        outcome.unwrap();
+    }
+    for index in (0..RUNS).step_by(50) {
+        let best = Metric {
+            name: "best".into(),
+            value: MetricValue::Float(if index % 100 == 0 { f64::NAN } else { 0.5 }),
+        };
+        store.put_derived(&format!("run {index}"), &[best]).unwrap();
+    }
+    store.close().unwrap();
+    let place = root.path().join("a_1");
+    fs::write(place.join("runs/damaged.json"), "{").unwrap();
+    fs::write(place.join("derived/run 3.json"), "{").unwrap();
+
+    let filled = Schema::new();
+    let config = filled.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!(
+        (report.runs, report.added),
+        (u64::from(RUNS), u64::from(RUNS))
+    );
+    assert_eq!(report.damaged.len(), 1);
+    store.close().unwrap();
+    assert_current(&config);
+    let indexes = "SELECT indexname::text FROM pg_indexes WHERE schemaname = '{schema}' ORDER BY 1";
+    let indexes = |schema: &Schema| schema.rows(&indexes.replace("{schema}", &schema.name));
+
+    // The same with tables that hold a run of somebody else.
+    let changed = Schema::new();
+    let other = tempfile::tempdir().unwrap();
+    let stranger = changed
+        .config(other.path())
+        .scoped("b:1")
+        .connect()
+        .unwrap();
+    put(&stranger, &run("stranger", 1.0));
+    stranger.close().unwrap();
+    let config = changed.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    store.rebuild_index().unwrap().finish().unwrap();
+    store.close().unwrap();
+    assert_current(&config);
+    changed.run("DELETE FROM {runs} WHERE run_id = 'stranger'");
+    assert_eq!(projected(&filled), projected(&changed));
+    assert_eq!(indexes(&filled), indexes(&changed));
+
+    // What was counted while the table was filled is what the server counts.
+    let catalogue = counted(&filled);
+    assert!(catalogue.len() > 10, "{catalogue:?}");
+    filled.run(
+        "DELETE FROM {field_catalog};\nUPDATE {runs} SET updated_at = now() WHERE run_id = 'run 1'",
+    );
+    let config = filled.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!(counted(&filled), catalogue);
+    // And it is not counted again where nothing changed.
+    filled.run("UPDATE {field_catalog} SET count = 0");
+    store.rebuild_index().unwrap().finish().unwrap();
+    let zero = filled.rows("SELECT sum(count)::text FROM {field_catalog}");
+    assert_eq!(zero, [[Value::Text("0".into())]]);
+    store.close().unwrap();
+}
+
+#[test]
+fn the_last_writer_of_a_small_store_counts_the_fields_when_it_closes() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    // An empty directory is compared first.
+    assert!(ids(&store).is_empty());
+    put(&store, &run("one", 1.0));
+    put(&store, &run("two", 2.0));
+    assert_eq!(schema.count("field_catalog"), 0);
+    store.close().unwrap();
+    let rows = schema.rows("SELECT field_name::text, count::text FROM {field_catalog}");
+    assert_eq!(
+        rows,
+        [[Value::Text("loss".into()), Value::Text("2".into())]]
+    );
+}
+
 #[test]
 fn tables_of_a_newer_version_are_refused_and_older_ones_brought_up_to_date() {
     let root = tempfile::tempdir().unwrap();

@@ -6,9 +6,32 @@ use crate::step;
 use crate::toolchain::{TARGET, Toolchain};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The first bytes of a component: WebAssembly, layer 1. A core module has layer 0.
 const COMPONENT_MAGIC: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// Returns the call of cargo that compiles a package for WebAssembly, and the target directory that it uses.
+pub(crate) fn toolchain_command(
+    paths: &Paths,
+    toolchain: &Toolchain,
+    package: &str,
+) -> (Command, PathBuf) {
+    // A directory of its own: another compiler may be at work, with other flags.
+    let target = paths.target.join("guest").join(&toolchain.name);
+    let mut command = cargo(paths);
+    command
+        .args(["rustc", "--locked", "--release", "--package", package])
+        .args(["--lib", "--crate-type", "cdylib"])
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(&target)
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+        .env("CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_OPT_LEVEL", "0");
+    toolchain.apply(&mut command, &paths.root);
+    (command, target)
+}
 
 /// Builds the component and returns where it is.
 pub(crate) fn build(paths: &Paths) -> Result<PathBuf, Failure> {
@@ -17,27 +40,7 @@ pub(crate) fn build(paths: &Paths) -> Result<PathBuf, Failure> {
         "build the component (compiler: {})",
         toolchain.name
     ));
-    // A directory of its own: another compiler may be at work, with other flags.
-    let target = paths.target.join("guest").join(&toolchain.name);
-    let mut command = cargo(paths);
-    command
-        .args([
-            "rustc",
-            "--locked",
-            "--release",
-            "--package",
-            "metalab-store-guest",
-            "--lib",
-            "--crate-type",
-            "cdylib",
-        ])
-        .args(["--target", TARGET, "--target-dir"])
-        .arg(&target)
-        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
-        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
-        .env("CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_OPT_LEVEL", "0");
-    toolchain.apply(&mut command, &paths.root);
+    let (mut command, target) = toolchain_command(paths, &toolchain, "metalab-store-guest");
     run(&mut command)?;
 
     let built = target.join(TARGET).join("release/metalab_store_guest.wasm");

@@ -3,11 +3,14 @@
 //! What a command needs, it fetches or builds, or it names the one command that helps.
 
 mod component;
+mod fuzz;
 mod node;
 mod paths;
+mod plugin;
 mod postgres;
 mod process;
 mod python;
+mod seal;
 mod toolchain;
 
 use paths::Paths;
@@ -24,10 +27,12 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   test        build everything and run all tests
   build       build the component, the command and the libraries
   component   build the component alone: target/component/metalab_store.wasm
+  plugins     build the plugins, the example among them: target/plugins
   python      build the Python package, and a virtual environment with it: target/python
   node        fetch the packages of the Node host, and transpile the component into it: host/node/dist
   check       check the formatting and the lints
   bench       build everything and measure it (arguments are passed on)
+  fuzz        fuzz everything that reads what others wrote: --minutes N, and parts of the tests' names
 
 METALAB_WASM_TOOLCHAIN=installed|rustup|debian forces where the compiler for the component comes from.
 METALAB_TEST_POSTGRES names a PostgreSQL database for tests, as postgresql://user@host/database; else a private
@@ -45,9 +50,11 @@ fn main() -> ExitCode {
         "test" => test(&paths, &rest),
         "build" => build(&paths),
         "component" => component::build(&paths).map(drop),
+        "plugins" => plugin::build(&paths),
         "python" => python::build(&paths).map(drop),
         "node" => node::build(&paths),
         "check" => check(&paths),
+        "fuzz" => fuzz::fuzz(&paths, &rest),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
@@ -72,6 +79,7 @@ fn step(text: &str) {
 
 fn build(paths: &Paths) -> Result<(), Failure> {
     component::build(paths)?;
+    plugin::build(paths)?;
     step("build the command, the libraries and the examples");
     run(cargo(paths).args(["build", "--locked", "--release", "--workspace"]))
 }

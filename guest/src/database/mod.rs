@@ -22,7 +22,7 @@ pub(crate) mod sync;
 use crate::error::{Error, Result};
 use crate::model::IndexOptions;
 use crate::ports::{
-    Clock, Database, DatabaseFailure, DatabaseFailureKind, DatabaseResult, Ports, Random,
+    Clock, Database, DatabaseFailure, DatabaseFailureKind, DatabaseResult, Ports, Random, Stat,
 };
 use crate::query::Query;
 use crate::sql::directories::{self, Tables};
@@ -57,6 +57,8 @@ pub(crate) struct Sql {
     id: RefCell<Option<String>>,
     /// The directories, by their paths in the granted one, whose files the database was found to agree with.
     agreed: RefCell<BTreeMap<String, Agreed>>,
+    /// The ids of directories, by their paths in the granted one, and what the files that say so were like.
+    pub(crate) known: RefCell<BTreeMap<String, (Stat, String)>>,
     /// How often pages were asked for, by the first sort key.
     sorted: RefCell<BTreeMap<String, u32>>,
     /// Why the database was not asked last.
@@ -89,6 +91,7 @@ impl Sql {
             pause: Cell::new((0, 0)),
             id: RefCell::default(),
             agreed: RefCell::default(),
+            known: RefCell::default(),
             sorted: RefCell::default(),
             trouble: RefCell::default(),
             told: Cell::new(false),
@@ -175,6 +178,7 @@ impl Sql {
     pub(crate) fn forget(&self) {
         *self.id.borrow_mut() = None;
         self.agreed.borrow_mut().clear();
+        self.known.borrow_mut().clear();
     }
 
     /// Returns why the database was not asked last, if it was not.

@@ -14,12 +14,17 @@ use super::sync::Sync;
 use crate::error::Result;
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Durability};
+use crate::ports::DatabaseResult;
 use crate::scope::Scope;
+use crate::sql::catalogue;
 use crate::sql::directories::{self, Directory};
 use std::rc::Rc;
 
 /// How often a directory is compared that is never found at rest, before the files answer.
 const ATTEMPTS: usize = 2;
+
+/// Of so many runs the fields are counted when the last writer closes the store; of more by `rebuild-index`.
+const FEW: u32 = 5_000;
 
 impl Sql {
     /// Returns the ids of some directories if the database says what their files say, else none.
@@ -235,11 +240,35 @@ impl Scope {
             return Ok(());
         }
         state.write(self)?;
+        if sql.options.projection {
+            // For the reference's readers alone: whether it failed shows in the state of the index.
+            drop(sql.count_fields_of_few());
+        }
         Ok(())
     }
 }
 
 impl Sql {
+    /// Brings the reference's catalogue of fields up to date, if its runs changed since they were counted.
+    pub(crate) fn count_fields(&self) -> DatabaseResult<()> {
+        let counted = catalogue::is_counted(&self.schema);
+        let counted = self.ask(|database| database.query(&counted, 1))?;
+        if !directories::is_true(&counted) {
+            let recount = catalogue::recount(&self.schema);
+            self.ask(|database| database.batch(&recount))?;
+        }
+        Ok(())
+    }
+
+    /// Does so if there are few runs.
+    fn count_fields_of_few(&self) -> DatabaseResult<()> {
+        let small = catalogue::is_small(&self.schema, FEW);
+        if directories::is_true(&self.ask(|database| database.query(&small, 1))?) {
+            self.count_fields()?;
+        }
+        Ok(())
+    }
+
     /// Makes the database keep a directory's mark.
     pub(crate) fn mark(&self, state: &State) -> crate::ports::DatabaseResult<()> {
         let statement = self.marking(state);

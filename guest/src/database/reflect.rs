@@ -5,17 +5,20 @@
 //! derived put and a record put are all the same, and none can tell half of it.
 
 use super::Sql;
-use super::state::{Place, State};
+use super::ready::place_in_grant;
+use super::state::{self, Place, State};
 use crate::codec;
 use crate::error::Result;
+use crate::json::Object;
 use crate::layout;
 use crate::names::{ExperimentId, RunId};
-use crate::ports::{DatabaseResult, SqlValue, Stat, Statement};
+use crate::ports::{DatabaseResult, Directory, SqlValue, Stat, Statement};
 use crate::scope::{Scope, revision};
 use crate::sql::Schema;
-use crate::sql::directories::{self, Directory, statement, texts};
+use crate::sql::directories::{self, statement, texts};
 use crate::sql::projection::{self, Projected};
 use crate::sql::runs::{self, Fragment, Row};
+use std::collections::BTreeSet;
 
 /// The most runs that are told in one statement.
 pub(crate) const GROUP: usize = runs::MAX_ROWS;
@@ -46,18 +49,71 @@ pub(crate) fn stamp(record: &Stat, derived: Option<&Stat>) -> String {
     }
 }
 
+/// How the files of runs are looked at.
+pub(crate) struct Looking<'l> {
+    /// The directory, as the database knows it.
+    pub(crate) id: &'l str,
+    /// Whether the reference's tables are written.
+    pub(crate) projection: bool,
+    /// The directory of the records, open: a name in it is found faster than a path.
+    pub(crate) records: Option<&'l dyn Directory>,
+    /// The runs that have derived metrics, if that is known.
+    pub(crate) derived: Option<&'l BTreeSet<RunId>>,
+}
+
+impl Looking<'_> {
+    /// Looks at a file to say only whether it is a record.
+    pub(crate) fn for_a_judgement() -> Self {
+        Self {
+            id: "",
+            projection: false,
+            records: None,
+            derived: None,
+        }
+    }
+}
+
+impl<'l> Looking<'l> {
+    /// Looks at a few files.
+    pub(crate) fn at(sql: &Sql, id: &'l str) -> Self {
+        Self {
+            id,
+            projection: sql.options.projection,
+            records: None,
+            derived: None,
+        }
+    }
+}
+
 impl Scope {
-    /// Reads what the files say of a run.
-    pub(crate) fn see(&self, projection: bool, id: &str, run: &RunId) -> Result<Seen> {
-        let Some(record_stat) = self.tree.stat(&layout::run_record(run))? else {
-            return Ok(Seen::Gone(run.clone()));
-        };
-        let derived_stat = self.tree.stat(&layout::derived(run))?;
-        let stamp = stamp(&record_stat, derived_stat.as_ref());
-        let content = match self.record_content(run) {
-            Ok(Some(content)) => content,
+    /// Reads what the files say of a run, and shows the record that was read.
+    pub(crate) fn see(
+        &self,
+        looking: &Looking<'_>,
+        run: &RunId,
+        show: impl FnOnce(&Object<'_>),
+    ) -> Result<Seen> {
+        let path = layout::run_record(run);
+        let (record_stat, content) = match self.tree.open_in(looking.records, &path) {
             Ok(None) => return Ok(Seen::Gone(run.clone())),
-            Err(_) => return Ok(Seen::Unreadable(run.clone(), stamp)),
+            Ok(Some((file, stat))) => {
+                let content = self
+                    .tree
+                    .read_open(&path, &*file, &stat, codec::MAX_DOCUMENT);
+                (stat, content)
+            }
+            Err(error) => match self.tree.stat(&path)? {
+                None => return Ok(Seen::Gone(run.clone())),
+                Some(stat) => (stat, Err(error)),
+            },
+        };
+        let derived_stat = match looking.derived {
+            Some(derived) if !derived.contains(run) => None,
+            _ => self.tree.stat(&layout::derived(run))?,
+        };
+        let stamp = stamp(&record_stat, derived_stat.as_ref());
+        let Ok(content) = content else {
+            return Ok(Seen::Unreadable(run.clone(), stamp));
         };
         // Derived metrics that cannot be read are looked at again by the queries that need them.
         let derived = match derived_stat {
@@ -77,14 +133,15 @@ impl Scope {
         };
         let mut projected = None;
         let row = Row::seen(
-            id,
+            looking.id,
             run.as_str(),
             &revision,
             &record,
             derived.as_deref(),
             &stamp,
             |record, derived| {
-                if projection {
+                show(record);
+                if looking.projection {
                     projected = Some(Projected::new(run.as_str(), record, derived));
                 }
             },
@@ -127,7 +184,7 @@ const RECORD: usize = 4;
 fn tell(schema: &Schema, told: &mut [&Told]) -> Statement {
     // The order in which our own rows are passed, so that the texts of the records are passed once.
     told.sort_by(|left, right| left.row.run_id.cmp(&right.row.run_id));
-    let rows: Vec<Row> = told.iter().map(|told| told.row.clone()).collect();
+    let rows: Vec<&Row> = told.iter().map(|told| &told.row).collect();
     let Fragment {
         sql: own,
         mut parameters,
@@ -140,6 +197,15 @@ fn tell(schema: &Schema, told: &mut [&Told]) -> Statement {
         return statement(own, parameters);
     }
     let next = parameters.len() + 1;
+    if let [one] = projected.as_slice()
+        && !one.has_derived()
+    {
+        parameters.extend(projection::parameters(one));
+        // The last one is that of the derived metrics.
+        parameters.pop();
+        let runs = projection::write_one(schema, next, RECORD);
+        return statement(format!("WITH own AS ({own}) {runs}"), parameters);
+    }
     let given = match projected.as_slice() {
         [one] => {
             parameters.extend(projection::parameters(one));
@@ -227,10 +293,11 @@ impl Scope {
             return;
         }
         let told = self.directory_id(sql).and_then(|id| {
+            let looking = Looking::at(sql, &id);
             for group in runs.chunks(GROUP) {
                 let seen: Result<Vec<Seen>> = group
                     .iter()
-                    .map(|run| self.see(sql.options.projection, &id, run))
+                    .map(|run| self.see(&looking, run, |_| {}))
                     .collect();
                 sql.tell(&id, &seen?)?;
             }
@@ -278,9 +345,10 @@ impl Scope {
             self.disown_database();
             return Ok(false);
         }
+        let looking = Looking::at(sql, &id);
         let seen: Result<Vec<Seen>> = runs
             .iter()
-            .map(|run| self.see(sql.options.projection, &id, run))
+            .map(|run| self.see(&looking, run, |_| {}))
             .collect();
         Ok(sql.tell(&id, &seen?).is_ok())
     }
@@ -289,12 +357,27 @@ impl Scope {
     /// is not believed to be known: what it holds has to be compared first.
     pub(crate) fn directory_id(&self, sql: &Sql) -> Result<String> {
         let database = sql.id(true)?;
+        // What says so is read again only if it may have changed.
+        let place = place_in_grant(self);
+        let file = self.tree.stat(&layout::database_state())?;
+        if let Some(file) = &file
+            && let Some((known, id)) = sql.known.borrow().get(&place)
+            && known == file
+        {
+            return Ok(id.clone());
+        }
         let here = Place::of(self);
         let state = State::read(&self.tree).map(|(_, state)| state);
         if let Some(state) = &state
             && state.database == database
             && state.place.can_be(&here)
         {
+            if let Some(file) = file
+                && !state::is_young(file.modified.max(file.changed), self.ports.clock.now())
+            {
+                let known = (file, state.scope.clone());
+                sql.known.borrow_mut().insert(place, known);
+            }
             return Ok(state.scope.clone());
         }
         let inode = here.inode.to_string();
@@ -307,7 +390,7 @@ impl Scope {
                 &here.directory,
             )
         })?;
-        let directory = Directory {
+        let directory = directories::Directory {
             scope: found.unwrap_or_else(|| sql.new_id()),
             mark: String::new(),
         };
@@ -327,7 +410,7 @@ impl Scope {
             stamps: None,
             live: false,
         };
-        sql.doubt(&self.tree.path(&layout::directory(layout::Top::Root)));
+        sql.doubt(&place);
         self.tree
             .ensure_directory(&layout::directory(layout::Top::Index))?;
         state.write(self)?;

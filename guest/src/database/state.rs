@@ -229,6 +229,11 @@ pub(crate) fn stamps(tree: &Tree) -> Result<Stamps> {
     Ok(stamps)
 }
 
+/// Says whether a change that comes now might get the same time.
+pub(crate) fn is_young(time: u64, now: u64) -> bool {
+    time.saturating_add(TICKS) >= now
+}
+
 /// Says when the directories last changed, so that every later change gives them another time; none if that
 /// cannot be had. Whoever calls it knows that nobody else changes them now.
 ///
@@ -236,12 +241,11 @@ pub(crate) fn stamps(tree: &Tree) -> Result<Stamps> {
 /// system gives that time any more.
 pub(crate) fn settled_stamps(scope: &Scope) -> Result<Option<Stamps>> {
     let now = scope.ports.clock.now();
-    let young = |time: u64| time.saturating_add(TICKS) >= now;
     for (stamp, top) in stamps(&scope.tree)?.into_iter().zip(WATCHED) {
         let Some((modified, _)) = stamp else {
             continue;
         };
-        if young(modified) {
+        if is_young(modified, now) {
             let path: StorePath = layout::directory(top);
             if !scope
                 .tree

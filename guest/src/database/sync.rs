@@ -9,7 +9,7 @@
 
 use super::Sql;
 use super::ready::{place_in_grant, set_aside};
-use super::reflect::{Seen, Told, stamp};
+use super::reflect::{Looking, Seen, Told, stamp};
 use super::state::{self, Place, Stamps, State};
 use crate::codec;
 use crate::error::{Error, Result};
@@ -17,16 +17,17 @@ use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
 use crate::ports::{
-    Cursor, DatabaseResult, Isolation, Lock, LockError, LockMode, LockTarget, RowSet, SqlValue,
-    Transaction,
+    CopyWriter, Cursor, DatabaseResult, Directory, Isolation, Lock, LockError, LockMode,
+    LockTarget, RowSet, SqlValue, Transaction,
 };
 use crate::run_list::damage;
 use crate::scope::{Scope, hex, revision};
+use crate::sql::catalogue::Counted;
 use crate::sql::directories::{is_true, run, statement, text, texts};
 use crate::sql::projection;
 use crate::sql::runs;
 use sha2::{Digest, Sha256};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// How many names one step compares.
@@ -43,7 +44,13 @@ const PAGE_BYTES: u32 = 4 * 1024 * 1024;
 const CHUNK: usize = 256 * 1024;
 
 /// From so many new runs on, an empty table is filled without its indexes.
-const MANY: u64 = 2000;
+const MANY: usize = 2000;
+
+/// After so many runs, lines are sent to a table that is filled.
+const PACE: usize = 64;
+
+/// So many bytes of lines wait for another table before it has its turn.
+const TURN: usize = 4 * CHUNK;
 
 /// How many rows are deleted by one statement.
 const DELETED: usize = 10_000;
@@ -145,7 +152,31 @@ struct Load {
     difference: Difference,
     at: usize,
     unreadable: Vec<(String, String)>,
+    /// Into the empty tables, or into one that is compared with them afterwards.
+    fill: Option<Fill>,
+    // It goes last: a COPY goes before its transaction.
     transaction: Box<dyn Transaction>,
+}
+
+/// Filling empty tables: rows go where they stay, and nobody else writes meanwhile.
+///
+/// There is one COPY at a time, and while its lines are on their way the next runs are read. So the server and
+/// this program work at once.
+struct Fill {
+    /// Our own table first, then the reference's, as far as they are written.
+    targets: Vec<Target>,
+    /// The target that is copied into now.
+    copy: Option<(usize, Box<dyn CopyWriter>)>,
+    records: Option<Rc<dyn Directory>>,
+    derived: BTreeSet<RunId>,
+    counted: Counted,
+}
+
+/// A table that is filled.
+struct Target {
+    copy: String,
+    /// Lines that were not sent yet.
+    lines: String,
 }
 
 impl Sync {
@@ -241,6 +272,12 @@ impl Sync {
     }
 
     fn compare(&mut self, compare: &mut Compare) -> Result<bool> {
+        if compare.at == 0 && self.sql.heard(compare.peek())?.is_none() {
+            // The database knows none of them: there is nothing to compare.
+            let names = std::mem::take(&mut compare.names);
+            compare.difference.send = names.into_iter().map(|run| (run, None)).collect();
+            return Ok(true);
+        }
         let end = (compare.at + COMPARED).min(compare.names.len());
         while compare.at < end {
             let run = compare.names[compare.at].clone();
@@ -339,11 +376,100 @@ impl Sync {
             self.sql.mark(&self.state)?;
             return self.settled();
         }
-        let load = self.begin_load(difference);
-        Ok(Stage::Load(Box::new(self.sql.heard(load)?)))
+        Ok(Stage::Load(Box::new(self.begin_load(difference)?)))
     }
 
-    fn begin_load(&self, difference: Difference) -> DatabaseResult<Load> {
+    fn begin_load(&self, difference: Difference) -> Result<Load> {
+        let fresh = difference
+            .send
+            .iter()
+            .all(|(_, expected)| expected.is_none());
+        if fresh && difference.send.len() >= MANY {
+            let transaction = self.sql.heard(self.begin_fill())?;
+            if let Some(transaction) = transaction {
+                let tree = &self.scope.tree;
+                let derived = tree.list(&layout::directory(Top::Derived))?;
+                let derived = derived.iter();
+                return Ok(Load {
+                    difference,
+                    at: 0,
+                    unreadable: Vec::new(),
+                    fill: Some(Fill {
+                        targets: self.targets(),
+                        copy: None,
+                        records: tree.handle(&layout::directory(Top::Runs))?,
+                        derived: derived
+                            .filter_map(|entry| layout::run_id_of_record(&entry.name))
+                            .collect(),
+                        counted: Counted::default(),
+                    }),
+                    transaction,
+                });
+            }
+        }
+        let transaction = self.sql.heard(self.begin_difference())?;
+        Ok(Load {
+            difference,
+            at: 0,
+            unreadable: Vec::new(),
+            fill: None,
+            transaction,
+        })
+    }
+
+    /// Begins a transaction that fills the tables; none if they are not empty. Whoever else wants them waits.
+    fn begin_fill(&self) -> DatabaseResult<Option<Box<dyn Transaction>>> {
+        let schema = &self.sql.schema;
+        let transaction = self
+            .sql
+            .database()?
+            .begin(Isolation::ReadCommitted, false)?;
+        let mut tables = vec![schema.name(runs::TABLE)];
+        if self.sql.options.projection {
+            tables.extend([schema.name("runs"), schema.name("derived")]);
+        }
+        // Nobody is kept waiting for nothing; but somebody may be faster than the lock.
+        for table in &tables {
+            if !is_empty(&*transaction, table)? {
+                return Ok(None);
+            }
+        }
+        for table in &tables {
+            run(
+                &*transaction,
+                &format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
+            )?;
+            if !is_empty(&*transaction, table)? {
+                return Ok(None);
+            }
+        }
+        for sql in runs::drop_indexes(schema) {
+            run(&*transaction, &sql)?;
+        }
+        if self.sql.options.projection {
+            for sql in projection::drop_indexes(schema) {
+                run(&*transaction, &sql)?;
+            }
+        }
+        Ok(Some(transaction))
+    }
+
+    /// Returns the tables that are filled.
+    fn targets(&self) -> Vec<Target> {
+        let schema = &self.sql.schema;
+        let mut copies = vec![runs::copy_into(&schema.name(runs::TABLE))];
+        if self.sql.options.projection {
+            copies.extend(projection::copy_into(schema));
+        }
+        let target = |copy| Target {
+            copy,
+            lines: String::new(),
+        };
+        copies.into_iter().map(target).collect()
+    }
+
+    /// Begins a transaction that changes what differs, with a table for the new rows.
+    fn begin_difference(&self) -> DatabaseResult<Box<dyn Transaction>> {
         let transaction = self
             .sql
             .database()?
@@ -366,37 +492,39 @@ impl Sync {
                 columns.join(", ADD COLUMN ")
             ),
         )?;
-        Ok(Load {
-            difference,
-            at: 0,
-            unreadable: Vec::new(),
-            transaction,
-        })
+        Ok(transaction)
     }
 
     /// Sends the next runs, and says whether that were all.
     fn send(&mut self, load: &mut Load) -> Result<bool> {
         let end = (load.at + SENT).min(load.difference.send.len());
-        let columns: Vec<String> = projection::COLUMNS
-            .iter()
-            .map(|column| format!("p_{column}"))
-            .collect();
-        let copy = format!(
-            "COPY {LOAD} ({}, expected, {}) FROM STDIN",
-            runs::COLUMNS.join(", "),
-            columns.join(", ")
-        );
-        let copy = load.transaction.copy_in(&copy);
-        let copy = self.sql.heard(copy)?;
         let mut lines = String::new();
+        let copy = match load.fill {
+            Some(_) => None,
+            None => {
+                let columns: Vec<String> = projection::COLUMNS
+                    .iter()
+                    .map(|column| format!("p_{column}"))
+                    .collect();
+                let copy = format!(
+                    "COPY {LOAD} ({}, expected, {}) FROM STDIN",
+                    runs::COLUMNS.join(", "),
+                    columns.join(", ")
+                );
+                Some(self.sql.heard(load.transaction.copy_in(&copy))?)
+            }
+        };
         while load.at < end {
-            let (run, expected) = &load.difference.send[load.at];
+            let seen = self.see_next(load)?;
+            let (_, expected) = &load.difference.send[load.at];
             load.at += 1;
-            let seen = self
-                .scope
-                .see(self.sql.options.projection, &self.state.scope, run)?;
-            match seen {
-                Seen::Run(told) => {
+            match (seen, &mut load.fill) {
+                (Seen::Run(told), Some(fill)) => {
+                    self.report.runs += 1;
+                    self.report.added += 1;
+                    fill.take(&told);
+                }
+                (Seen::Run(told), None) => {
                     self.report.runs += 1;
                     match expected {
                         Some(_) => self.report.changed += 1,
@@ -404,91 +532,81 @@ impl Sync {
                     }
                     line(&told, expected.as_deref(), &mut lines);
                 }
-                Seen::Unreadable(run, stamp) => {
-                    let why = self.scope.record_content(&run).and_then(|content| {
-                        content.map_or(Ok(()), |content| {
-                            self.scope.load_record(&run, &content).map(drop)
-                        })
-                    });
-                    if let Err(error) = why {
-                        self.report.damaged.push(damage(error)?);
-                    }
-                    if let Some(expected) = expected {
-                        let gone = (run.as_str().to_owned(), expected.clone());
-                        load.difference.gone.push(gone);
-                    }
-                    load.unreadable.push((run.as_str().to_owned(), stamp));
-                }
-                Seen::Gone(run) => {
-                    if let Some(expected) = expected {
-                        let gone = (run.as_str().to_owned(), expected.clone());
-                        load.difference.gone.push(gone);
-                    }
-                }
+                (seen, _) => self.leave_out(load, seen)?,
             }
-            if lines.len() >= CHUNK {
-                send_lines(&*copy, &mut lines).or_else(|failure| self.sql.heard(Err(failure)))?;
+            if let Some(copy) = &copy
+                && lines.len() >= CHUNK
+            {
+                self.sql.heard(send_lines(&**copy, &mut lines))?;
+            }
+            if let Some(fill) = &mut load.fill
+                && load.at.is_multiple_of(PACE)
+            {
+                self.sql.heard(fill.go_on(&*load.transaction))?;
             }
         }
-        send_lines(&*copy, &mut lines).or_else(|failure| self.sql.heard(Err(failure)))?;
-        self.sql.heard(copy.finish())?;
-        Ok(load.at == load.difference.send.len())
+        if let Some(copy) = copy {
+            self.sql.heard(send_lines(&*copy, &mut lines))?;
+            self.sql.heard(copy.finish())?;
+        }
+        if load.at < load.difference.send.len() {
+            return Ok(false);
+        }
+        if let Some(fill) = &mut load.fill {
+            self.sql.heard(fill.finish(&*load.transaction))?;
+        }
+        Ok(true)
+    }
+
+    /// Reads the files of the next run.
+    fn see_next(&self, load: &mut Load) -> Result<Seen> {
+        let (run, _) = &load.difference.send[load.at];
+        let mut looking = Looking::at(&self.sql, &self.state.scope);
+        match &mut load.fill {
+            None => self.scope.see(&looking, run, |_| {}),
+            Some(fill) => {
+                looking.records = fill.records.as_deref();
+                looking.derived = Some(&fill.derived);
+                let counted = &mut fill.counted;
+                self.scope.see(&looking, run, |record| counted.add(record))
+            }
+        }
+    }
+
+    /// Notes a run that has no record that can be read.
+    fn leave_out(&mut self, load: &mut Load, seen: Seen) -> Result<()> {
+        let run = match seen {
+            Seen::Run(_) => return Ok(()),
+            Seen::Gone(run) => run,
+            Seen::Unreadable(run, stamp) => {
+                let why = self.scope.record_content(&run).and_then(|content| {
+                    content.map_or(Ok(()), |content| {
+                        self.scope.load_record(&run, &content).map(drop)
+                    })
+                });
+                if let Err(error) = why {
+                    self.report.damaged.push(damage(error)?);
+                }
+                load.unreadable.push((run.as_str().to_owned(), stamp));
+                run
+            }
+        };
+        let (_, expected) = &load.difference.send[load.at - 1];
+        if let Some(expected) = expected {
+            let gone = (run.as_str().to_owned(), expected.clone());
+            load.difference.gone.push(gone);
+        }
+        Ok(())
     }
 
     /// Changes what differs, in the transaction that the rows were sent in.
     fn apply(&mut self, load: Load) -> DatabaseResult<()> {
         let schema = &self.sql.schema;
-        let own = schema.name(runs::TABLE);
         let transaction = &*load.transaction;
         let id = SqlValue::Text(self.state.scope.clone());
-        let projects = self.sql.options.projection;
-        let fill = self.report.added >= MANY && is_empty(transaction, &own)?;
-        let fill_projection = projects && fill && is_empty(transaction, &schema.name("runs"))?;
-        if fill {
-            run(
-                transaction,
-                &format!("LOCK TABLE {own} IN ACCESS EXCLUSIVE MODE"),
-            )?;
+        if load.fill.is_none() {
+            self.change_rows(transaction)?;
         }
-        // Somebody may have been faster than the lock.
-        let fill = fill && is_empty(transaction, &own)?;
-        if fill {
-            for sql in runs::drop_indexes(schema) {
-                run(transaction, &sql)?;
-            }
-        }
-        if fill_projection {
-            for sql in projection::drop_indexes(schema) {
-                run(transaction, &sql)?;
-            }
-        }
-        let columns = runs::COLUMNS.join(", ");
-        let changed: Vec<String> = runs::COLUMNS
-            .iter()
-            .skip(2)
-            .map(|column| format!("{column} = new.{column}"))
-            .collect();
-        if self.report.changed > 0 {
-            run(
-                transaction,
-                &format!(
-                    "UPDATE {own} AS old SET {} FROM {LOAD} AS new WHERE old.scope = new.scope AND old.run_id = new.run_id \
-                     AND old.stamp = new.expected",
-                    changed.join(", ")
-                ),
-            )?;
-        }
-        let conflict = match fill {
-            // Without its indexes there is nothing that could conflict, and nobody else who writes.
-            true => "",
-            false => "ON CONFLICT (scope, run_id) DO NOTHING",
-        };
-        run(
-            transaction,
-            &format!(
-                "INSERT INTO {own} ({columns}) SELECT {columns} FROM {LOAD} WHERE expected IS NULL ORDER BY run_id {conflict}"
-            ),
-        )?;
         self.report.removed += self.delete(transaction, &load.difference.gone)?;
         let unreadable = schema.name("metalab_store_unreadable");
         if !load.difference.readable.is_empty() {
@@ -507,7 +625,54 @@ impl Sync {
             let stamps = texts(load.unreadable.iter().map(|(_, stamp)| stamp.as_str()));
             transaction.execute(&statement(sql, vec![id, names, stamps]))?;
         }
-        if projects {
+        if let Some(fill) = &load.fill {
+            for sql in runs::indexes(schema) {
+                run(transaction, &sql)?;
+            }
+            if self.sql.options.projection {
+                for sql in projection::create_indexes(transaction, schema)? {
+                    run(transaction, &sql)?;
+                }
+                for counted in fill.counted.statements(schema).into_iter().flatten() {
+                    transaction.execute(&counted)?;
+                }
+            }
+        }
+        if self.report.added + self.report.changed >= MANY as u64 {
+            run(transaction, &runs::analyze(schema))?;
+        }
+        transaction.execute(&self.sql.marking(&self.state))?;
+        load.transaction.commit()
+    }
+
+    /// Changes and adds the rows that were sent.
+    fn change_rows(&self, transaction: &dyn Transaction) -> DatabaseResult<()> {
+        let schema = &self.sql.schema;
+        let own = schema.name(runs::TABLE);
+        let columns = runs::COLUMNS.join(", ");
+        if self.report.changed > 0 {
+            let changed: Vec<String> = runs::COLUMNS
+                .iter()
+                .skip(2)
+                .map(|column| format!("{column} = new.{column}"))
+                .collect();
+            run(
+                transaction,
+                &format!(
+                    "UPDATE {own} AS old SET {} FROM {LOAD} AS new WHERE old.scope = new.scope AND old.run_id = new.run_id \
+                     AND old.stamp = new.expected",
+                    changed.join(", ")
+                ),
+            )?;
+        }
+        run(
+            transaction,
+            &format!(
+                "INSERT INTO {own} ({columns}) SELECT {columns} FROM {LOAD} WHERE expected IS NULL ORDER BY run_id \
+                 ON CONFLICT (scope, run_id) DO NOTHING"
+            ),
+        )?;
+        if self.sql.options.projection {
             let columns: Vec<String> = projection::COLUMNS
                 .iter()
                 .map(|column| match *column {
@@ -523,21 +688,7 @@ impl Sync {
                 run(transaction, &sql)?;
             }
         }
-        if fill {
-            for sql in runs::indexes(schema) {
-                run(transaction, &sql)?;
-            }
-        }
-        if fill_projection {
-            for sql in projection::create_indexes(transaction, schema)? {
-                run(transaction, &sql)?;
-            }
-        }
-        if self.report.added + self.report.changed >= MANY {
-            run(transaction, &runs::analyze(schema))?;
-        }
-        transaction.execute(&self.sql.marking(&self.state))?;
-        load.transaction.commit()
+        Ok(())
     }
 
     fn delete(
@@ -635,13 +786,78 @@ impl Sync {
         if end < manifests.len() {
             return Ok(Stage::Manifests(manifests, end));
         }
-        let catalogue = projection::catalogue(&self.sql.schema);
-        let statements: Vec<_> = catalogue
-            .into_iter()
-            .map(|sql| statement(sql, Vec::new()))
-            .collect();
-        self.sql.ask(|database| database.batch(&statements))?;
+        self.sql.count_fields()?;
         Ok(Stage::Done)
+    }
+}
+
+impl Fill {
+    /// Takes the lines of a run.
+    fn take(&mut self, told: &Told) {
+        let mut targets = self.targets.iter_mut().map(|target| &mut target.lines);
+        if let Some(own) = targets.next() {
+            runs::copy_line(&told.row, own);
+        }
+        if let (Some(projected), Some(runs), Some(derived)) =
+            (&told.projected, targets.next(), targets.next())
+        {
+            projected.copy_lines(told.row.record_text(), runs, derived);
+        }
+    }
+
+    /// Sends a piece, and lets another table have its turn where one waits.
+    fn go_on(&mut self, transaction: &dyn Transaction) -> DatabaseResult<()> {
+        let current = self.copy.as_ref().map(|(current, _)| *current);
+        let done = current.is_none_or(|current| self.targets[current].lines.is_empty());
+        if done {
+            let waiting = (0..self.targets.len()).find(|target| {
+                let lines = self.targets[*target].lines.len();
+                Some(*target) != current && lines >= TURN
+            });
+            let Some(waiting) = waiting else {
+                return Ok(());
+            };
+            self.turn(transaction, waiting)?;
+        }
+        match &self.copy {
+            None => Ok(()),
+            Some((current, copy)) => send_piece(&**copy, &mut self.targets[*current].lines),
+        }
+    }
+
+    /// Ends what is copied now, and begins with another table.
+    fn turn(&mut self, transaction: &dyn Transaction, target: usize) -> DatabaseResult<()> {
+        if let Some((_, copy)) = self.copy.take() {
+            copy.finish()?;
+        }
+        self.copy = Some((target, transaction.copy_in(&self.targets[target].copy)?));
+        Ok(())
+    }
+
+    /// Sends all that is left.
+    fn finish(&mut self, transaction: &dyn Transaction) -> DatabaseResult<()> {
+        let current = self.copy.as_ref().map(|(current, _)| *current);
+        let others = (0..self.targets.len()).filter(|target| Some(*target) != current);
+        let order: Vec<usize> = current.into_iter().chain(others).collect();
+        for target in order {
+            if self.targets[target].lines.is_empty() {
+                continue;
+            }
+            if self
+                .copy
+                .as_ref()
+                .is_none_or(|(current, _)| *current != target)
+            {
+                self.turn(transaction, target)?;
+            }
+            if let Some((_, copy)) = &self.copy {
+                send_lines(&**copy, &mut self.targets[target].lines)?;
+            }
+        }
+        match self.copy.take() {
+            None => Ok(()),
+            Some((_, copy)) => copy.finish().map(drop),
+        }
     }
 }
 
@@ -717,17 +933,21 @@ fn line(told: &Told, expected: Option<&str>, lines: &mut String) {
     lines.push('\n');
 }
 
-fn send_lines(copy: &dyn crate::ports::CopyWriter, lines: &mut String) -> DatabaseResult<()> {
-    let mut rest = lines.as_str();
-    while !rest.is_empty() {
-        let mut end = rest.len().min(CHUNK);
-        while !rest.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (piece, after) = rest.split_at(end);
-        copy.write(piece)?;
-        rest = after;
+/// Sends all lines.
+fn send_lines(copy: &dyn CopyWriter, lines: &mut String) -> DatabaseResult<()> {
+    while !lines.is_empty() {
+        send_piece(copy, lines)?;
     }
-    lines.clear();
+    Ok(())
+}
+
+/// Sends the first lines, as many bytes as are sent at once.
+fn send_piece(copy: &dyn CopyWriter, lines: &mut String) -> DatabaseResult<()> {
+    let mut end = lines.len().min(CHUNK);
+    while !lines.is_char_boundary(end) {
+        end -= 1;
+    }
+    copy.write(&lines[..end])?;
+    lines.drain(..end);
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! No value ever becomes part of a statement's text: ids, names, literals and paths are parameters. Only the
 //! schema's name stands in it, quoted by [`identifier`].
 
+pub(crate) mod catalogue;
 pub(crate) mod directories;
 pub mod document;
 pub mod fields;

@@ -6,6 +6,7 @@
 use super::Schema;
 use super::directories::{self, run, statement, text};
 use super::identifier;
+use super::runs::push_value;
 use crate::codec;
 use crate::json::{Object, Text, Value};
 use crate::ports::{DatabaseResult, SqlValue, Statement, Transaction};
@@ -274,10 +275,48 @@ impl Projected {
         ]
     }
 
+    /// Appends the run as lines of the COPYs that [`copy_into`] begins, given the text of its record.
+    pub(crate) fn copy_lines(&self, record: &str, runs: &mut String, derived: &mut String) {
+        for (column, value) in COLUMNS.iter().zip(self.own_values()) {
+            let value = match *column {
+                "derived_json" => break,
+                "record_json" => Some(value.unwrap_or(record)),
+                _ => value,
+            };
+            if !runs.is_empty() && !runs.ends_with('\n') {
+                runs.push('\t');
+            }
+            push_value(value, runs);
+        }
+        runs.push('\n');
+        if let Some(metrics) = &self.derived {
+            push_value(Some(&self.run_id), derived);
+            derived.push('\t');
+            push_value(Some(metrics), derived);
+            derived.push('\n');
+        }
+    }
+
     /// Says whether there are derived metrics.
     pub(crate) fn has_derived(&self) -> bool {
         self.derived.is_some()
     }
+}
+
+/// Makes the statements that begin a COPY into each of the two tables.
+pub(crate) fn copy_into(schema: &Schema) -> [String; 2] {
+    let (_, own) = COLUMNS.split_last().unwrap_or((&"", &[]));
+    [
+        format!(
+            "COPY {} ({}) FROM STDIN",
+            schema.name("runs"),
+            own.join(", ")
+        ),
+        format!(
+            "COPY {} (run_id, derived_json) FROM STDIN",
+            schema.name("derived")
+        ),
+    ]
 }
 
 /// Returns a text as PostgreSQL takes it.
@@ -288,7 +327,8 @@ fn text_value(value: &Value<'_>) -> Option<String> {
     }
 }
 
-fn clean(text: &Text<'_>) -> String {
+/// Returns a text as the reference's tables hold it.
+pub(super) fn clean(text: &Text<'_>) -> String {
     let text = String::from_utf8_lossy(text.as_wtf8());
     text.replace('\0', "\u{fffd}")
 }
@@ -405,6 +445,45 @@ pub(crate) fn arrays<'p>(rows: impl Iterator<Item = &'p Projected>) -> Vec<SqlVa
     columns.into_iter().map(SqlValue::TextArray).collect()
 }
 
+/// How the row of a run replaces the one that was there, if that is of the same experiment.
+const REPLACE: &str = "ON CONFLICT (run_id) DO UPDATE SET status = EXCLUDED.status, context_fingerprint = EXCLUDED.context_fingerprint, \
+    params_fingerprint = EXCLUDED.params_fingerprint, seed_fingerprint = EXCLUDED.seed_fingerprint, \
+    started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
+    record_json = EXCLUDED.record_json, updated_at = now() WHERE kept.experiment_id = EXCLUDED.experiment_id";
+
+fn insert_into(schema: &Schema) -> String {
+    format!(
+        "INSERT INTO {} AS kept (run_id, experiment_id, status, context_fingerprint, params_fingerprint, seed_fingerprint, \
+         started_at, finished_at, duration_ms, record_json, updated_at)",
+        schema.name("runs")
+    )
+}
+
+/// Makes the text of a statement that writes the row of one run from the parameters that go with
+/// [`from_parameters`]. It says the same as the first of [`write`], and is planned in half the time.
+pub(crate) fn write_one(schema: &Schema, first: usize, record: usize) -> String {
+    const CASTS: [(&str, &str); 3] = [
+        ("started_at", "::text::timestamptz"),
+        ("finished_at", "::text::timestamptz"),
+        ("duration_ms", "::text::integer"),
+    ];
+    let values: Vec<String> = (first..)
+        .zip(&COLUMNS[..COLUMNS.len() - 1])
+        .map(|(number, column)| match *column {
+            "record_json" => format!("coalesce(${number}::text, ${record}::text)::jsonb"),
+            column => {
+                let cast = CASTS.iter().find(|(name, _)| *name == column);
+                format!("${number}{}", cast.map_or("::text", |(_, cast)| cast))
+            }
+        })
+        .collect();
+    format!(
+        "{} VALUES ({}, now()) {REPLACE}",
+        insert_into(schema),
+        values.join(", ")
+    )
+}
+
 /// Makes the text of two statements, as parts of a `WITH`, that write the rows of `source`.
 ///
 /// Rows of other experiments stay as they are. They are written in the order of the ids, so that writers
@@ -413,14 +492,9 @@ pub(crate) fn write(schema: &Schema, source: &str) -> [String; 2] {
     let runs = schema.name("runs");
     let derived = schema.name("derived");
     let write_runs = format!(
-        "INSERT INTO {runs} AS kept (run_id, experiment_id, status, context_fingerprint, params_fingerprint, seed_fingerprint, \
-         started_at, finished_at, duration_ms, record_json, updated_at) \
-         SELECT run_id, experiment_id, status, context_fingerprint, params_fingerprint, seed_fingerprint, started_at::timestamptz, \
-         finished_at::timestamptz, duration_ms::integer, record_json::jsonb, now() FROM {source} AS new ORDER BY run_id \
-         ON CONFLICT (run_id) DO UPDATE SET status = EXCLUDED.status, context_fingerprint = EXCLUDED.context_fingerprint, \
-         params_fingerprint = EXCLUDED.params_fingerprint, seed_fingerprint = EXCLUDED.seed_fingerprint, \
-         started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
-         record_json = EXCLUDED.record_json, updated_at = now() WHERE kept.experiment_id = EXCLUDED.experiment_id"
+        "{} SELECT run_id, experiment_id, status, context_fingerprint, params_fingerprint, seed_fingerprint, started_at::timestamptz, \
+         finished_at::timestamptz, duration_ms::integer, record_json::jsonb, now() FROM {source} AS new ORDER BY run_id {REPLACE}",
+        insert_into(schema)
     );
     let write_derived = format!(
         "INSERT INTO {derived} (run_id, derived_json, updated_at) \
@@ -482,33 +556,4 @@ pub(crate) fn manifest(
             total,
         ],
     )
-}
-
-/// Makes the statements that count the fields of all runs anew.
-pub(crate) fn catalogue(schema: &Schema) -> Vec<String> {
-    let runs = schema.name("runs");
-    let catalogue = schema.name("field_catalog");
-    vec![
-        format!("LOCK TABLE {catalogue} IN SHARE ROW EXCLUSIVE MODE"),
-        format!("DELETE FROM {catalogue}"),
-        format!(
-            "INSERT INTO {catalogue} (namespace, field_name, field_type, count, values, min_value, max_value, updated_at) \
-             WITH fields AS ( \
-               SELECT 'params' AS namespace, f.key, f.value, jsonb_typeof(f.value) AS kind FROM {runs}, \
-                 jsonb_each(CASE jsonb_typeof(record_json -> 'params_resolved') WHEN 'object' THEN record_json -> 'params_resolved' ELSE '{{}}' END) AS f \
-               UNION ALL \
-               SELECT 'metrics', f.key, f.value, jsonb_typeof(f.value) FROM {runs}, \
-                 jsonb_each(CASE jsonb_typeof(record_json -> 'metrics') WHEN 'object' THEN record_json -> 'metrics' ELSE '{{}}' END) AS f \
-             ), shown AS ( \
-               SELECT namespace, key, kind, CASE kind WHEN 'string' THEN value #>> '{{}}' WHEN 'boolean' THEN initcap(value #>> '{{}}') END AS shown, \
-                 CASE kind WHEN 'number' THEN (value #>> '{{}}')::numeric END AS number FROM fields \
-             ), numbers AS ( \
-               SELECT *, CASE WHEN number BETWEEN -1.7976931348623157e308 AND 1.7976931348623157e308 THEN number::double precision END AS float FROM shown \
-             ) \
-             SELECT namespace, key, CASE max(kind) FILTER (WHERE kind <> 'null') WHEN 'number' THEN 'numeric' WHEN 'string' THEN 'string' \
-               WHEN 'boolean' THEN 'boolean' ELSE 'unknown' END, \
-               count(*), (array_agg(DISTINCT shown) FILTER (WHERE shown IS NOT NULL))[1:100], min(float), max(float), now() \
-             FROM numbers GROUP BY namespace, key"
-        ),
-    ]
 }

@@ -3,6 +3,7 @@
 //! A row is a run of one directory (its *scope*): the exact texts of its record and of its derived metrics, and
 //! beside them what queries filter and sort by. The first answer a get, the others only say which rows to take.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::document::Document;
@@ -256,9 +257,11 @@ impl Row {
         see: impl FnOnce(&Object<'_>, Option<&Object<'_>>),
     ) -> Result<Self, Reason> {
         let record = codec::parse_object("", record_text.as_bytes()).map_err(reason)?;
-        match codec::run_record("", record.clone()) {
-            Ok(_) | Err(Error::Unrepresentable { .. }) => {}
-            Err(error) => return Err(reason(error)),
+        if !codec::surely_loads(&record) {
+            match codec::run_record("", record.clone()) {
+                Ok(_) | Err(Error::Unrepresentable { .. }) => {}
+                Err(error) => return Err(reason(error)),
+            }
         }
         let mut derived = derived_text.map(str::to_owned);
         let parsed = derived_text.map(|text| codec::parse_object("", text.as_bytes()));
@@ -291,6 +294,12 @@ impl Row {
         &self.document.experiment_id
     }
 
+    /// Returns the text of the record.
+    #[must_use]
+    pub fn record_text(&self) -> &str {
+        &self.record
+    }
+
     /// Tells whether queries have to look at the text of the record.
     #[must_use]
     pub fn is_inexact(&self) -> bool {
@@ -298,22 +307,23 @@ impl Row {
     }
 
     /// Returns the columns as texts, in the order of [`COLUMNS`].
-    fn texts(&self) -> [Option<String>; COLUMNS.len()] {
+    fn texts(&self) -> [Option<Cow<'_, str>>; COLUMNS.len()] {
         let document = &self.document;
+        let text = |text| Some(Cow::Borrowed(text));
         [
-            Some(self.scope.clone()),
-            Some(self.run_id.clone()),
-            Some(self.revision.clone()),
-            Some(self.record.clone()),
-            self.derived.clone(),
-            Some(self.stamp.clone()),
-            Some(document.experiment_id.clone()),
-            Some(document.status.clone()),
-            Some(age(document.started_at).to_string()),
-            document.finished_at.map(|micros| micros.to_string()),
-            Some(array(&document.tags)),
-            Some(document.inexact.to_string()),
-            Some(document.json.clone()),
+            text(&*self.scope),
+            text(&self.run_id),
+            text(&self.revision),
+            text(&self.record),
+            self.derived.as_deref().map(Cow::Borrowed),
+            text(&self.stamp),
+            text(&document.experiment_id),
+            text(&document.status),
+            Some(age(document.started_at).to_string().into()),
+            document.finished_at.map(|micros| micros.to_string().into()),
+            Some(array(&document.tags).into()),
+            text(if document.inexact { "true" } else { "false" }),
+            text(&document.json),
         ]
     }
 
@@ -394,7 +404,8 @@ pub struct Fragment {
 /// Returns the statement that puts in 1 to [`MAX_ROWS`] rows, each in place of the one that was there.
 #[must_use]
 pub fn upsert(schema: &Schema, rows: &[Row]) -> Statement {
-    let Fragment { sql, parameters } = upsert_from(schema, rows, 1);
+    let rows: Vec<&Row> = rows.iter().collect();
+    let Fragment { sql, parameters } = upsert_from(schema, &rows, 1);
     Statement { sql, parameters }
 }
 
@@ -403,13 +414,13 @@ pub fn upsert(schema: &Schema, rows: &[Row]) -> Statement {
 /// The rows are put in in the order of their keys, so that two writers never wait for each other. Of rows with
 /// one key the last one counts.
 #[must_use]
-pub fn upsert_from(schema: &Schema, rows: &[Row], first: usize) -> Fragment {
+pub fn upsert_from(schema: &Schema, rows: &[&Row], first: usize) -> Fragment {
     let mut sql = format!(
         "INSERT INTO {} AS old ({}) ",
         schema.name(TABLE),
         COLUMNS.join(", ")
     );
-    let parameters = if let [row] = rows {
+    let parameters = if let &[row] = rows {
         sql.push_str("VALUES (");
         for (index, cast) in CASTS.iter().enumerate() {
             let comma = if index > 0 { ", " } else { "" };
@@ -444,8 +455,8 @@ pub fn upsert_from(schema: &Schema, rows: &[Row], first: usize) -> Fragment {
 }
 
 /// Returns the columns of some rows, one array each.
-fn arrays(rows: &[Row]) -> Vec<SqlValue> {
-    let mut sorted: Vec<_> = rows.iter().collect();
+fn arrays(rows: &[&Row]) -> Vec<SqlValue> {
+    let mut sorted = rows.to_vec();
     // The sort is stable: the last of equal keys stays last.
     sorted.sort_by(|left, right| key(left).cmp(&key(right)));
     let mut arrays = vec![Vec::with_capacity(rows.len()); COLUMNS.len()];
@@ -457,7 +468,7 @@ fn arrays(rows: &[Row]) -> Vec<SqlValue> {
             continue;
         }
         for (array, text) in arrays.iter_mut().zip(row.texts()) {
-            array.push(text);
+            array.push(text.map(Cow::into_owned));
         }
     }
     arrays.into_iter().map(SqlValue::TextArray).collect()
@@ -495,7 +506,8 @@ pub fn push_value(value: Option<&str>, out: &mut String) {
     }
 }
 
-fn push_copied(text: &str, out: &mut String) {
+/// Appends a text that is not null.
+pub(super) fn push_copied(text: &str, out: &mut String) {
     let mut rest = text;
     while let Some(at) = rest.find(['\\', '\t', '\n', '\r']) {
         let (plain, special) = rest.split_at(at);

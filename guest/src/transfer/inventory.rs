@@ -62,10 +62,24 @@ impl Belongings {
             logs: self.logs.clone(),
         })
     }
+
+    /// Returns the same with everything that a run can have: some of it may have come since the directories were listed.
+    /// The logs are those that were there then.
+    pub(crate) fn at_most(&self) -> Self {
+        Self {
+            record: true,
+            done: true,
+            derived: true,
+            artifacts: true,
+            results: true,
+            nested_logs: true,
+            logs: self.logs.clone(),
+        }
+    }
 }
 
 /// Which kinds of files are wanted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kinds {
     pub(crate) artifacts: bool,
     pub(crate) derived: bool,
@@ -85,7 +99,8 @@ pub(crate) struct Stray {
 pub(crate) struct Inventory {
     /// The runs with anything of theirs.
     pub(crate) runs: BTreeMap<RunId, Belongings>,
-    /// Files of the format that belong to no run: manifests, and logs that nobody can be told to own. Sorted.
+    /// Files of the format that belong to no run: manifests, those of runners in the store's directory, and logs that
+    /// nobody can be told to own. Sorted.
     pub(crate) others: Vec<StorePath>,
     /// Files that a writer left half written.
     pub(crate) stages: Vec<StorePath>,
@@ -202,6 +217,13 @@ impl Inventory {
                     Top::Results => belongings.results = true,
                     _ => belongings.nested_logs = true,
                 }
+            }
+        }
+        for entry in scope.tree.list(&layout::directory(Top::Root))? {
+            match (layout::root_file(&entry.name), entry.kind) {
+                (None, _) => {}
+                (Some(path), Kind::File) => found.others.push(path),
+                (Some(path), kind) => found.stray(path, not_regular(kind)),
             }
         }
         found.assign_logs(logs, &locked)?;

@@ -7,8 +7,9 @@
 //!
 //! The stream goes experiment by experiment and *unit* by unit. A unit is a run with everything that belongs
 //! to it, or a file that belongs to none. After its files comes a note with its digest, and only then does the
-//! receiver put any of them in place, under the run's lock, the record last. So a run at the destination is old
-//! or new, whatever ends the copy, and a run that was changed while it was read is never copied half.
+//! receiver put any of them in place, under the run's lock, the record last. So a run that is new at the
+//! destination has a record only once it is whole, and a run that was changed while it was read is never copied
+//! half. One that is being replaced can be left between old and new by a kill; the same copy again goes on.
 //!
 //! Files are staged and renamed without a sync; one sync of everything comes at the end. A copy that was ended
 //! before it is done again: what is there with the same content is not written a second time.
@@ -74,7 +75,7 @@ pub enum Existing {
     Fail,
     /// It stays. Any run that has a record already is passed over, whatever it holds.
     Skip,
-    /// It is replaced.
+    /// It is replaced: a run whose record comes is then what the source has of it, and nothing else.
     Overwrite,
 }
 
@@ -144,6 +145,8 @@ pub struct Report {
     pub skipped: Counts,
     /// What was not copied.
     pub failed: Counts,
+    /// How many files were removed: those of a replaced run that the source does not have.
+    pub removed: u64,
     /// What was not copied, and why; at most 10,000 of them.
     pub failures: Vec<Failure>,
     /// The digests of what came, experiment by experiment: the same at the source.

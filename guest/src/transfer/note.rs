@@ -3,6 +3,7 @@
 //! They lie in a directory of their own, `.transfer`, so that an archive that somebody unpacks by hand is a
 //! working store: no store looks into a hidden directory.
 
+use super::inventory::Kinds;
 use super::tar::refused;
 use crate::codec;
 use crate::error::Result;
@@ -32,6 +33,8 @@ pub(crate) struct Part {
     pub(crate) directory: String,
     /// The experiment; none for the collection's own.
     pub(crate) experiment: Option<ExperimentId>,
+    /// Which kinds of files come: what is left out says nothing about what the source has.
+    pub(crate) kinds: Kinds,
 }
 
 impl Part {
@@ -140,7 +143,25 @@ pub(crate) fn begin(part: &Part) -> String {
         "experiment_id",
         part.experiment.as_ref().map(ExperimentId::as_str),
     );
+    let without: Vec<Value<'_>> = kinds(part.kinds)
+        .into_iter()
+        .filter(|(_, comes)| !comes)
+        .map(|(name, _)| Value::from(name))
+        .collect();
+    if !without.is_empty() {
+        object.insert("without", without);
+    }
     print(object)
+}
+
+/// Returns the names of the kinds of files, and whether each comes.
+fn kinds(kinds: Kinds) -> [(&'static str, bool); 4] {
+    [
+        ("artifacts", kinds.artifacts),
+        ("derived", kinds.derived),
+        ("logs", kinds.logs),
+        ("results", kinds.results),
+    ]
 }
 
 pub(crate) fn unit(note: &UnitNote) -> String {
@@ -215,9 +236,21 @@ pub(crate) fn read_begin(content: &[u8]) -> Result<Part> {
     if directory.is_empty() != experiment.is_none() {
         return Err(refused("a part names a directory and no experiment"));
     }
+    let without = match object.get("without") {
+        None => Vec::new(),
+        Some(Value::Array(without)) => without.iter().map(Value::as_str).collect(),
+        Some(_) => return Err(missing("without")),
+    };
+    let comes = |kind| !without.contains(&Some(kind));
     Ok(Part {
         directory: directory.to_owned(),
         experiment,
+        kinds: Kinds {
+            artifacts: comes("artifacts"),
+            derived: comes("derived"),
+            results: comes("results"),
+            logs: comes("logs"),
+        },
     })
 }
 

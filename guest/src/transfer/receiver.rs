@@ -12,9 +12,11 @@ use crate::layout::{self, StorePath, Top};
 use crate::log_files::LogChange;
 use crate::model::{Access, Durability};
 use crate::names::RunId;
-use crate::ports::{File, Kind, Stat};
+use crate::ports::{File, Kind, Lock, Stat};
 use crate::scope::Scope;
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// The number in the name of a stage file beside the file that it becomes. It is always the same one, so that
@@ -23,6 +25,12 @@ const TOKEN: u32 = 0x7472_6e73;
 
 /// The file that says that a copy into this store did not come to its end.
 const MARK: &str = "transfer-unfinished";
+
+/// The lock that all copies into this store hold together, so that the last one removes the mark.
+const LOCK: &str = "transfer";
+
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
 
 /// A file of up to this many bytes is kept in memory until its unit is whole.
 const SMALL: u64 = 1024 * 1024;
@@ -68,6 +76,8 @@ pub struct Receiver {
     unfinished: bool,
     /// Whether anything was written.
     wrote: bool,
+    /// Held from the first write on.
+    lock: Option<Box<dyn Lock>>,
 }
 
 enum State {
@@ -93,6 +103,8 @@ struct Receiving {
     last_other: String,
     /// Why nothing of it is taken.
     refused: Option<String>,
+    /// Whether a unit of it did not come as it was sent, which was told.
+    incomplete: bool,
 }
 
 #[derive(Default)]
@@ -168,6 +180,7 @@ impl Receiver {
             report: Report::default(),
             unfinished,
             wrote: false,
+            lock: None,
         };
         if let Some(handover) = handover {
             receiver.take_over(handover)?;
@@ -229,16 +242,28 @@ impl Receiver {
     /// Makes durable what was put in place, and returns what became of the stream.
     ///
     /// # Errors
-    /// `io`.
+    /// `io`; `invalid-argument` if nothing came.
     pub fn finish(mut self) -> Result<Report> {
+        if !self.head_seen {
+            return Err(refused("it ends too early, before its first entry"));
+        }
         let whole = self.ended || self.handed_over;
-        if self.wrote {
+        // What an ended copy left in place is not durable either.
+        if self.wrote || (self.unfinished && !self.options.dry_run) {
+            if self.lock.is_none() {
+                self.lock = self.scope.lock_shared(LOCK, "the store")?;
+            }
             // Somebody may have compared them in between.
             self.scope.disown_database();
             if self.scope.options.durability == Durability::Full {
                 self.scope.sync_all()?;
             }
-            if whole {
+            // Another copy needs the mark as long as it is under way. The last one has made all of them durable.
+            let shared = self.lock.take().is_some();
+            let alone = whole
+                .then(|| self.scope.lock_at_once(LOCK))
+                .filter(|alone| !shared || alone.is_some());
+            if alone.is_some() {
                 self.scope.tree.remove(&layout::index(MARK)?)?;
             }
         }
@@ -383,6 +408,7 @@ impl Receiver {
         // A path that leaves the store, or that is no file of the format, is the mark of a stream that somebody
         // made to do harm: nothing more of it is taken.
         let parsed = layout::parse(inner)
+            .or_else(|| layout::root_file(inner))
             .filter(|parsed| !layout::is_stage_name(parsed.file_name()))
             .ok_or_else(|| refused(&format!("{path:?} is no path of a file of a store")))?;
         if parsed.to_string() <= self.unit.last {
@@ -547,6 +573,7 @@ impl Receiver {
             last_run: None,
             last_other: String::new(),
             refused,
+            incomplete: false,
         });
     }
 
@@ -562,7 +589,8 @@ impl Receiver {
             return Ok(());
         }
         let digest = note::digest_text(&receiving.list.finish());
-        if digest != note.digest || receiving.runs != note.runs {
+        let same = digest == note.digest && receiving.runs == note.runs;
+        if !same && !receiving.incomplete {
             self.report.fail(Failure {
                 experiment_id: receiving.part.id().to_owned(),
                 run_id: None,
@@ -642,10 +670,11 @@ impl Receiver {
                 reason = Some("what came is not what was sent: its digest differs".to_owned());
             }
         }
+        receiving.incomplete |= reason.is_some();
         let id = receiving.part.id().to_owned();
         let mut settled = None;
         if reason.is_none() {
-            match self.settle(&unit, note.run.as_ref()) {
+            match self.settle(&unit, note.run.as_ref(), note.faults.is_empty()) {
                 Ok(outcome) => settled = Some(outcome),
                 Err(error) if is_fatal(&error) => {
                     unit.discard(&self.scope);
@@ -672,9 +701,10 @@ impl Receiver {
                 self.report
                     .skipped
                     .add(0, outcome.skipped.0, outcome.skipped.1);
+                self.report.removed += outcome.removed;
                 let counts = if !note.faults.is_empty() {
                     &mut self.report.failed
-                } else if outcome.copied.0 > 0 {
+                } else if outcome.copied.0 + outcome.removed > 0 {
                     &mut self.report.copied
                 } else {
                     &mut self.report.skipped
@@ -693,7 +723,9 @@ impl Receiver {
     }
 
     /// Compares a unit with what is there, and writes what is to be written.
-    fn settle(&mut self, unit: &Unit, run: Option<&RunId>) -> Result<Outcome> {
+    ///
+    /// `whole` says that nothing of the unit is missing.
+    fn settle(&mut self, unit: &Unit, run: Option<&RunId>, whole: bool) -> Result<Outcome> {
         let rewritten = self.rewritten(unit);
         let contents: Vec<Option<&[u8]>> = unit
             .files
@@ -705,10 +737,16 @@ impl Receiver {
                 _ => None,
             })
             .collect();
-        let plan = self.plan(unit, run, &contents)?;
+        // As soon as anything is to be written, all is looked at again under the lock.
+        let until_write = !self.options.dry_run;
+        let plan = self.plan(unit, run, &contents, until_write)?;
         let writes = plan.iter().any(|plan| matches!(plan, Plan::Write));
-        let mut outcome = Outcome::default();
-        if writes && !self.options.dry_run {
+        let extra = self.extra(unit, run, whole)?;
+        let mut outcome = Outcome {
+            removed: extra.len() as u64,
+            ..Outcome::default()
+        };
+        if (writes || !extra.is_empty()) && !self.options.dry_run {
             self.scope.prepare_write()?;
             self.mark()?;
             let held = match run {
@@ -718,13 +756,44 @@ impl Receiver {
                     .lock_named(crate::manifests::LOCK, "the list of manifests")?,
             };
             // What was seen before the lock was taken may be another's half-done work.
-            let plan = self.plan(unit, run, &contents)?;
-            self.write_all(&held, unit, &contents, &plan)?;
+            let plan = self.plan(unit, run, &contents, false)?;
+            let extra = self.extra(unit, run, whole)?;
+            self.write_all(&held, unit, &contents, &plan, &extra)?;
+            outcome.removed = extra.len() as u64;
             count(&mut outcome, unit, &plan);
             return Ok(outcome);
         }
         count(&mut outcome, unit, &plan);
         Ok(outcome)
+    }
+
+    /// Lists what this store has of a run that is to be replaced and that did not come.
+    ///
+    /// Of a run without a record, and of one of which the source could not read all, what came is only a part.
+    fn extra(&self, unit: &Unit, run: Option<&RunId>, whole: bool) -> Result<Vec<StorePath>> {
+        let (Existing::Overwrite, Some(run), Some(receiving), true) =
+            (self.options.existing, run, &self.part, whole)
+        else {
+            return Ok(Vec::new());
+        };
+        let came: BTreeSet<&StorePath> = unit.files.iter().map(|file| &file.path).collect();
+        if !came.contains(&layout::run_record(run)) {
+            return Ok(Vec::new());
+        }
+        let kinds = receiving.part.kinds;
+        let (found, _) = self.scope.belongings(run)?;
+        let comes = |path: &StorePath| match path.top() {
+            Top::Artifacts => kinds.artifacts,
+            Top::Derived => kinds.derived,
+            Top::Logs => kinds.logs,
+            Top::Results => kinds.results,
+            _ => true,
+        };
+        let extra = found.files.into_iter();
+        Ok(extra
+            .filter(|path| comes(path) && !came.contains(path))
+            .filter(|path| !layout::is_stage_name(path.file_name()))
+            .collect())
     }
 
     /// Returns the contents in which the places of artifacts are other ones here.
@@ -760,16 +829,18 @@ impl Receiver {
         unit.files.iter().map(rewrite).collect()
     }
 
-    /// Decides what is to be done with each file of a unit.
+    /// Decides what is to be done with each file of a unit; `until_write`: up to the first that is to be written.
     fn plan(
         &self,
         unit: &Unit,
         run: Option<&RunId>,
         contents: &[Option<&[u8]>],
+        until_write: bool,
     ) -> Result<Vec<Plan>> {
         if self.options.existing == Existing::Skip
             && let Some(run) = run
             && self.scope.tree.is_file(&layout::run_record(run))?
+            && !self.is_own(unit, run, contents)?
         {
             return Ok(unit.files.iter().map(|_| Plan::Keep).collect());
         }
@@ -793,9 +864,26 @@ impl Receiver {
                     }
                 },
             };
+            let write = matches!(plan, Plan::Write);
             plans.push(plan);
+            if write && until_write {
+                break;
+            }
         }
         Ok(plans)
+    }
+
+    /// Says whether a run's record may be there since an earlier copy was ended: the rest of it may be missing then.
+    fn is_own(&self, unit: &Unit, run: &RunId, contents: &[Option<&[u8]>]) -> Result<bool> {
+        if !self.unfinished {
+            return Ok(false);
+        }
+        let record = layout::run_record(run);
+        let mut files = unit.files.iter().zip(contents);
+        match files.find(|(file, _)| file.path == record) {
+            Some((file, content)) => Ok(!matches!(self.there(file, *content)?, There::Other)),
+            None => Ok(false),
+        }
     }
 
     /// Looks at what is in the place of a file.
@@ -823,7 +911,7 @@ impl Receiver {
             });
         }
         let size = content.map_or(file.size, |content| content.len() as u64);
-        if stat.size > size || (content.is_none() && stat.size == size) {
+        if stat.size > size {
             return Ok(There::Other);
         }
         // Only a log goes on from what there is; or anything that a power cut took from an earlier copy.
@@ -834,8 +922,8 @@ impl Receiver {
         let Some((found, _)) = tree.open(&file.path)? else {
             return Ok(There::Nothing);
         };
-        let (mut offset, mut equal, mut zero) = (0, true, true);
-        while equal || (zero && self.unfinished) {
+        let (mut offset, mut equal, mut lost) = (0, true, self.unfinished);
+        while equal || lost {
             let piece = tree.read_piece(&file.path, found.as_ref(), offset, MAX_CHUNK)?;
             if piece.is_empty() {
                 return Ok(if stat.size == size && equal {
@@ -844,40 +932,43 @@ impl Receiver {
                     There::Less
                 });
             }
-            equal &= match (content, &file.content) {
-                (Some(content), _) => usize::try_from(offset).is_ok_and(|at| {
-                    content
-                        .get(at..)
-                        .is_some_and(|rest| rest.starts_with(&piece))
-                }),
-                (None, Content::Staged(stage, staged, _)) => {
-                    self.staged_equals(stage, staged.as_ref(), offset, &piece)?
+            let ours = match (content, &file.content) {
+                (Some(content), _) => {
+                    let at = usize::try_from(offset).unwrap_or(usize::MAX);
+                    Cow::Borrowed(content.get(at..).unwrap_or_default())
                 }
-                (None, _) => false,
+                (None, Content::Staged(stage, staged, _)) => {
+                    Cow::Owned(self.staged(stage, staged.as_ref(), offset, piece.len())?)
+                }
+                // A dry run keeps nothing to compare with.
+                (None, _) => return Ok(There::Other),
             };
-            zero &= piece.iter().all(|byte| *byte == 0);
+            equal &= ours.starts_with(&piece);
+            lost = lost && (equal || is_left_of(&piece, &ours, offset));
             offset += piece.len() as u64;
         }
         Ok(There::Other)
     }
 
-    fn staged_equals(
+    /// Reads a piece of a stage file.
+    fn staged(
         &self,
         stage: &StorePath,
         staged: &dyn File,
-        mut offset: u64,
-        mut piece: &[u8],
-    ) -> Result<bool> {
-        let tree = &self.scope.tree;
-        while !piece.is_empty() {
-            let found = tree.read_piece(stage, staged, offset, piece.len())?;
-            if found.is_empty() || !piece.starts_with(&found) {
-                return Ok(false);
+        offset: u64,
+        length: usize,
+    ) -> Result<Vec<u8>> {
+        let mut content = Vec::with_capacity(length);
+        while content.len() < length {
+            let at = offset + content.len() as u64;
+            let left = length - content.len();
+            let found = self.scope.tree.read_piece(stage, staged, at, left)?;
+            if found.is_empty() {
+                break;
             }
-            piece = &piece[found.len()..];
-            offset += found.len() as u64;
+            content.extend_from_slice(&found);
         }
-        Ok(true)
+        Ok(content)
     }
 
     /// Notes durably that a copy is under way, before the first file is put in place without a sync.
@@ -886,10 +977,11 @@ impl Receiver {
             return Ok(());
         }
         self.wrote = true;
+        self.lock = self.scope.lock_shared(LOCK, "the store")?;
         // What a database says is compared with the files when they are in place, or when a dead copy is noticed.
         self.scope.disown_database();
         let mark = layout::index(MARK)?;
-        if self.unfinished || self.scope.options.durability == Durability::Relaxed {
+        if self.scope.options.durability == Durability::Relaxed || self.scope.tree.is_file(&mark)? {
             return Ok(());
         }
         let file = self.scope.tree.open_to_append(&mark)?;
@@ -904,6 +996,7 @@ impl Receiver {
         unit: &Unit,
         contents: &[Option<&[u8]>],
         plan: &[Plan],
+        extra: &[StorePath],
     ) -> Result<()> {
         let logs = layout::directory(Top::Logs);
         let names: Vec<&str> = unit
@@ -915,7 +1008,14 @@ impl Receiver {
             })
             .map(|(file, _)| file.path.file_name())
             .collect();
-        let changes: Vec<LogChange<'_>> = names.iter().map(|name| LogChange::Added(name)).collect();
+        let gone = extra
+            .iter()
+            .filter(|path| path.parent().as_ref() == Some(&logs));
+        let changes: Vec<LogChange<'_>> = names
+            .iter()
+            .map(|name| LogChange::Added(name))
+            .chain(gone.map(|path| LogChange::Removed(path.file_name())))
+            .collect();
         self.scope.changing_logs(&changes, || {
             let files = unit.files.iter().zip(contents).zip(plan);
             for ((file, content), plan) in files {
@@ -929,6 +1029,10 @@ impl Receiver {
                     }
                     (None, _) => {}
                 }
+            }
+            // The new record is in place and tells of none of them.
+            for path in extra {
+                self.scope.tree.remove(path)?;
             }
             Ok(())
         })
@@ -974,6 +1078,7 @@ impl Drop for Receiver {
 /// How many files and bytes of a unit were written, and how many were there.
 #[derive(Default)]
 struct Outcome {
+    removed: u64,
     copied: (u64, u64),
     skipped: (u64, u64),
 }
@@ -1108,11 +1213,27 @@ fn copy(
     Ok(())
 }
 
+/// Says whether a piece of a file is what a power cut can leave of another: each sector that, or zeros.
+fn is_left_of(piece: &[u8], whole: &[u8], offset: u64) -> bool {
+    let (mut at, mut offset) = (0, offset);
+    while at < piece.len() {
+        let left = usize::try_from(SECTOR - offset % SECTOR).unwrap_or_default();
+        let sector = &piece[at..piece.len().min(at + left)];
+        let ours = whole.get(at..at + sector.len());
+        if ours != Some(sector) && sector.iter().any(|byte| *byte != 0) {
+            return false;
+        }
+        at += sector.len();
+        offset += sector.len() as u64;
+    }
+    true
+}
+
 /// Says whether a file can belong to a run, or to none.
 fn belongs(path: &StorePath, run: Option<&RunId>) -> bool {
     let nested = path.rest().split_once('/').map(|(directory, _)| directory);
     let Some(run) = run else {
-        return nested.is_none() && matches!(path.top(), Top::Experiments | Top::Logs);
+        return nested.is_none() && matches!(path.top(), Top::Root | Top::Experiments | Top::Logs);
     };
     match path.top() {
         Top::Runs => *path == layout::run_record(run) || *path == layout::done_marker(run),

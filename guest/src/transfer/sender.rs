@@ -68,10 +68,12 @@ struct Sending {
 /// A run with more than is kept in memory: its files are handed out as they are read.
 struct Large {
     run: RunId,
-    files: std::vec::IntoIter<(StorePath, Stat)>,
+    belongings: Belongings,
+    /// The files that it has, with what is known of each.
+    found: Vec<(StorePath, Stat)>,
+    /// How many of them were begun.
+    begun: usize,
     open: Option<OpenFile>,
-    /// The files handed out, with what was known of each.
-    done: Vec<(StorePath, Stat)>,
     list: List,
     note: UnitNote,
 }
@@ -112,6 +114,12 @@ impl Sender {
         for id in &selection.experiments {
             ExperimentId::parse(id)?;
         }
+        let kinds = Kinds {
+            artifacts: selection.artifacts,
+            derived: selection.derived,
+            results: selection.results,
+            logs: selection.logs,
+        };
         let mut parts: VecDeque<(Part, Rc<Scope>)> = VecDeque::new();
         for scope in scopes {
             let part = Part {
@@ -120,6 +128,7 @@ impl Sender {
                     Some(id) => layout::experiment_directory(id)?.file_name().to_owned(),
                 },
                 experiment: scope.experiment.clone(),
+                kinds,
             };
             if parts
                 .iter()
@@ -194,15 +203,6 @@ impl Sender {
     #[must_use]
     pub fn damaged(&self) -> &[Damage] {
         &self.damaged
-    }
-
-    fn kinds(&self) -> Kinds {
-        Kinds {
-            artifacts: self.selection.artifacts,
-            derived: self.selection.derived,
-            results: self.selection.results,
-            logs: self.selection.logs,
-        }
     }
 
     /// Puts something into the buffer.
@@ -318,18 +318,20 @@ impl Sender {
         belongings: &Belongings,
     ) -> Result<()> {
         let mut torn = None;
+        let belongings = belongings.at_most();
+        let list = |scope: &Scope| files_of(scope, &run, &belongings, sending.part.kinds);
         for _ in 0..ATTEMPTS {
-            let found = files_of(&sending.scope, &run, belongings, self.kinds())?;
+            let found = list(&sending.scope)?;
             let size: u64 = found.files.iter().map(|(_, stat)| stat.size).sum();
             if found.files.is_empty() && found.faults.is_empty() {
                 // It was deleted since the directories were listed, or nothing of it is wanted.
                 return Ok(());
             }
             if size > KEPT {
-                sending.large = Some(begin_large(run, found));
+                sending.large = Some(begin_large(run, belongings, found));
                 return Ok(());
             }
-            match read_whole(&sending.scope, &found)? {
+            match read_whole(&sending.scope, &found, || list(&sending.scope))? {
                 Ok(read) => {
                     self.send_read(sending, Some(run), read, None);
                     return Ok(());
@@ -376,11 +378,19 @@ impl Sender {
             return Ok(());
         }
         for _ in 0..ATTEMPTS {
-            let found = Files {
-                files: vec![(path.clone(), stat)],
-                ..Files::default()
+            let scope = &sending.scope;
+            let look = || {
+                let stat = scope.tree.stat(&path)?;
+                Ok(Files {
+                    files: stat.map(|stat| (path.clone(), stat)).into_iter().collect(),
+                    ..Files::default()
+                })
             };
-            if let Ok(read) = read_whole(&sending.scope, &found)? {
+            let found = look()?;
+            if found.files.is_empty() {
+                return Ok(());
+            }
+            if let Ok(read) = read_whole(scope, &found, look)? {
                 self.send_read(sending, None, read, None);
                 return Ok(());
             }
@@ -489,17 +499,15 @@ impl Sender {
                 let digest = open.hash.finalize().into();
                 large.list.add(&digest, &open.path.to_string());
                 self.report.copied.add(0, 1, open.stat.size);
-                large.done.push((open.path, open.stat));
             }
             sending.large = Some(large);
             return Ok(());
         }
-        let Some((path, stat)) = large.files.next() else {
-            for (path, stat) in &large.done {
-                let now = sending.scope.tree.stat(path)?;
-                if !unchanged(path, stat, now.as_ref()) {
-                    large.note.torn.get_or_insert_with(|| still_changing(path));
-                }
+        let Some((path, stat)) = large.found.get(large.begun).cloned() else {
+            let kinds = sending.part.kinds;
+            let now = files_of(&sending.scope, &large.run, &large.belongings, kinds)?;
+            if let Some(path) = difference(&large.found, &now.files) {
+                large.note.torn.get_or_insert_with(|| still_changing(&path));
             }
             let digest = large.list.finish();
             large.note.run = Some(large.run);
@@ -507,6 +515,7 @@ impl Sender {
             self.send_note(sending, &large.note, &digest);
             return Ok(());
         };
+        large.begun += 1;
         if digest::names_places(&path) && stat.size <= codec::MAX_DOCUMENT {
             let name = path.to_string();
             match sending.scope.tree.read(&path, codec::MAX_DOCUMENT) {
@@ -514,7 +523,6 @@ impl Sender {
                     push_file(&mut self.buffer, &sending.part.path(&name), &content);
                     large.list.add(&digest::of_file(&path, &content), &name);
                     self.report.copied.add(0, 1, content.len() as u64);
-                    large.done.push((path, stat));
                 }
                 Ok(None) => {
                     large.note.torn.get_or_insert_with(|| still_changing(&path));
@@ -545,13 +553,14 @@ impl Sender {
     }
 }
 
-fn begin_large(run: RunId, found: Files) -> Large {
+fn begin_large(run: RunId, belongings: Belongings, found: Files) -> Large {
     let faults = found.faults.into_iter();
     Large {
         run,
-        files: found.files.into_iter(),
+        belongings,
+        found: found.files,
+        begun: 0,
         open: None,
-        done: Vec::new(),
         list: List::default(),
         note: UnitNote {
             run: None,
@@ -577,16 +586,30 @@ fn push_file(buffer: &mut Vec<u8>, path: &str, content: &[u8]) {
     tar::push_padding(buffer, content.len() as u64);
 }
 
-/// Says whether a file is what it was. A log may have grown: what was read is what it was then.
-fn unchanged(path: &StorePath, before: &Stat, now: Option<&Stat>) -> bool {
-    let Some(now) = now else {
-        return false;
-    };
-    now == before || (path.top() == Top::Logs && now.size >= before.size)
+/// Names a file that is not what it was when the files were listed before, or that came or went since.
+///
+/// A log may have grown: what was read is what it was then.
+fn difference(before: &[(StorePath, Stat)], now: &[(StorePath, Stat)]) -> Option<StorePath> {
+    let mut now = now.iter();
+    for (path, stat) in before {
+        match now.next() {
+            Some((same, _)) if same != path => return Some(path.min(same).clone()),
+            Some((_, found)) if found == stat => {}
+            Some((_, found)) if path.top() == Top::Logs && found.size >= stat.size => {}
+            _ => return Some(path.clone()),
+        }
+    }
+    now.next().map(|(path, _)| path.clone())
 }
 
 /// Reads files whole, or names one that was changed meanwhile.
-fn read_whole(scope: &Scope, found: &Files) -> Result<std::result::Result<Read, StorePath>> {
+///
+/// They are listed again afterwards: if nothing differs, what was read is what there was at one moment.
+fn read_whole(
+    scope: &Scope,
+    found: &Files,
+    again: impl FnOnce() -> Result<Files>,
+) -> Result<std::result::Result<Read, StorePath>> {
     let mut read = Read {
         files: Vec::with_capacity(found.files.len()),
         faults: found
@@ -603,10 +626,8 @@ fn read_whole(scope: &Scope, found: &Files) -> Result<std::result::Result<Read, 
             Err(error) => read.faults.push((path.to_string(), reason(error)?)),
         }
     }
-    for (path, stat) in &found.files {
-        if !unchanged(path, stat, scope.tree.stat(path)?.as_ref()) {
-            return Ok(Err(path.clone()));
-        }
-    }
-    Ok(Ok(read))
+    Ok(match difference(&found.files, &again()?.files) {
+        Some(path) => Err(path),
+        None => Ok(read),
+    })
 }

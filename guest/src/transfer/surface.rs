@@ -84,6 +84,7 @@ fn report(report: logic::Report) -> wit::Report {
         copied: counts(report.copied),
         skipped: counts(report.skipped),
         failed: counts(report.failed),
+        removed: report.removed,
         digests: digests(&report.digests),
         failures: report.failures.into_iter().map(failure).collect(),
     }

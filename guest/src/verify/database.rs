@@ -6,7 +6,7 @@
 use super::{Finding, FindingKind, Severity, Tally, finding, tally_all};
 use crate::database::Sql;
 use crate::database::rebuild::IndexRebuild;
-use crate::database::reflect::Seen;
+use crate::database::reflect::{Looking, Seen};
 use crate::database::state::State;
 use crate::error::{Error, Result};
 use crate::layout;
@@ -253,7 +253,7 @@ fn difference(scope: &Scope, run: &RunId, row: Option<&Row>) -> Result<Option<&'
         (true, Some(row)) => row,
     };
     if !row.readable {
-        let seen = scope.see(false, "", run)?;
+        let seen = scope.see(&Looking::for_a_judgement(), run, |_| {})?;
         return Ok(match seen {
             Seen::Run(_) => Some("the database takes the record for an unreadable one"),
             Seen::Unreadable(..) | Seen::Gone(_) => None,

@@ -5,7 +5,6 @@ use super::{Finding, FindingKind, TICKS, finding, finding_of, stray_finding};
 use crate::codec;
 use crate::commit::generation_of;
 use crate::error::{Error, Result};
-use crate::index;
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::names::{ExperimentId, RunId};
@@ -393,7 +392,7 @@ fn is_plain(record: &Object<'_>) -> bool {
     let text = |value: &Value<'_>| value.as_str().is_some();
     let object = |value: &Value<'_>| value.as_object().is_some();
     let provenance = record.get("provenance").and_then(Value::as_object);
-    index::surely_loads(record)
+    codec::surely_loads(record)
         && TEXTS.iter().all(|name| is(record, name, text))
         && is(record, "params_resolved", object)
         && is(record, "duration_ms", |value| {

@@ -12,4 +12,5 @@ mod faults;
 mod script;
 mod sim;
 mod sim_tests;
+mod transfer;
 mod who_wins;

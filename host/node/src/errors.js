@@ -55,6 +55,12 @@ export class RootError extends StoreError {
     super('root', `cannot open the store ${path}: ${reason}`, { path, reason }, options);
   }
 }
+/** The plugin cannot be read. */
+export class PluginMissingError extends StoreError {}
+/** The file is no plugin: no component, or one that imports or exports something else. */
+export class PluginWorldError extends StoreError {}
+/** The plugin was made for another version of the contract. */
+export class PluginVersionError extends StoreError {}
 /** The store was closed. */
 export class ClosedError extends StoreError {
   constructor() {

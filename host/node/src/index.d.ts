@@ -597,6 +597,21 @@ export class RootError extends StoreError {
   readonly reason: string;
 }
 
+/** The plugin cannot be read. */
+export class PluginMissingError extends StoreError {
+  readonly code: 'plugin-missing';
+}
+
+/** The file is no plugin: no component, or one that imports or exports something else. */
+export class PluginWorldError extends StoreError {
+  readonly code: 'plugin-world';
+}
+
+/** The plugin was made for another version of the contract. */
+export class PluginVersionError extends StoreError {
+  readonly code: 'plugin-version';
+}
+
 /** The store was closed. */
 export class ClosedError extends StoreError {
   readonly code: 'closed';
@@ -616,3 +631,70 @@ export class TrapError extends StoreError {
 export class EngineError extends StoreError {
   readonly code: 'engine';
 }
+
+// --- plugins ---------------------------------------------------------------------------------------------------------
+
+/** What a plugin may use for one run. */
+export interface PluginLimits {
+  /** Memory in bytes. Default 256 MiB. A plugin that wants more traps. */
+  memoryBytes?: number;
+  /** How long it may take, in milliseconds, what the store does for it included. Default 10,000. */
+  timeMs?: number;
+  /** How many calls of the view it may make. Default 10,000. */
+  calls?: number;
+}
+
+/** How far it is. */
+export interface DeriveProgress {
+  /** Runs of which is known what became of them. */
+  done: number;
+  /** Those of them that failed. */
+  failed: number;
+  /** All runs. */
+  total: number;
+}
+
+/** How a plugin is run. */
+export interface DeriveOptions {
+  /** Which runs: a filter of the query language. Default all. */
+  where?: string;
+  limits?: PluginLimits;
+  /** How many runs are computed at once, each in a process. Default one a core. */
+  workers?: number;
+  /** Whether nothing is stored, and only told what would be. */
+  dryRun?: boolean;
+  /** Called after each run. */
+  onProgress?: (progress: DeriveProgress) => void;
+  /** Stops the work, also a plugin that loops; what was stored until then stays. */
+  signal?: AbortSignal;
+}
+
+/** What became of the runs. */
+export interface DeriveReport {
+  /** Runs that the filter matches. */
+  runs: number;
+  /** Runs whose derived metrics were stored, or would be. */
+  derived: number;
+  /** The runs that failed, in the order of the list: they keep the derived metrics that they had. */
+  failures: { runId: string; code: 'refused' | 'trap' | 'time' | 'calls' | 'garbage' | 'store'; message: string }[];
+  /** The files found damaged: they hide no run. */
+  damaged: Damage[];
+}
+
+/** A plugin, transpiled by jco and checked: `docs/plugins.md`. */
+export class Plugin {
+  private constructor();
+  /** Loads a plugin of a file, or of its bytes. `@bytecodealliance/jco` has to be installed. */
+  static load(source: string | URL | Uint8Array): Promise<Plugin>;
+}
+
+/**
+ * Runs a plugin over the runs of an experiment, and stores what it derives in place of what they had.
+ *
+ * The plugin sees that experiment, read-only. What happens to one run is in the report, and stops nothing.
+ */
+export function derive(
+  config: FileStoreConfig | PostgresStoreConfig,
+  plugin: Plugin | string | URL | Uint8Array,
+  options?: DeriveOptions,
+): Promise<DeriveReport>;

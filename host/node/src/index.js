@@ -5,9 +5,11 @@
 
 export { FileStoreConfig, PostgresStoreConfig, openStore, parseLocator, parseToConfig } from './config.js';
 export { ArtifactReader, ArtifactWriter, RunList, Store } from './store.js';
+export { Plugin, derive } from './plugins.js';
 export { Float, parse, stringify } from './json.js';
 export {
   AlreadyExistsError, ClosedError, ConflictError, CorruptError, DatabaseError, EngineError, InvalidArgumentError, InvalidNameError,
-  InvalidQueryError, IoError, LimitExceededError, LockedError, LocksUnavailableError, NotFoundError, NotGrantedError, ReadOnlyError,
+  InvalidQueryError, IoError, LimitExceededError, LockedError, LocksUnavailableError, NotFoundError, NotGrantedError, PluginMissingError,
+  PluginVersionError, PluginWorldError, ReadOnlyError,
   RootError, StoreError, TooLargeError, TrapError, UnrepresentableError,
 } from './errors.js';

@@ -45,11 +45,19 @@ export class Instance {
    */
   call(call) {
     try {
+      return this.pass(call);
+    } catch (error) {
+      throw typeof error?.payload?.tag === 'string' ? fromWire(error.payload) : error;
+    }
+  }
+
+  /** As `call`, but what the component answers is thrown as it is: to be passed on to another component. */
+  pass(call) {
+    try {
       return call(this);
     } catch (error) {
-      const payload = error?.payload;
-      if (typeof payload?.tag === 'string') {
-        throw fromWire(payload);
+      if (typeof error?.payload?.tag === 'string') {
+        throw error;
       }
       // Nobody knows in which state it is.
       this.end();

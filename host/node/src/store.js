@@ -71,6 +71,11 @@ class Holder {
     return this.#take().call(() => function_(this.#store));
   }
 
+  /** As `call`, but what the component answers is thrown as it is. */
+  pass(function_) {
+    return this.#take().pass(() => function_(this.#store));
+  }
+
   /** As `call`, for a call that returns a resource. */
   open(function_) {
     const instance = this.#take();

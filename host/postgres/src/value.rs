@@ -285,12 +285,122 @@ fn text_array(raw: &[u8]) -> Result<Vec<Option<String>>, Box<dyn Error + Sync + 
     if array.dimensions().count()? > 1 {
         return Err("it has more than one dimension".into());
     }
-    array
-        .values()
-        .map(|value| {
-            value
-                .map(|raw| wire::text_from_sql(raw).map(str::to_owned))
-                .transpose()
-        })
-        .collect()
+    // Not collected: that would make room for as many items as the server says there are.
+    let mut items = Vec::new();
+    let mut values = array.values();
+    while let Some(value) = values.next()? {
+        let text = value.map(wire::text_from_sql).transpose()?;
+        items.push(text.map(str::to_owned));
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Raw, Value, read};
+    use bytes::BytesMut;
+    use tokio_postgres::types::{ToSql, Type};
+
+    /// Each type of the contract, with a value of it.
+    fn values() -> Vec<(Type, Value)> {
+        let array =
+            || Value::TextArray(vec![Some("a".to_owned()), None, Some("\u{fc}".to_owned())]);
+        vec![
+            (Type::BOOL, Value::Boolean(true)),
+            (Type::INT2, Value::Integer(-2)),
+            (Type::INT4, Value::Integer(1 << 20)),
+            (Type::INT8, Value::Integer(i64::MIN)),
+            (Type::FLOAT4, Value::Float(0.5)),
+            (Type::FLOAT8, Value::Float(f64::NEG_INFINITY)),
+            (Type::TEXT, Value::Text("text".to_owned())),
+            (Type::BYTEA, Value::Bytes(vec![0, 255])),
+            (Type::JSON, Value::Json("[1]".to_owned())),
+            (Type::JSONB, Value::Json("{}".to_owned())),
+            (Type::TIMESTAMPTZ, Value::Timestamp(1_772_928_000_000_000)),
+            (Type::TEXT_ARRAY, array()),
+            (Type::VARCHAR_ARRAY, array()),
+            (Type::NAME_ARRAY, array()),
+        ]
+    }
+
+    fn wire(kind: &Type, value: &Value) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        assert!(value.to_sql(kind, &mut out).is_ok(), "{kind}");
+        out.to_vec()
+    }
+
+    #[test]
+    fn what_is_sent_is_read_back_the_same() {
+        for (kind, value) in values() {
+            let raw = wire(&kind, &value);
+            assert_eq!(
+                read(&Raw(Some(&raw)), "c", &kind).ok(),
+                Some(value),
+                "{kind}"
+            );
+        }
+    }
+
+    /// Failure: the reader made room for as many items as the head of an array says there are, before it read one.
+    /// Consequence: a server, or whoever is on the way to it, ended the process with 20 bytes.
+    /// Fix: room is made for items that were read.
+    #[test]
+    fn an_array_that_says_it_has_two_billion_items_is_refused_and_costs_no_memory() {
+        let mut raw = wire(
+            &Type::TEXT_ARRAY,
+            &Value::TextArray(vec![Some("a".to_owned())]),
+        );
+        raw[12..16].copy_from_slice(&i32::MAX.to_be_bytes());
+        assert!(read(&Raw(Some(&raw)), "c", &Type::TEXT_ARRAY).is_err());
+    }
+
+    #[test]
+    fn no_bytes_of_a_server_break_the_reader_of_values() {
+        let mut state = 1_u64;
+        let mut next = move |limit: usize| {
+            // Numbers that look random and are the same in each run.
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            usize::try_from(state >> 33).unwrap_or_default() % limit
+        };
+        let numbers: [&[u8]; 6] = [
+            &[0; 4],
+            &[0xff; 4],
+            &[0x7f, 0xff, 0xff, 0xff],
+            &[0x80, 0, 0, 0],
+            &[0, 0, 0, 1],
+            &[0, 0, 0, 0x64],
+        ];
+        let (mut read_well, mut refused) = (0, 0);
+        for _ in 0..200_000 {
+            let (kind, value) = values().swap_remove(next(14));
+            let mut raw = wire(&kind, &value);
+            for _ in 0..=next(3) {
+                let at = next(raw.len() + 1);
+                match next(4) {
+                    0 => raw.truncate(at),
+                    1 if at < raw.len() => raw[at] ^= 1 << next(8),
+                    2 => drop(raw.splice(at..at, numbers[next(6)].iter().copied())),
+                    _ => {
+                        for (place, byte) in raw.iter_mut().skip(at).zip(numbers[next(6)]) {
+                            *place = *byte;
+                        }
+                    }
+                }
+            }
+            // Read as what it is, and as what it is not.
+            let (other, _) = values().swap_remove(next(14));
+            for kind in [kind, other] {
+                match read(&Raw(Some(&raw)), "c", &kind) {
+                    Ok(_) => read_well += 1,
+                    Err(failure) => {
+                        refused += 1;
+                        assert!(failure.to_string().contains("\"c\""), "{failure}");
+                    }
+                }
+            }
+        }
+        assert!(read_well > 0 && refused > 0, "{read_well} {refused}");
+    }
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from conftest import CHECKOUT
 
+from metalab_store import FileStoreConfig, RunRecord, component_bytes
+
 
 def run(*arguments: str | Path, cwd: Path) -> str:
     """Runs a program of Python, and returns what it printed."""
@@ -31,3 +33,16 @@ def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
         code = readme.read_text("utf-8").split("```python\n")[1].split("```")[0]
         (tmp_path / "code.py").write_text(code, "utf-8")
         assert "0.25" in run("code.py", cwd=tmp_path)
+
+
+def test_a_runtime_that_knows_nothing_of_the_store_lists_it_with_wasi_alone(tmp_path: Path) -> None:
+    with FileStoreConfig(root=str(tmp_path)).scoped("exp:1").connect() as store:
+        for number in range(3):
+            store.put_run_record(RunRecord.success(run_id=f"run{number}", metrics={"loss": number / 8}))
+    directory = tmp_path / "exp_1"
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    component = tmp_path / "component.wasm"
+    component.write_bytes(component_bytes())
+    said = run(CHECKOUT / "examples/python/plain_runtime.py", component, directory, "exp:1", cwd=tmp_path)
+    assert sorted(said.splitlines()) == [f"run{number} success {{'loss': {number / 8}}}" for number in range(3)]
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before

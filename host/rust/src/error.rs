@@ -64,6 +64,20 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The plugin cannot be read.
+    #[error("cannot read the plugin {}: {reason}", path.display())]
+    PluginMissing {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The file is no plugin: no component, or one that imports or exports something else.
+    #[error("this is no plugin: {0}")]
+    PluginWorld(String),
+    /// The plugin was made for another version of the contract.
+    #[error("this plugin cannot be used: {0}")]
+    PluginVersion(String),
     /// The caller stopped it.
     #[error("stopped; run the same command again to go on")]
     Cancelled,
@@ -103,12 +117,47 @@ impl Error {
             Self::TooLarge(_) => "too-large",
             Self::Io(_) => "io",
             Self::Root { .. } => "root",
+            Self::PluginMissing { .. } => "plugin-missing",
+            Self::PluginWorld(_) => "plugin-world",
+            Self::PluginVersion(_) => "plugin-version",
             Self::Cancelled => "cancelled",
             Self::Closed => "closed",
             Self::LimitExceeded(_) => "limit-exceeded",
             Self::Trap(_) => "trap",
             Self::Engine(_) => "engine",
         }
+    }
+}
+
+impl Error {
+    /// Returns the contract's error that this is, for a plugin; or itself, if the contract has no word for it.
+    pub(crate) fn into_wire(self) -> std::result::Result<Wire, Self> {
+        Ok(match self {
+            Self::InvalidName(data) => Wire::InvalidName(data),
+            Self::InvalidArgument(message) => Wire::InvalidArgument(message),
+            Self::NotFound(data) => Wire::NotFound(data),
+            Self::AlreadyExists(message) => Wire::AlreadyExists(message),
+            Self::Conflict(data) => Wire::Conflict(data),
+            Self::Corrupt(data) => Wire::Corrupt(data),
+            Self::Unrepresentable(data) => Wire::Unrepresentable(data),
+            Self::Locked(message) => Wire::Locked(message),
+            Self::LocksUnavailable(message) => Wire::LocksUnavailable(message),
+            Self::ReadOnly(message) => Wire::ReadOnly(message),
+            Self::Database(data) => Wire::Database(data),
+            Self::NotGranted(message) => Wire::NotGranted(message),
+            Self::InvalidQuery(data) => Wire::InvalidQuery(data),
+            Self::TooLarge(message) => Wire::TooLarge(message),
+            Self::Io(data) => Wire::Io(data),
+            Self::Root { .. }
+            | Self::PluginMissing { .. }
+            | Self::PluginWorld(_)
+            | Self::PluginVersion(_)
+            | Self::Cancelled
+            | Self::Closed
+            | Self::LimitExceeded(_)
+            | Self::Trap(_)
+            | Self::Engine(_) => return Err(self),
+        })
     }
 }
 

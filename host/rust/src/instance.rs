@@ -181,15 +181,15 @@ fn exceeded(store: &Store<State>, error: &wasmtime::Error, limits: Limits) -> Op
 }
 
 /// Counts what an instance takes, and remembers what it was refused: a trap alone does not tell.
-struct Limiter {
+pub(crate) struct Limiter {
     limits: Limits,
     memory: usize,
     entries: usize,
-    refused: Option<String>,
+    pub(crate) refused: Option<String>,
 }
 
 impl Limiter {
-    fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
             memory: 0,

@@ -5,7 +5,7 @@
 //! database, a pool of connections under a name; and nothing else.
 //!
 //! Supported today: the file store, whole; PostgreSQL as its query index; copies between stores and archives;
-//! verification and repair.
+//! verification and repair; sandboxed plugins that derive metrics.
 //!
 //! ```
 //! use metalab_store::types::{Expectation, RunRecord, Status};
@@ -34,6 +34,7 @@ mod error;
 mod grant;
 mod instance;
 pub mod maintenance;
+pub mod plugin;
 mod pool;
 mod postgres;
 mod roots;

@@ -12,8 +12,9 @@ use crate::instance::{Instance, Limits};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use wasmtime::component::ResourceAny;
 
-/// The stack of a thread that calls the component in place of one of a Tokio runtime, in bytes.
-const STACK: usize = 4 * 1024 * 1024;
+/// The stack of a thread that calls components, in bytes: in place of one of a Tokio runtime, or for a plugin, which
+/// calls the store's component from its own.
+pub(crate) const STACK: usize = 4 * 1024 * 1024;
 
 /// The answer of the component: the outer error is a trap.
 pub(crate) type Answer<T> = wasmtime::Result<std::result::Result<T, WireError>>;

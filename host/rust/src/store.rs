@@ -281,6 +281,21 @@ impl Store {
         call!(self.call_put_derived_text(run_id, &derived))
     }
 
+    /// Stores the derived metrics of many runs; the outcomes are in their order.
+    ///
+    /// # Errors
+    /// If none could be stored; what became of each run is in its outcome.
+    pub fn put_derived_batch(
+        &self,
+        derived: &[(String, Vec<Metric>)],
+    ) -> Result<Vec<Result<String>>> {
+        let outcomes = call!(self.call_put_derived_batch(derived))?;
+        Ok(outcomes
+            .into_iter()
+            .map(|outcome| outcome.map_err(Error::from))
+            .collect())
+    }
+
     /// Returns the derived metrics of a run, or none if there are none.
     ///
     /// # Errors

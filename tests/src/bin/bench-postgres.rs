@@ -116,7 +116,7 @@ impl Raw {
         )
         .unwrap();
         let name = Quoted::new("x").unwrap();
-        let own = runs::upsert_from(&name, &[row], 1);
+        let own = runs::upsert_from(&name, &[&row], 1);
         let sql = own.sql.replace("\"x\".\"metalab_store_runs\"", &self.own);
         let next = own.parameters.len() + 1;
         let runs = &self.runs;

@@ -76,7 +76,7 @@ fn an_upsert_can_be_a_part_of_a_larger_statement() {
     let server = Server::new();
     for count in [1, 3] {
         let rows = &hostile()[..count];
-        let part = runs::upsert_from(&server.schema, rows, 2);
+        let part = runs::upsert_from(&server.schema, &rows.iter().collect::<Vec<_>>(), 2);
         let mut parameters = vec![SqlValue::Integer(5)];
         parameters.extend(part.parameters);
         let statement = Statement {

@@ -37,6 +37,9 @@ from .errors import (
     LocksUnavailableError,
     NotFoundError,
     NotGrantedError,
+    PluginMissingError,
+    PluginVersionError,
+    PluginWorldError,
     ReadOnlyError,
     RootError,
     StoreError,
@@ -44,6 +47,7 @@ from .errors import (
     TrapError,
     UnrepresentableError,
 )
+from .plugins import DeriveProgress, DeriveReport, Plugin, PluginLimits, RunFailure, derive
 from .records import ArtifactDescriptor, Metric, Provenance, RunRecord, Status
 from .store import (
     Damage,
@@ -70,6 +74,8 @@ __all__ = [
     "CorruptError",
     "Damage",
     "DatabaseError",
+    "DeriveProgress",
+    "DeriveReport",
     "EngineError",
     "Field",
     "Fields",
@@ -90,12 +96,18 @@ __all__ = [
     "NotFoundError",
     "NotGrantedError",
     "Page",
+    "Plugin",
+    "PluginLimits",
+    "PluginMissingError",
+    "PluginVersionError",
+    "PluginWorldError",
     "PostgresStore",
     "PostgresStoreConfig",
     "Provenance",
     "ReadOnlyError",
     "RebuildReport",
     "RootError",
+    "RunFailure",
     "RunRecord",
     "RunRecords",
     "Status",
@@ -107,5 +119,6 @@ __all__ = [
     "UnrepresentableError",
     "component_bytes",
     "create_store",
+    "derive",
     "parse_to_config",
 ]

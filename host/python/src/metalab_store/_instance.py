@@ -269,11 +269,11 @@ class Pool:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Calls a method of the component's store in any instance, and raises its error."""
-        return self._in_any(lambda instance, store: instance.checked("store", name, store, *arguments))
+        return self.in_any(lambda instance, store: instance.checked("store", name, store, *arguments))
 
     def call_plain(self, name: str, *arguments: Any) -> Any:
         """As `call`, for a method that cannot fail."""
-        return self._in_any(lambda instance, store: instance.call("store", name, store, *arguments))
+        return self.in_any(lambda instance, store: instance.call("store", name, store, *arguments))
 
     def open_resource(self, name: str, *arguments: Any) -> Resource:
         """As `call`, for a method that returns a resource."""
@@ -286,7 +286,8 @@ class Pool:
         finally:
             self._give_back(slot)
 
-    def _in_any(self, function: Callable[[Instance, c.ResourceAny], Any]) -> Any:
+    def in_any(self, function: Callable[[Instance, c.ResourceAny], Any]) -> Any:
+        """Makes calls of the component's store in any instance, which works for nobody else meanwhile."""
         self._check_process()
         slot = self._take_any()
         try:

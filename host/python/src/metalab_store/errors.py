@@ -204,6 +204,24 @@ class TrapError(StoreError, RuntimeError):
     code = "trap"
 
 
+class PluginMissingError(StoreError, OSError):
+    """The plugin cannot be read."""
+
+    code = "plugin-missing"
+
+
+class PluginWorldError(StoreError, ValueError):
+    """The file is no plugin: no component, or one that imports or exports something else."""
+
+    code = "plugin-world"
+
+
+class PluginVersionError(StoreError, ValueError):
+    """The plugin was made for another version of the contract."""
+
+    code = "plugin-version"
+
+
 class EngineError(StoreError, RuntimeError):
     """The host failed: the component cannot be compiled, linked or started."""
 

@@ -3,6 +3,7 @@
 mod artifacts;
 mod cat;
 mod delete;
+mod derive;
 mod experiments;
 mod fields;
 mod gc;
@@ -87,6 +88,12 @@ enum Command {
     Artifacts(artifacts::Artifacts),
     /// Print an artifact of a run, or else a result of that name
     Cat(cat::Cat),
+    /// Derive metrics from runs with a plugin
+    ///
+    /// A plugin is a WebAssembly component that sees the runs of one experiment, read-only, and nothing else: no file, no
+    /// clock, no network. What it derives from a run replaces the derived metrics that the run has; a run for which it
+    /// fails keeps them, is reported and stops no other. Without -e, it is run over each experiment of the collection.
+    Derive(derive::Derive),
     /// Bring the query index of a PostgreSQL store up to date with its files
     ///
     /// Reads every file and changes only what differs, in one transaction for each experiment. The store goes
@@ -264,6 +271,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Command::Logs(options) => options.run(&mut context)?,
         Command::Artifacts(options) => options.run(&mut context)?,
         Command::Cat(options) => options.run(&mut context)?,
+        Command::Derive(options) => options.run(&mut context, arguments.experiment.as_deref())?,
         Command::RebuildIndex => rebuild_index::run(&mut context)?,
         Command::Export(options) => options.run(&mut context, &arguments.store, true)?,
         Command::Import(options) => options.run(&mut context, &arguments.store, false)?,

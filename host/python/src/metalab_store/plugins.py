@@ -1,0 +1,427 @@
+"""Plugins: components of other people that compute derived metrics of runs, and see nothing but one experiment.
+
+What a plugin asks of the store is passed on, value by value, to an instance of the store's component. Each run has an
+instance of the plugin of its own. What this runtime can limit, and what it cannot, is in `docs/plugins.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from wasmtime import Store as WasmtimeStore
+from wasmtime import WasmtimeError
+from wasmtime import component as c
+
+from . import _functions, _values
+from ._engine import CONTRACT, TICK, VERSION, Engine, interface, shared
+from ._instance import Instance, Pool
+from .config import StoreConfig
+from .errors import (
+    InvalidArgumentError,
+    PluginMissingError,
+    PluginVersionError,
+    PluginWorldError,
+    StoreError,
+    from_wire,
+)
+from .store import Damage
+
+#: The most metrics of a run, and the most bytes of a metric's name.
+_METRICS: Final = 10_000
+_NAME_BYTES: Final = 256
+#: The most runs of a list, and the most bytes of a piece of an artifact.
+_LIST: Final = 4096
+_CHUNK: Final = 256 * 1024
+#: The most runs that are stored with one sync.
+_BATCH: Final = 128
+#: How many characters of a plugin's reason are kept.
+_REASON: Final = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginLimits:
+    """What a plugin may use for one run."""
+
+    #: Memory in bytes. Default 256 MiB. A plugin that wants more traps; this runtime does not tell why.
+    memory_bytes: int = 256 << 20
+    #: Entries of tables, all tables together. Default 10,000.
+    table_entries: int = 10_000
+    #: How long it may take, in seconds; what the store does for it counts once it is over. Default 10.
+    time: float = 10.0
+    #: How many calls of the view it may make. Default 10,000.
+    calls: int = 10_000
+
+
+@dataclass(frozen=True)
+class DeriveProgress:
+    """How far it is."""
+
+    #: Runs of which is known what became of them.
+    done: int
+    #: Those of them that failed.
+    failed: int
+    #: All runs.
+    total: int
+
+
+@dataclass(frozen=True)
+class RunFailure:
+    """A run that nothing was derived from: it keeps the derived metrics that it had."""
+
+    run_id: str
+    #: `refused`, `trap`, `time`, `memory`, `calls`, `garbage` or `store`: the same in every host.
+    code: str
+    #: Why, in one sentence.
+    message: str
+
+
+@dataclass
+class DeriveReport:
+    """What became of the runs."""
+
+    #: Runs that the filter matches.
+    runs: int = 0
+    #: Runs whose derived metrics were stored, or would be.
+    derived: int = 0
+    #: The runs that failed, in the order of the list.
+    failures: list[RunFailure] = field(default_factory=list)
+    #: The files found damaged: they hide no run.
+    damaged: list[Damage] = field(default_factory=list)
+
+
+class _Failed(Exception):
+    """Nothing was derived from a run."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _View:
+    """What the calls of one run work on."""
+
+    def __init__(self, pool: Pool | None, limits: PluginLimits) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._calls = limits.calls
+        #: Why a call ended the run, if it was not the plugin that failed.
+        self.ended: _Failed | None = None
+
+    def call(self, function: Callable[[Instance, c.ResourceAny], Any]) -> Any:
+        """Passes a call on to the store; what the store says is what the plugin is told."""
+        if self._calls == 0 or self._pool is None:
+            self._end("calls", f"the plugin called the store more than {self._limits.calls} times")
+        self._calls -= 1
+        try:
+            return self._pool.in_any(function)  # type: ignore[union-attr]
+        except StoreError as error:
+            # The store's own failure: its next call finds a fresh instance, this run does not go on.
+            self._end("store", str(error))
+
+    def _end(self, code: str, message: str) -> None:
+        self.ended = _Failed(code, message)
+        raise WasmtimeError(message)
+
+
+class _Active(threading.local):
+    view: _View | None = None
+
+
+_active = _Active()
+
+
+def _view(function: Callable[[Instance, c.ResourceAny], Any]) -> Any:
+    view = _active.view
+    if view is None:
+        raise WasmtimeError("the store cannot be asked before a run is computed")
+    return view.call(function)
+
+
+def _same(name: str) -> _functions.Function:
+    """Returns the function of the view that is the store's method of the same name."""
+    method = f"[method]store.{name}"
+    return lambda _, *arguments: _view(lambda instance, store: instance.call("store", method, store, *arguments))
+
+
+def _runs(instance: Instance, store: c.ResourceAny, filter: str, limit: int | None) -> Any:
+    """Asks for the ids of runs, and for the damaged files."""
+    query = {"filter": filter, "sort": "", "columns": "run_id", "limit": limit, "cursor": None, "check": False}
+    good, found = instance.call("store", "[method]store.query-runs", store, query)
+    if not good:
+        return good, found
+    names: list[str] = []
+    try:
+        while rows := instance.call("store", "[method]run-list.next-rows", found, _LIST):
+            # A safe name needs no more of JSON than its quotes.
+            names += [_text(row[0]) for row in rows]
+        damaged = instance.call("store", "[method]run-list.damaged", found)
+    finally:
+        instance.drop(found)
+    return True, (names, damaged)
+
+
+def _text(value: str) -> str:
+    import json
+
+    text: str = json.loads(value)
+    return text
+
+
+def _list_runs(_: Any, filter: str, limit: int) -> Any:
+    good, found = _view(lambda instance, store: _runs(instance, store, filter, min(limit, _LIST)))
+    return good, found[0] if good else found
+
+
+def _read_artifact(_: Any, run_id: str, name: str, offset: int, max_bytes: int) -> Any:
+    def read(instance: Instance, store: c.ResourceAny) -> Any:
+        artifact = ("name", (run_id, name))
+        good, reader = instance.call("store", "[method]store.open-artifact", store, artifact, False)
+        if not good:
+            return good, reader
+        try:
+            return instance.call("store", "[method]artifact-reader.read", reader, offset, min(max_bytes, _CHUNK))
+        finally:
+            instance.drop(reader)
+
+    return _view(read)
+
+
+_linkers: dict[int, tuple[Engine, c.Linker]] = {}
+_linkers_guard = threading.Lock()
+
+
+def _linker(engine: Engine) -> c.Linker:
+    """Returns the linker of an engine that has the view and nothing else."""
+    with _linkers_guard:
+        if (found := _linkers.get(id(engine))) is not None:
+            return found[1]
+        linker = c.Linker(engine.wasmtime)
+        with linker.root() as root, root.add_instance(interface("view")) as view:
+            _functions.add(view, "list-runs", _list_runs)
+            for name in (
+                "get-run-record",
+                "get-run-text",
+                "get-derived",
+                "list-results",
+                "get-result",
+                "list-logs",
+                "read-log",
+                "list-artifacts",
+            ):
+                _functions.add(view, name, _same(name))
+            _functions.add(view, "read-artifact", _read_artifact)
+        _linkers[id(engine)] = engine, linker
+        return linker
+
+
+class Plugin:
+    """A plugin, compiled and checked."""
+
+    def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
+        """Compiles a plugin of a file, or of its bytes, and checks that it is of the contract's world `plugin`."""
+        if isinstance(source, bytes):
+            binary = source
+        else:
+            try:
+                binary = Path(source).read_bytes()
+            except OSError as error:
+                missing = PluginMissingError(f"cannot read the plugin {os.fspath(source)}: {error.strerror}")
+                missing.errno = error.errno
+                raise missing from None
+        self._engine = shared()
+        if not binary.startswith(b"\0asm"):
+            # The runtime would take text for WebAssembly's text format.
+            raise PluginWorldError("this is no plugin: it is no WebAssembly")
+        try:
+            self._component = c.Component(self._engine.wasmtime, binary)
+        except WasmtimeError as error:
+            raise PluginWorldError(f"this is no plugin: {_last(error)}") from None
+        self._check_imports()
+        self._linker = _linker(self._engine)
+        try:
+            self._start(PluginLimits())
+        except WasmtimeError as error:
+            raise PluginWorldError(f"this is no plugin: {_last(error)}") from None
+
+    def _check_imports(self) -> None:
+        foreign = []
+        for name in self._component.type.imports(self._engine.wasmtime):
+            found, _, version = name.partition("@")
+            if found not in (f"{CONTRACT}/view", f"{CONTRACT}/types"):
+                foreign.append(name)
+            elif version.split(".")[:2] != VERSION.split(".")[:2]:
+                raise PluginVersionError(
+                    f"this plugin cannot be used: it is made for version {version} of the store's contract, "
+                    f"and this store has {VERSION}"
+                )
+        if foreign:
+            raise PluginWorldError(
+                f"this is no plugin: it imports {', '.join(foreign)}, and a plugin gets nothing but {CONTRACT}/view; "
+                "docs/plugins.md says how to build one"
+            )
+
+    def _start(self, limits: PluginLimits) -> tuple[WasmtimeStore, c.Func, _values.Signature]:
+        store = WasmtimeStore(self._engine.wasmtime)
+        store.set_limits(memory_size=limits.memory_bytes, table_elements=limits.table_entries)
+        store.set_epoch_deadline(int(limits.time / TICK) + 1)
+        with self._engine.ticker:
+            instance = self._linker.instantiate(store, self._component)
+        func = instance.get_func(store, "derive")
+        if func is None:
+            raise PluginWorldError("this is no plugin: it exports no function derive")
+        return store, func, _values.Signature.of(func.type(store))
+
+    def run(self, pool: Pool, run_id: str, limits: PluginLimits) -> list[dict[str, Any]]:
+        """Computes the derived metrics of one run, and stores nothing."""
+        view = _active.view = _View(pool, limits)
+        store = None
+        try:
+            store, func, signature = self._start(limits)
+            with self._engine.ticker:
+                good, derived = _values.call(func, signature, store, (run_id,))
+        except WasmtimeError as error:
+            if (interrupt := _functions.take_interrupt()) is not None:
+                raise interrupt from None
+            raise view.ended or _failure(error, limits) from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _Failed("garbage", f"the plugin's answer cannot be used: {error}") from None
+        finally:
+            _active.view = None
+            if store is not None:
+                store.close()
+        if not good:
+            raise _Failed("refused", _short(derived))
+        return _metrics(derived)
+
+
+def _last(error: WasmtimeError) -> str:
+    return str(error).strip().splitlines()[-1].strip()
+
+
+def _failure(error: WasmtimeError, limits: PluginLimits) -> _Failed:
+    text = str(error)
+    if "wasm trap: interrupt" in text:
+        return _Failed("time", f"the plugin took longer than {limits.time:g} s")
+    if "wasm trap" in text or "call stack exhausted" in text:
+        return _Failed("trap", f"the plugin failed: {_short(_last(error))}")
+    return _Failed("garbage", f"the plugin's answer cannot be used: {_short(_last(error))}")
+
+
+def _metrics(derived: list[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """Checks what a plugin derived. That values are what they say, and names unique, the store checks."""
+    if len(derived) > _METRICS:
+        raise _Failed(
+            "garbage", f"the plugin's answer cannot be used: {len(derived)} metrics; a run may have {_METRICS}"
+        )
+    for name, _ in derived:
+        length = len(name.encode())
+        if not 1 <= length <= _NAME_BYTES or any(unicodedata.category(sign) == "Cc" for sign in name):
+            raise _Failed(
+                "garbage",
+                f"the plugin's answer cannot be used: {_short(name)!r} is no name of a metric: "
+                f"1 to {_NAME_BYTES} bytes without control characters",
+            )
+    return [{"name": name, "value": value} for name, value in derived]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _REASON else f"{text[:_REASON]}…"
+
+
+def derive(
+    config: StoreConfig,
+    plugin: Plugin | str | os.PathLike[str],
+    where: str = "",
+    *,
+    limits: PluginLimits | None = None,
+    dry_run: bool = False,
+    progress: Callable[[DeriveProgress], object] | None = None,
+) -> DeriveReport:
+    """Runs a plugin over the runs of an experiment, and stores what it derives in place of what they had.
+
+    The plugin sees that experiment, read-only. What happens to one run is in the report, and stops nothing. `progress` is
+    called after each run; what it raises ends the work, and what was stored until then stays.
+    """
+    if not config.experiment_id:
+        raise InvalidArgumentError("a plugin sees one experiment: limit the store to it")
+    loaded = plugin if isinstance(plugin, Plugin) else Plugin(plugin)
+    with _opened(config, dry_run) as (writer, reader):
+        good, found = reader.in_any(lambda instance, store: _runs(instance, store, where, None))
+        if not good:
+            raise from_wire(found)
+        names, damaged = found
+        report = DeriveReport(len(names), damaged=[Damage(**one) for one in damaged])
+        work = _Work(report, writer)
+        for number, name in enumerate(names, 1):
+            try:
+                work.keep(name, loaded.run(reader, name, limits or PluginLimits()))
+            except _Failed as failed:
+                report.failures.append(RunFailure(name, failed.code, str(failed)))
+            if progress is not None:
+                progress(DeriveProgress(number, len(report.failures), len(names)))
+        work.store()
+        order = {name: number for number, name in enumerate(names)}
+        report.failures.sort(key=lambda failure: order[failure.run_id])
+        return report
+
+
+class _opened:
+    """A store to write, unless nothing is to be written, and one to read."""
+
+    def __init__(self, config: StoreConfig, dry_run: bool) -> None:
+        # The writer first: it makes what is then read.
+        self._writer = None if dry_run else replace(config, read_only=False, max_instances=1).connect()
+        try:
+            self._reader = replace(config, read_only=True, max_instances=1).connect()
+        except BaseException:
+            if self._writer is not None:
+                self._writer.close()
+            raise
+
+    def __enter__(self) -> tuple[Pool | None, Pool]:
+        return None if self._writer is None else self._writer._pool, self._reader._pool
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._reader.close()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+
+
+class _Work:
+    """What was computed and is not stored yet."""
+
+    def __init__(self, report: DeriveReport, writer: Pool | None) -> None:
+        self._report = report
+        self._writer = writer
+        self._batch: list[tuple[str, list[dict[str, Any]]]] = []
+
+    def keep(self, run_id: str, metrics: list[dict[str, Any]]) -> None:
+        self._batch.append((run_id, metrics))
+        if len(self._batch) == _BATCH:
+            self.store()
+
+    def store(self) -> None:
+        batch, self._batch = self._batch, []
+        if self._writer is None or not batch:
+            self._report.derived += len(batch)
+            return
+        outcomes = self._writer.call("[method]store.put-derived-batch", batch)
+        for (run_id, _), (good, value) in zip(batch, outcomes, strict=True):
+            if good:
+                self._report.derived += 1
+                continue
+            error = from_wire(value)
+            if isinstance(error, InvalidArgumentError):
+                # The store was asked to keep what the plugin said, and what it said is none.
+                failure = RunFailure(run_id, "garbage", f"the plugin's answer cannot be used: {error}")
+            else:
+                failure = RunFailure(run_id, "store", str(error))
+            self._report.failures.append(failure)

@@ -1,0 +1,159 @@
+"""Plugins: what they see, what they may use, and what becomes of a run when one misbehaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import TARGET
+
+from metalab_store import (
+    ArtifactDescriptor,
+    DeriveProgress,
+    FileStore,
+    FileStoreConfig,
+    InvalidQueryError,
+    Plugin,
+    PluginLimits,
+    RunRecord,
+    StoreError,
+    component_bytes,
+    derive,
+)
+
+EXAMPLE = TARGET / "plugins" / "example.wasm"
+LIMITS = PluginLimits(time=2.0, calls=100)
+
+
+@pytest.fixture(scope="module")
+def plugin() -> Plugin:
+    """The plugin for tests: it does what the id of the run says."""
+    return Plugin(TARGET / "plugins" / "test.wasm")
+
+
+def put(store: FileStore, *runs: str) -> None:
+    """Stores runs with a loss."""
+    store.put_run_records(RunRecord.success(run_id=run, metrics={"loss": 0.25}) for run in runs)
+
+
+def config(root: Path) -> FileStoreConfig:
+    """The configuration of the experiment."""
+    return FileStoreConfig(root=str(root)).scoped("exp:1")
+
+
+def test_whatever_a_plugin_does_fails_that_run_with_a_reason_and_stops_no_other(
+    store: FileStore, root: Path, plugin: Plugin
+) -> None:
+    bad = {
+        "badinteger": "garbage",
+        "badjson": "garbage",
+        "call": "calls",
+        "control": "garbage",
+        # This runtime does not tell a plugin that wants too much memory from one that fails otherwise.
+        "exhaust": "trap",
+        "longname": "garbage",
+        "loop": "time",
+        "overflow": "trap",
+        "refuse": "refused",
+        "shout": "refused",
+        "some": "garbage",
+        "trap": "trap",
+        "twice": "garbage",
+        "unnamed": "garbage",
+    }
+    good = ["count-1", "count-2", "hash", "nan", "zero"]
+    put(store, *bad, *good)
+    store.put_derived("trap", {"kept": 1})
+    seen: list[DeriveProgress] = []
+    report = derive(config(root), plugin, limits=LIMITS, progress=seen.append)
+    assert {failure.run_id: failure.code for failure in report.failures} == bad
+    assert (report.runs, report.derived) == (19, 5)
+    assert [progress.done for progress in seen] == list(range(1, 20))
+    assert all(len(failure.message) < 2000 for failure in report.failures)
+    for run in good:
+        assert store.derived_exists(run), run
+    for run in bad:
+        assert store.derived_exists(run) == (run == "trap"), run
+    assert store.get_derived("trap") == {"kept": 1}
+    assert store.get_derived("count-2") == {"runs": 1}
+
+
+def test_more_than_the_runtime_lets_pass_is_a_failure_of_that_run(
+    store: FileStore, root: Path, plugin: Plugin
+) -> None:
+    put(store, "large", "zero")
+    report = derive(config(root), plugin, limits=PluginLimits(memory_bytes=1 << 30))
+    assert report.runs == 2 and report.derived >= 1
+    assert {failure.code for failure in report.failures} <= {"garbage", "store"}
+
+
+def test_a_plugin_reads_all_of_a_run_through_the_store(store: FileStore, root: Path, plugin: Plugin) -> None:
+    put(store, "run")
+    store.put_derived("run", {"a": 1, "b": 2})
+    store.put_result("run", "curve", [1, 2])
+    store.put_log("run", "out", "0123456789")
+    store.put_artifact(b"abcdefgh", ArtifactDescriptor("a", "model", "blob", "bin", metadata={"_run_id": "run"}))
+    report = derive(config(root), plugin)
+    assert report.failures == []
+    text = store.get_run_text("run")
+    assert text is not None
+    assert store.get_derived("run") == {
+        "artifact model": "abcdefgh",
+        "derived": "2",
+        "log out": "23456",
+        "result curve": "[1,2]",
+        "runs": "run",
+        "status": "Status::Success",
+        "text": str(len(text.encode())),
+    }
+
+
+def test_a_plugin_sees_no_other_experiment_and_no_other_file(store: FileStore, root: Path, plugin: Plugin) -> None:
+    put(store, "other")
+    with FileStoreConfig(root=str(root)).scoped("other:1").connect() as other:
+        put(other, "secret")
+    assert derive(config(root), plugin).failures == []
+    seen = store.get_derived("other")
+    assert seen is not None
+    assert seen["parent"].endswith("InvalidName") and seen["absolute"].endswith("InvalidName")
+    assert seen["foreign"] == "false"
+
+
+def test_the_example_derives_what_queries_find_and_a_dry_run_stores_nothing(store: FileStore, root: Path) -> None:
+    put(store, "a", "b", "c")
+    assert derive(config(root), EXAMPLE, dry_run=True).derived == 3
+    assert not store.derived_exists("a")
+    assert derive(config(root), EXAMPLE, 'run_id != "c"').derived == 2
+    found = store.query("derived.metric_norm = 0.25", sort="run_id", columns="run_id, derived.metric_count")
+    assert [row["run_id"] for row in found] == ["a", "b"]
+    with pytest.raises(InvalidQueryError):
+        derive(config(root), EXAMPLE, "metrics.loss <")
+
+
+def test_progress_that_raises_ends_the_work(store: FileStore, root: Path, plugin: Plugin) -> None:
+    put(store, "one", "two", "zero")
+
+    def stop(progress: DeriveProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        derive(config(root), plugin, progress=stop)
+
+
+def code_of(source: Path | bytes) -> str:
+    """Returns the code of the error that a plugin is refused with."""
+    with pytest.raises(StoreError) as refused:
+        Plugin(source)
+    return refused.value.code
+
+
+def test_what_is_no_plugin_has_the_code_that_it_has_in_every_host(root: Path) -> None:
+    assert code_of(root / "nowhere.wasm") == "plugin-missing"
+    for binary in (b"", b"no wasm", b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0", component_bytes()):
+        assert code_of(binary) == "plugin-world"
+    example = EXAMPLE.read_bytes()
+    other = example.replace(b"metalab:store/view@0.1.0", b"metalab:store/view@0.9.0")
+    assert code_of(other) == "plugin-version"
+    with pytest.raises(StoreError) as refused:
+        derive(FileStoreConfig(root=str(root)), EXAMPLE)
+    assert refused.value.code == "invalid-argument"
