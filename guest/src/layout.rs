@@ -605,7 +605,7 @@ pub fn index_table_of(file_name: &str) -> Option<u64> {
     hex16(file_name.strip_prefix("columns-")?.strip_suffix(".tab")?)
 }
 
-/// Tells whether a file under `.index/` is a stage file of one of its caches.
+/// Tells whether a file under `.index/` is a stage file of the index's head or of the file of notes.
 pub fn is_index_stage(file_name: &str) -> bool {
     is_stage_name(file_name)
         && [index_head(), index_changes(), known_digests()]

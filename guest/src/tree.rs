@@ -229,6 +229,24 @@ impl Tree {
         Ok(file.map(|file| (file, stat)))
     }
 
+    /// Opens a file whose type was looked at a moment ago, through its directory if that was opened before.
+    pub(crate) fn open_seen(
+        &self,
+        directory: Option<&dyn Directory>,
+        path: &StorePath,
+        seen: &Stat,
+    ) -> Result<Option<(Box<dyn File>, Stat)>> {
+        if self.overlay.is_some() || seen.kind != Kind::File {
+            return self.open(path);
+        }
+        let opened = match directory {
+            Some(directory) => directory.open(path.file_name(), OpenMode::Read),
+            None => self.root.open(&self.path(path), OpenMode::Read),
+        };
+        let file = absent(opened).map_err(|reason| Error::io(self.path(path), "open", reason))?;
+        Ok(file.map(|file| (file, *seen)))
+    }
+
     /// Opens a regular file through its directory, if that was opened before: a name is found faster than a path.
     pub(crate) fn open_in(
         &self,

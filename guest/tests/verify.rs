@@ -1117,3 +1117,17 @@ fn an_index_that_says_something_else_than_the_files_is_found_and_moved_away() {
     assert_eq!(findings, []);
     store.close().unwrap();
 }
+
+#[test]
+fn a_link_in_the_place_of_a_directory_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    fs::rename(root.join("derived"), root.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", root.join("derived")).unwrap();
+    let store = open(root, Some("e:1"), Access::ReadOnly);
+    let (findings, report) = run_to_end(&store, VerifyOptions::default());
+    assert_eq!(kinds(&findings), [(FindingKind::Unreadable, "")]);
+    assert!(findings[0].reason.contains("derived"), "{findings:#?}");
+    assert_eq!(report.damage, 1);
+}

@@ -107,7 +107,7 @@ fn fill(config: &StoreConfig) {
 #[test]
 fn what_the_reference_wrote_is_sound_but_for_what_it_left_broken() {
     let directory = reference_collection();
-    let config = StoreConfig::from(FileStoreConfig::new(directory.path()));
+    let config = StoreConfig::from(FileStoreConfig::new(directory.path().join("experiments")));
     let (findings, report) = run_verify(&config, false);
     insta::assert_snapshot!(transcript(&findings, &report));
 }
@@ -139,6 +139,7 @@ fn a_collection_is_verified_and_each_experiment_of_it_repaired() {
     let root = directory.path();
     let config = StoreConfig::from(FileStoreConfig::new(root));
     fill(&config);
+    age(root);
     let (findings, report) = run_verify(&config, false);
     assert_eq!(findings, []);
     assert_eq!((report.runs, report.digests.len()), (4, 2));
@@ -150,7 +151,9 @@ fn a_collection_is_verified_and_each_experiment_of_it_repaired() {
     assert_eq!(
         kinds(&findings),
         [
+            (FindingKind::Changed, "a_1/artifacts/r1/_manifest.json"),
             (FindingKind::Unreadable, "a_1/artifacts/r1/_manifest.json"),
+            (FindingKind::Changed, "b/derived/r2.json"),
             (FindingKind::Unreadable, "b/derived/r2.json"),
         ]
     );
@@ -341,7 +344,7 @@ fn the_commands_say_what_they_found_and_exit_so() {
     };
     let (code, out, err) = run(&["verify"]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    assert!(out.starts_with("4 runs, 12 files, "), "{out}");
+    assert!(out.starts_with("4 runs, 16 files, "), "{out}");
     // Orphans and leftovers alone are no failure.
     fs::remove_file(root.join("b/runs/r2.json")).unwrap();
     fs::write(root.join("b/runs/x.tmp.0123abcd"), "{").unwrap();

@@ -3,7 +3,7 @@
 //! `docs/transfer.md` describes it, so that anybody can compute it.
 
 use crate::codec;
-use crate::json::Value;
+use crate::json::{Object, Value};
 use crate::layout::{StorePath, Top};
 use crate::scope::hex;
 use sha2::{Digest as _, Sha256};
@@ -33,9 +33,14 @@ pub(crate) fn counted<'c>(path: &StorePath, content: &'c [u8]) -> Cow<'c, [u8]> 
     if !names_places(path) || !content.windows(KEY.len()).any(|window| window == KEY) {
         return Cow::Borrowed(content);
     }
-    let Ok(mut object) = codec::parse_object("", content) else {
+    let Ok(object) = codec::parse_object("", content) else {
         return Cow::Borrowed(content);
     };
+    without_places(object).map_or(Cow::Borrowed(content), Cow::Owned)
+}
+
+/// Prints a document without the places of its artifacts; none if there are no places in it.
+pub(crate) fn without_places(mut object: Object<'_>) -> Option<Vec<u8>> {
     let mut found = false;
     if let Some(Value::Array(artifacts)) = object.get_mut("artifacts") {
         for artifact in artifacts {
@@ -44,11 +49,7 @@ pub(crate) fn counted<'c>(path: &StorePath, content: &'c [u8]) -> Cow<'c, [u8]> 
             }
         }
     }
-    if found {
-        Cow::Owned(codec::print(&Value::Object(object)).into_bytes())
-    } else {
-        Cow::Borrowed(content)
-    }
+    found.then(|| codec::print(&Value::Object(object)).into_bytes())
 }
 
 /// Returns the digest of a file whose content is in memory.

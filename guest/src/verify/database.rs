@@ -82,6 +82,10 @@ impl DatabaseCheck {
             repair: repair && own,
             rebuild: None,
         };
+        if state.is_none() && scope.recorded_runs()?.is_empty() {
+            // A collection's root, for instance.
+            return Ok(None);
+        }
         if state.is_none() || !believed {
             let trouble = check.sql.trouble();
             let reason = match &trouble {
@@ -196,7 +200,9 @@ impl DatabaseCheck {
         if difference(scope, run, row)?.is_none() {
             return Ok(());
         }
-        let lock = match may_lock {
+        // Without the file of a lock nobody is in the middle of a change, and none is made for a run that is gone.
+        let has_lock = scope.tree.stat(&layout::lock(run))?.is_some();
+        let lock = match may_lock && has_lock {
             true => match scope.lock_run(run) {
                 Ok(held) => Some(held),
                 Err(Error::Locked(_)) => None,

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::names::{ExperimentId, RunId};
-use crate::ports::{File, Kind, Stat};
+use crate::ports::{Directory, File, Kind, Stat};
 use crate::scope::Scope;
 use crate::transfer::digest::{self, Digest};
 use sha2::{Digest as _, Sha256};
@@ -90,13 +90,16 @@ fn is_document(path: &StorePath) -> bool {
 }
 
 impl Reading {
-    /// Opens a file; none if it vanished.
+    /// Opens a file that was looked at a moment ago, through its directory if that was opened before; none if it
+    /// vanished.
     pub(super) fn open(
         scope: &Scope,
+        directory: Option<&dyn Directory>,
         path: StorePath,
+        seen: &Stat,
         known: Option<&KnownFile>,
     ) -> Result<Option<Self>> {
-        let Some((file, stat)) = scope.tree.open(&path)? else {
+        let Some((file, stat)) = scope.tree.open_seen(directory, &path, seen)? else {
             return Ok(None);
         };
         let document = is_document(&path);
@@ -198,19 +201,12 @@ impl Reading {
     }
 }
 
-impl Content {
-    /// Returns the digest that counts for the run's and the experiment's.
-    pub(super) fn counted(&self) -> Digest {
-        match &self.content {
-            Some(content) if digest::names_places(&self.path) => {
-                match digest::counted(&self.path, content) {
-                    std::borrow::Cow::Borrowed(_) => self.digest,
-                    std::borrow::Cow::Owned(counted) => Sha256::digest(counted).into(),
-                }
-            }
-            _ => self.digest,
-        }
-    }
+/// Returns the digest that counts for a document's run and experiment.
+pub(super) fn counted(found: &Content, document: Option<Object<'_>>) -> Digest {
+    let text = document
+        .filter(|_| digest::names_places(&found.path))
+        .and_then(digest::without_places);
+    text.map_or(found.digest, |text| Sha256::digest(text).into())
 }
 
 /// What a comparison with what was known tells.
@@ -287,19 +283,15 @@ fn written_by_us(scope: &Scope, run: Option<&RunId>, noted_at: u64) -> Result<bo
     Ok(content.is_some_and(|content| generation_of(&content) >= noted_at))
 }
 
-/// Judges a document of a run by what it holds.
+/// Judges a document of a run, other than its record and its artifact manifest, by what it holds.
 pub(super) fn judge_document(
     scope: &Scope,
-    run: &RunId,
     path: &StorePath,
     content: &[u8],
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     let file = scope.tree.path(path);
     let judged = match path.top() {
-        Top::Runs if path.rest().ends_with(".json") => {
-            judge_record(scope, run, path, &file, content, findings)
-        }
         Top::Runs => codec::parse_value(&file, content).map(drop),
         Top::Derived => codec::parse_object(&file, content)
             .and_then(|object| codec::metrics_from(&file, object))
@@ -324,15 +316,14 @@ fn is_result(path: &StorePath) -> bool {
     path.rest().matches('/').count() == 1 && layout::result_of(path.file_name()).is_some()
 }
 
-fn judge_record(
+/// Judges a record by what it holds.
+pub(super) fn judge_record(
     scope: &Scope,
     run: &RunId,
     path: &StorePath,
-    file: &str,
-    content: &[u8],
+    object: &Object<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let object = codec::parse_object(file, content)?;
     let named = object.get("run_id").and_then(Value::as_str);
     match named {
         Some(named) if named == run.as_str() => {}
@@ -354,8 +345,8 @@ fn judge_record(
             "restore it from a copy, or put the record again",
         )),
     }
-    judge_experiment(scope, path, &object, findings);
-    if let Some(version) = codec::other_version(&object) {
+    judge_experiment(scope, path, object, findings);
+    if let Some(version) = codec::other_version(object) {
         findings.push(finding(
             scope,
             FindingKind::NewerFormat,
@@ -367,7 +358,50 @@ fn judge_record(
         ));
         return Ok(());
     }
-    codec::run_record(file, object).map(drop)
+    if is_plain(object) {
+        return Ok(());
+    }
+    if let Err(error) = codec::run_record(&scope.tree.path(path), object.clone()) {
+        findings.push(finding_of(scope, path, error)?);
+    }
+    Ok(())
+}
+
+/// Says whether a record is certain to load as typed data, without loading it; of others it says nothing.
+fn is_plain(record: &Object<'_>) -> bool {
+    const TEXTS: [&str; 6] = [
+        "experiment_id",
+        "context_fingerprint",
+        "params_fingerprint",
+        "seed_fingerprint",
+        "notes",
+        "_schema_version",
+    ];
+    const OF_PROVENANCE: [&str; 5] = [
+        "code_hash",
+        "python_version",
+        "metalab_version",
+        "executor_id",
+        "host",
+    ];
+    let is = |object: &Object<'_>, name: &str, fits: fn(&Value<'_>) -> bool| match object.get(name)
+    {
+        None | Some(Value::Null) => true,
+        Some(value) => fits(value),
+    };
+    let text = |value: &Value<'_>| value.as_str().is_some();
+    let object = |value: &Value<'_>| value.as_object().is_some();
+    let provenance = record.get("provenance").and_then(Value::as_object);
+    codec::surely_loads(record)
+        && TEXTS.iter().all(|name| is(record, name, text))
+        && is(record, "params_resolved", object)
+        && is(record, "duration_ms", |value| {
+            matches!(value, Value::Int(_))
+        })
+        && provenance.is_none_or(|provenance| {
+            OF_PROVENANCE.iter().all(|name| is(provenance, name, text))
+                && is(provenance, "extra", object)
+        })
 }
 
 /// Judges whether a document names the experiment that its directory belongs to.
@@ -431,8 +465,8 @@ pub(super) struct FileCheck {
 #[derive(Default)]
 pub(super) struct FileDone {
     pub(super) findings: Vec<Finding>,
-    /// The digest that counts, and that of the bytes.
-    pub(super) digest: Option<(Digest, Digest)>,
+    /// The digest of the bytes, which is also the one that counts: none of these files names places.
+    pub(super) digest: Option<Digest>,
     pub(super) bytes: u64,
     pub(super) fresh: bool,
     pub(super) replaced: bool,
@@ -449,7 +483,7 @@ impl FileCheck {
         };
         match scope.tree.stat(&check.path) {
             Ok(Some(stat)) if stat.kind == Kind::File => {
-                match Reading::open(scope, check.path.clone(), check.known.as_ref()) {
+                match Reading::open(scope, None, check.path.clone(), &stat, check.known.as_ref()) {
                     Ok(reading) => check.reading = reading,
                     Err(error) => check.fault(scope, error)?,
                 }
@@ -499,7 +533,7 @@ impl FileCheck {
         let compared = compare(scope, &found, self.known.as_ref(), noted_at, None)?;
         let done = &mut self.done;
         done.bytes = found.size;
-        done.digest = Some((found.counted(), found.digest));
+        done.digest = Some(found.digest);
         done.findings.extend(compared.finding);
         done.fresh = compared.fresh;
         done.replaced = compared.replaced;
@@ -514,7 +548,13 @@ impl FileCheck {
             }
             Top::Root => {
                 let content = found.content.as_deref().unwrap_or_default();
-                if let Err(error) = judge_meta(scope, &self.path, content, &mut done.findings) {
+                let judged = if self.path == layout::meta() {
+                    judge_meta(scope, &self.path, content, &mut done.findings)
+                } else {
+                    // What runners leave beside the store's directories.
+                    codec::parse_value(&scope.tree.path(&self.path), content).map(drop)
+                };
+                if let Err(error) = judged {
                     done.findings.push(finding_of(scope, &self.path, error)?);
                 }
             }

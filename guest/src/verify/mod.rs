@@ -34,7 +34,7 @@ use database::DatabaseCheck;
 use files::{Budget, FileCheck};
 use known::{Key, KnownFiles, NewlyKnown};
 use quarantine::Quarantine;
-use run::RunCheck;
+use run::{Beside, Directories, RunCheck};
 use service::ServiceCheck;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -323,6 +323,8 @@ struct Checking {
     list: List,
     runs: u64,
     runs_done: u64,
+    /// The directories that hold a file of each run, opened once.
+    directories: Directories,
     /// The saved index, as far as it can be used.
     index: Option<SavedIndex>,
     /// Of how many runs it holds another record than the file, and one of them.
@@ -406,7 +408,20 @@ impl Verification {
                 let Some((scope, own)) = self.waiting.pop_front() else {
                     return Ok(None);
                 };
-                Box::new(Checking::begin(scope, own, self.may_note, &mut self.tally)?)
+                let root = layout::directory(Top::Root);
+                match Checking::begin(Rc::clone(&scope), own, self.may_note, &mut self.tally) {
+                    Ok(checking) => Box::new(checking),
+                    // Something else lies in the place of one of its directories. The others are verified.
+                    Err(error @ Error::Corrupt { .. }) => {
+                        self.tally.add(finding_of(&scope, &root, error)?);
+                        return Ok(Some(VerifyProgress {
+                            directory: scope.tree.path(&root),
+                            phase: "done",
+                            ..VerifyProgress::default()
+                        }));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
         checking.step(self.options, &mut self.tally)?;
@@ -464,6 +479,7 @@ impl Checking {
             runs_done: 0,
             index: scope.saved_index()?.and_then(std::result::Result::ok),
             misled: None,
+            directories: Directories::open(&scope)?,
             quarantine: None,
             repaired: false,
             phase: Phase::Journal(Box::new(inventory)),
@@ -544,12 +560,12 @@ impl Checking {
                         }
                     },
                 };
-                if !check.step(
-                    &self.scope,
-                    self.known.noted_at(),
-                    self.index.as_ref(),
-                    &mut budget,
-                )? {
+                let beside = Beside {
+                    noted_at: self.known.noted_at(),
+                    index: self.index.as_ref(),
+                    directories: &self.directories,
+                };
+                if !check.step(&self.scope, &beside, &mut budget)? {
                     run = Some(check);
                     continue;
                 }
@@ -658,7 +674,7 @@ impl Checking {
     fn finish_other(&mut self, check: FileCheck, tally: &mut Tally) -> Result<()> {
         let path = check.path().clone();
         let done = check.finish();
-        if let Some((counted, _)) = &done.digest {
+        if let Some(counted) = &done.digest {
             tally.report.files += 1;
             self.list.add(counted, &path.to_string());
         }

@@ -1,6 +1,8 @@
 //! One run with everything that belongs to it.
 
-use super::files::{Budget, Content, Reading, compare, judge_document, judge_log};
+use super::files::{
+    Budget, Content, Reading, compare, counted, judge_document, judge_log, judge_record,
+};
 use super::known::KnownFile;
 use super::quarantine::Quarantine;
 use super::{
@@ -18,13 +20,14 @@ use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::model::ArtifactDescriptor;
 use crate::names::RunId;
-use crate::ports::Stat;
+use crate::ports::{Directory, Stat};
 use crate::scope::{Scope, hex};
 use crate::sql::directories::text;
 use crate::sql::runs::texts_of;
 use crate::transfer::digest::{Digest, List, names_places};
 use crate::transfer::inventory::{Belongings, Kinds, files_of};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// A run that is being looked at.
 pub(super) struct RunCheck {
@@ -51,13 +54,46 @@ pub(super) struct RunCheck {
     repaired: Vec<Finding>,
 }
 
+/// What is known beside a run.
+pub(super) struct Beside<'c> {
+    /// When the list of digests was made.
+    pub(super) noted_at: u64,
+    /// The saved index.
+    pub(super) index: Option<&'c SavedIndex>,
+    pub(super) directories: &'c Directories,
+}
+
+/// The directories that hold a file of each run, opened once: a name is found faster than a path.
+pub(super) struct Directories {
+    runs: Option<Rc<dyn Directory>>,
+    derived: Option<Rc<dyn Directory>>,
+}
+
+impl Directories {
+    pub(super) fn open(scope: &Scope) -> Result<Self> {
+        Ok(Self {
+            runs: scope.tree.handle(&layout::directory(Top::Runs))?,
+            derived: scope.tree.handle(&layout::directory(Top::Derived))?,
+        })
+    }
+
+    fn of(&self, path: &StorePath) -> Option<&dyn Directory> {
+        match path.top() {
+            Top::Runs => self.runs.as_deref(),
+            Top::Derived => self.derived.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 /// What lists a run's artifacts.
 enum Manifest {
     /// There is none.
     Absent,
     /// It cannot be read.
     Damaged,
-    Whole(Vec<u8>),
+    /// It lists these.
+    Whole(Vec<ArtifactDescriptor>),
 }
 
 /// What became of a run.
@@ -149,8 +185,7 @@ impl RunCheck {
     pub(super) fn step(
         &mut self,
         scope: &Scope,
-        noted_at: u64,
-        index: Option<&SavedIndex>,
+        beside: &Beside<'_>,
         budget: &mut Budget,
     ) -> Result<bool> {
         loop {
@@ -160,13 +195,15 @@ impl RunCheck {
                     if budget.is_spent() {
                         return Ok(false);
                     }
-                    let Some((path, _)) = self.files.next() else {
+                    let Some((path, stat)) = self.files.next() else {
                         budget.spend_file();
                         self.conclude(scope)?;
                         return Ok(true);
                     };
                     budget.spend_file();
-                    match Reading::open(scope, path.clone(), self.known_file(&path)) {
+                    let directory = beside.directories.of(&path);
+                    let known = self.known_file(&path);
+                    match Reading::open(scope, directory, path.clone(), &stat, known) {
                         Ok(Some(reading)) => reading,
                         // It vanished; what is missing is told at the end.
                         Ok(None) => continue,
@@ -178,7 +215,7 @@ impl RunCheck {
                 }
             };
             match reading.step(scope, budget) {
-                Ok(true) => self.take(scope, reading.finish(), noted_at, index)?,
+                Ok(true) => self.take(scope, reading.finish(), beside)?,
                 Ok(false) => {
                     self.reading = Some(reading);
                     return Ok(false);
@@ -211,15 +248,9 @@ impl RunCheck {
     }
 
     /// Takes a file that was read.
-    fn take(
-        &mut self,
-        scope: &Scope,
-        mut found: Content,
-        noted_at: u64,
-        index: Option<&SavedIndex>,
-    ) -> Result<()> {
+    fn take(&mut self, scope: &Scope, mut found: Content, beside: &Beside<'_>) -> Result<()> {
         let known = self.known_file(&found.path);
-        let compared = compare(scope, &found, known, noted_at, Some(&self.run))?;
+        let compared = compare(scope, &found, known, beside.noted_at, Some(&self.run))?;
         self.sums.files += 1;
         self.sums.bytes += found.size;
         self.sums.fresh += u64::from(compared.fresh);
@@ -227,9 +258,13 @@ impl RunCheck {
         let is_known_wrong = compared.finding.is_some();
         self.findings.extend(compared.finding);
         self.noted.extend(compared.noted);
-        self.list.add(&found.counted(), &found.path.to_string());
-        match (found.path.top(), found.content.take()) {
-            (Top::Artifacts, Some(content)) => self.manifest = Manifest::Whole(content),
+        let content = found.content.take();
+        let mut digest = found.digest;
+        match (found.path.top(), content) {
+            (Top::Artifacts, Some(content)) => {
+                let document = self.take_manifest(scope, &found.path, &content)?;
+                digest = counted(&found, document);
+            }
             (Top::Artifacts, None) => {
                 // By its path within the run's directory.
                 let rest = found.path.rest();
@@ -238,22 +273,79 @@ impl RunCheck {
                 self.artifacts.insert(name.to_owned(), sums);
             }
             (Top::Logs, _) => judge_log(scope, &found, &mut self.findings),
-            (_, content) => {
-                self.has_record |= is_record(&found.path);
+            (_, content) if is_record(&found.path) => {
+                self.has_record = true;
                 let content = content.unwrap_or_default();
-                if let Some(index) = index
-                    && is_record(&found.path)
+                if let Some(index) = beside.index
                     && !is_known_wrong
                 {
                     // A part of it that cannot be read is not used by queries either.
                     let misleads = index.misleads(&self.run, &found.stat, &content);
                     self.misled = misleads.unwrap_or_default();
                 }
-                let findings = &mut self.findings;
-                judge_document(scope, &self.run, &found.path, &content, findings)?;
+                let document = self.take_record(scope, &found.path, &content)?;
+                digest = counted(&found, document);
+            }
+            (_, content) => {
+                let content = content.unwrap_or_default();
+                judge_document(scope, &found.path, &content, &mut self.findings)?;
             }
         }
+        self.list.add(&digest, &found.path.to_string());
         Ok(())
+    }
+
+    fn take_record<'c>(
+        &mut self,
+        scope: &Scope,
+        path: &StorePath,
+        content: &'c [u8],
+    ) -> Result<Option<Object<'c>>> {
+        match codec::parse_object(&scope.tree.path(path), content) {
+            Ok(object) => {
+                judge_record(scope, &self.run, path, &object, &mut self.findings)?;
+                Ok(Some(object))
+            }
+            Err(error) => {
+                self.findings.push(finding_of(scope, path, error)?);
+                Ok(None)
+            }
+        }
+    }
+
+    fn take_manifest<'c>(
+        &mut self,
+        scope: &Scope,
+        path: &StorePath,
+        content: &'c [u8],
+    ) -> Result<Option<Object<'c>>> {
+        self.manifest = Manifest::Damaged;
+        let file = scope.tree.path(path);
+        let object = match codec::parse_object(&file, content) {
+            Ok(object) => object,
+            Err(error) => {
+                self.findings.push(finding_of(scope, path, error)?);
+                return Ok(None);
+            }
+        };
+        let entries = match object.get("artifacts") {
+            None => &[],
+            Some(Value::Array(entries)) => entries.as_slice(),
+            Some(_) => {
+                let error = Error::corrupt(file, None, "`artifacts` should be a list");
+                self.findings.push(finding_of(scope, path, error)?);
+                return Ok(Some(object));
+            }
+        };
+        let mut descriptors = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            match codec::descriptor(&file, index, entry.clone()) {
+                Ok(descriptor) => descriptors.push(descriptor),
+                Err(error) => self.findings.push(finding_of(scope, path, error)?),
+            }
+        }
+        self.manifest = Manifest::Whole(descriptors);
+        Ok(Some(object))
     }
 
     /// Judges the run as a whole.
@@ -282,41 +374,25 @@ impl RunCheck {
 
     fn judge_artifacts(&mut self, scope: &Scope) -> Result<()> {
         let path = layout::artifact_manifest(&self.run);
-        let content = match std::mem::replace(&mut self.manifest, Manifest::Absent) {
-            Manifest::Whole(content) => content,
+        let entries = match std::mem::replace(&mut self.manifest, Manifest::Absent) {
+            Manifest::Whole(entries) => entries,
             // Without it nothing is known of the files beside it.
             Manifest::Damaged => return Ok(()),
-            Manifest::Absent => {
-                self.judge_unlisted(scope, &BTreeSet::new());
-                return Ok(());
-            }
-        };
-        let file = scope.tree.path(&path);
-        let entries = match entries_of(&file, &content) {
-            Ok(entries) => entries,
-            Err(error) => {
-                self.findings.push(finding_of(scope, &path, error)?);
-                return Ok(());
-            }
+            Manifest::Absent => Vec::new(),
         };
         let mut names = BTreeSet::new();
         let mut listed = BTreeSet::new();
-        for (index, entry) in entries.into_iter().enumerate() {
-            match codec::descriptor(&file, index, entry) {
-                Err(error) => self.findings.push(finding_of(scope, &path, error)?),
-                Ok(entry) => {
-                    if !names.insert(entry.name.clone()) {
-                        self.findings.push(finding(
-                            scope,
-                            FindingKind::ArtifactEntry,
-                            &path,
-                            format!("it lists artifact {:?} twice", entry.name),
-                            "put the artifact again",
-                        ));
-                    }
-                    self.judge_entry(scope, &path, &entry, &mut listed)?;
-                }
+        for entry in &entries {
+            if !names.insert(entry.name.as_str()) {
+                self.findings.push(finding(
+                    scope,
+                    FindingKind::ArtifactEntry,
+                    &path,
+                    format!("it lists artifact {:?} twice", entry.name),
+                    "put the artifact again",
+                ));
             }
+            self.judge_entry(scope, &path, entry, &mut listed)?;
         }
         self.judge_unlisted(scope, &listed);
         Ok(())

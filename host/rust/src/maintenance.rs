@@ -155,11 +155,12 @@ pub fn collect_garbage(
     Ok(report)
 }
 
-/// Opens a store to write; to read where that is not allowed.
+/// Opens a store to write; to read where that is not allowed, or where something lies in the place of one of its
+/// directories: then it is a finding.
 fn writer_or_reader(config: &StoreConfig) -> Result<Store> {
     let config = config.clone().max_instances(1);
     match config.connect() {
-        Err(Error::ReadOnly(_)) => config.read_only().connect(),
+        Err(Error::ReadOnly(_) | Error::AlreadyExists(_)) => config.read_only().connect(),
         Err(Error::Io(error)) if error.code == "access" => config.read_only().connect(),
         connected => connected,
     }
