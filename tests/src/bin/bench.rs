@@ -8,7 +8,10 @@
     reason = "a benchmark that cannot run fails by panicking"
 )]
 
-use metalab_store::types::{ArtifactDescriptor, Durability, Expectation, RunQuery};
+use metalab_store::plugin::{DeriveOptions, Plugin, derive};
+use metalab_store::types::{
+    ArtifactDescriptor, Durability, Expectation, Metric, MetricValue, RunQuery,
+};
 use metalab_store::{Engine, FileStoreConfig, Store};
 use metalab_store_guest::model;
 use metalab_store_guest::native;
@@ -16,6 +19,7 @@ use metalab_store_guest::store::Store as NativeStore;
 use metalab_store_tests::peak_memory;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -557,6 +561,72 @@ fn remove_index(root: &Path) {
     }
 }
 
+/// Runs a plugin over many runs: what it costs besides the plugin's own work.
+fn derived(directory: &Path, count: usize, rounds: usize) {
+    let plugin = Plugin::load(&metalab_store_tests::plugin("test")).unwrap();
+    let options = DeriveOptions::default();
+    let dry = DeriveOptions {
+        dry_run: true,
+        ..options.clone()
+    };
+    // The plugin does what a run's id begins with: it answers one number, or reads all that there is of a run.
+    for (what, begin) in [("answers one number", "count-"), ("reads the run", "r-")] {
+        let root = directory.join(begin);
+        let store = component_store(&root, Durability::Relaxed);
+        for from in (0..count).step_by(1000) {
+            let named = |index| {
+                record(index).replacen("\"run_id\": \"", &format!("\"run_id\": \"{begin}"), 1)
+            };
+            let records: Vec<String> = (from..count.min(from + 1000)).map(named).collect();
+            store.put_run_lines(&records.join("\n")).unwrap();
+        }
+        store.close().unwrap();
+        let config = FileStoreConfig::new(&root).scoped("bench:1").into();
+        let mut times: [Times; 3] = Default::default();
+        for round in 0..rounds {
+            let runs = (0..count).map(|index| format!("{begin}{index:016x}"));
+            let value = MetricValue::Integer(i64::try_from(round).unwrap());
+            let metrics = || {
+                vec![Metric {
+                    name: "runs".to_owned(),
+                    value: value.clone(),
+                }]
+            };
+            let all: Vec<_> = runs.map(|run| (run, metrics())).collect();
+            let store = component_store(&root, Durability::Full);
+            let started = Instant::now();
+            for batch in all.chunks(128) {
+                store.put_derived_batch(batch).unwrap();
+            }
+            times[0]
+                .0
+                .push(started.elapsed() / u32::try_from(count).unwrap());
+            store.close().unwrap();
+            for (options, at) in [(&dry, 1), (&options, 2)] {
+                let started = Instant::now();
+                let report = derive(
+                    &config,
+                    &plugin,
+                    options,
+                    &mut |_| ControlFlow::Continue(()),
+                );
+                assert_eq!(report.unwrap().derived, count as u64);
+                times[at]
+                    .0
+                    .push(started.elapsed() / u32::try_from(count).unwrap());
+            }
+        }
+        print(
+            &format!("a plugin that {what}, over {count} runs, a run"),
+            &[
+                ("the metrics stored, no plugin", &times[0]),
+                ("computed, not stored", &times[1]),
+                ("computed and stored", &times[2]),
+            ],
+        );
+    }
+}
+
 fn native_lines(store: &NativeStore, query: &RunQuery) -> usize {
     let query = metalab_store_guest::query::QueryText {
         filter: &query.filter,
@@ -741,7 +811,7 @@ fn number_of(option: &str) -> Option<u64> {
 }
 
 /// What can be measured.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "open",
     "put",
     "durable",
@@ -751,6 +821,7 @@ const PARTS: [&str; 9] = [
     "artifacts",
     "big",
     "index",
+    "derive",
 ];
 
 fn main() {
@@ -802,6 +873,14 @@ fn main() {
     if wanted("index") {
         let runs = number_of("--runs").unwrap_or(if quick { 1_000 } else { 10_000 });
         index(root, usize::try_from(runs).unwrap());
+    }
+    if wanted("derive") {
+        let runs = number_of("--runs").unwrap_or(if quick { 1_000 } else { 10_000 });
+        derived(
+            root,
+            usize::try_from(runs).unwrap(),
+            if quick { 1 } else { 5 },
+        );
     }
     let mut json = arguments
         .iter()
