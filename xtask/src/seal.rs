@@ -20,17 +20,23 @@ const SEED: [i64; 2] = [0x6d65_7461_6c61_6231, 0x6d65_7461_6c61_6232];
 
 /// Makes a component of a core module that was linked with `--skip-wit-component`.
 pub(crate) fn seal(module: &[u8]) -> Result<Vec<u8>, Failure> {
+    let sealed = replace(module)?;
+    let mut encoder = wit_component::ComponentEncoder::default();
+    encoder.validate(true);
+    encoder
+        .module(&sealed)
+        .and_then(|encoder| encoder.encode())
+        .map_err(|error| Failure::new(format!("{error:#}")))
+}
+
+/// Replaces the imports of WASI in a core module.
+fn replace(module: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut sealer = Sealer::look_at(module).map_err(|error| failure(&error))?;
     let mut sealed = wasm_encoder::Module::new();
     sealer
         .parse_core_module(&mut sealed, Parser::new(0), module)
         .map_err(|error| failure(&error))?;
-    let mut encoder = wit_component::ComponentEncoder::default();
-    encoder.validate(true);
-    encoder
-        .module(&sealed.finish())
-        .and_then(|encoder| encoder.encode())
-        .map_err(|error| Failure::new(format!("{error:#}")))
+    Ok(sealed.finish())
 }
 
 fn failure(error: &dyn std::fmt::Display) -> Failure {
@@ -195,5 +201,100 @@ impl Reencode for Sealer {
             reencode::utils::parse_custom_section(self, module, section)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use wasm_encoder::{
+        EntityType, ExportKind, ExportSection, MemorySection, MemoryType, Module, TypeSection,
+        ValType,
+    };
+    use wasmparser::Operator;
+
+    /// Makes a module that calls what it imports, WASI's and others, and a function of its own.
+    fn module() -> Vec<u8> {
+        let mut types = TypeSection::new();
+        types.ty().function([ValType::I32], []);
+        let mut imports = ImportSection::new();
+        for (module, name) in [
+            ("wasi:cli/stderr@0.2.6", "get-stderr"),
+            ("metalab:store/view@0.1.0", "list-runs"),
+            ("wasi:random/insecure-seed@0.2.6", "insecure-seed"),
+        ] {
+            imports.import(module, name, EntityType::Function(0));
+        }
+        let mut functions = FunctionSection::new();
+        functions.function(0).function(0);
+        let mut memories = MemorySection::new();
+        memories.memory(MemoryType {
+            minimum: 1,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
+        let mut exports = ExportSection::new();
+        exports.export("run", ExportKind::Func, 4);
+        let mut code = CodeSection::new();
+        let mut own = Function::new([]);
+        own.instruction(&Instruction::End);
+        code.function(&own);
+        let mut run = Function::new([]);
+        for function in 0..4 {
+            run.instruction(&Instruction::I32Const(8));
+            run.instruction(&Instruction::Call(function));
+        }
+        run.instruction(&Instruction::End);
+        code.function(&run);
+        let mut module = Module::new();
+        module.section(&types).section(&imports).section(&functions);
+        module.section(&memories).section(&exports).section(&code);
+        module.finish()
+    }
+
+    #[test]
+    fn what_is_imported_of_wasi_is_replaced_and_calls_find_what_they_called_before() {
+        let sealed = replace(&module()).unwrap();
+        wasmparser::validate(&sealed).unwrap();
+        let (mut imported, mut bodies, mut exported) = (Vec::new(), Vec::new(), None);
+        for payload in Parser::new(0).parse_all(&sealed) {
+            match payload.unwrap() {
+                Payload::ImportSection(imports) => {
+                    let names = imports.into_imports().map(|import| import.unwrap().name);
+                    imported.extend(names.map(str::to_owned));
+                }
+                Payload::ExportSection(exports) => {
+                    exported = exports
+                        .into_iter()
+                        .next()
+                        .map(|export| export.unwrap().index);
+                }
+                Payload::CodeSectionEntry(body) => {
+                    let operators = body.get_operators_reader().unwrap();
+                    bodies.push(
+                        operators
+                            .into_iter()
+                            .map(Result::unwrap)
+                            .collect::<Vec<_>>(),
+                    );
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(imported, ["list-runs"]);
+        // The import that stays, the module's own two, and the two that were replaced.
+        assert_eq!((exported, bodies.len()), (Some(2), 4));
+        let called = bodies[1].iter().filter_map(|operator| match operator {
+            Operator::Call { function_index } => Some(*function_index),
+            _ => None,
+        });
+        assert_eq!(called.collect::<Vec<_>>(), [3, 0, 4, 1]);
+        assert!(matches!(bodies[2][0], Operator::Unreachable));
+        let stored = |operator: &&Operator<'_>| matches!(operator, Operator::I64Store { .. });
+        assert_eq!(bodies[3].iter().filter(stored).count(), 2);
     }
 }

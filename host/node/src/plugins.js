@@ -19,12 +19,16 @@ const TRACK = /^0\.1\./;
 /** The program of the processes that plugins run in. */
 const WORKER = fileURLToPath(new URL('plugin-worker.js', import.meta.url));
 
-/** The most runs that are stored with one sync. */
+/** The most runs that are stored with one sync, and the most text of their metrics. */
 const BATCH = 128;
+const BATCH_BYTES = 4 * 2 ** 20;
 
 /** The most metrics of a run, and the most bytes of a metric's name. */
 const METRICS = 10_000;
 const NAME_BYTES = 256;
+
+/** The most text of a run's metrics. */
+const ANSWER = 2 * 2 ** 20;
 
 /** How many characters of a plugin's reason are kept. */
 const REASON = 1000;
@@ -208,7 +212,13 @@ function metricsOf(derived) {
       return garbage(`${JSON.stringify(short(name))} is no name of a metric: 1 to ${NAME_BYTES} bytes without control characters`);
     }
   }
-  return { metrics: derived.map(([name, value]) => ({ name, value })) };
+  const metrics = derived.map(([name, value]) => ({ name, value }));
+  return weight(metrics) > ANSWER ? garbage(`it has more than ${ANSWER} bytes`) : { metrics };
+}
+
+/** How much text metrics have. */
+function weight(metrics) {
+  return metrics.reduce((sum, { name, value }) => sum + name.length + (typeof value.val === 'string' ? value.val.length : 0), 0);
 }
 
 /** What was computed and is not stored yet. */
@@ -216,6 +226,7 @@ class Work {
   #report;
   #writer;
   #batch = [];
+  #bytes = 0;
 
   constructor(report, writer) {
     this.#report = report;
@@ -229,7 +240,8 @@ class Work {
       return;
     }
     this.#batch.push({ index, runId, metrics: found.metrics });
-    if (this.#batch.length === BATCH) {
+    this.#bytes += weight(found.metrics);
+    if (this.#batch.length === BATCH || this.#bytes > BATCH_BYTES) {
       this.store();
     }
   }
@@ -237,6 +249,7 @@ class Work {
   store() {
     const batch = this.#batch;
     this.#batch = [];
+    this.#bytes = 0;
     if (this.#writer === null || batch.length === 0) {
       this.#report.derived += batch.length;
       return;

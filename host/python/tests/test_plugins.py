@@ -22,7 +22,8 @@ from metalab_store import (
 )
 
 EXAMPLE = TARGET / "plugins" / "example.wasm"
-LIMITS = PluginLimits(time=2.0, calls=100)
+#: Nothing here takes long, but machines are busy.
+LIMITS = PluginLimits(time=300.0, calls=100)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,6 @@ def test_whatever_a_plugin_does_fails_that_run_with_a_reason_and_stops_no_other(
         # This runtime does not tell a plugin that wants too much memory from one that fails otherwise.
         "exhaust": "trap",
         "longname": "garbage",
-        "loop": "time",
         "overflow": "trap",
         "refuse": "refused",
         "shout": "refused",
@@ -67,8 +67,8 @@ def test_whatever_a_plugin_does_fails_that_run_with_a_reason_and_stops_no_other(
     seen: list[DeriveProgress] = []
     report = derive(config(root), plugin, limits=LIMITS, progress=seen.append)
     assert {failure.run_id: failure.code for failure in report.failures} == bad
-    assert (report.runs, report.derived) == (19, 5)
-    assert [progress.done for progress in seen] == list(range(1, 20))
+    assert (report.runs, report.derived) == (18, 5)
+    assert [progress.done for progress in seen] == list(range(1, 19))
     assert all(len(failure.message) < 2000 for failure in report.failures)
     for run in good:
         assert store.derived_exists(run), run
@@ -78,13 +78,17 @@ def test_whatever_a_plugin_does_fails_that_run_with_a_reason_and_stops_no_other(
     assert store.get_derived("count-2") == {"runs": 1}
 
 
-def test_more_than_the_runtime_lets_pass_is_a_failure_of_that_run(
-    store: FileStore, root: Path, plugin: Plugin
-) -> None:
+def test_a_plugin_that_loops_ends_when_its_time_is_over(store: FileStore, root: Path, plugin: Plugin) -> None:
+    put(store, "loop")
+    report = derive(config(root), plugin, limits=PluginLimits(time=0.2))
+    assert [failure.code for failure in report.failures] == ["time"]
+
+
+def test_an_answer_that_is_too_large_is_a_failure_of_that_run(store: FileStore, root: Path, plugin: Plugin) -> None:
     put(store, "large", "zero")
-    report = derive(config(root), plugin, limits=PluginLimits(memory_bytes=1 << 30))
-    assert report.runs == 2 and report.derived >= 1
-    assert {failure.code for failure in report.failures} <= {"garbage", "store"}
+    report = derive(config(root), plugin)
+    assert [(failure.run_id, failure.code) for failure in report.failures] == [("large", "garbage")]
+    assert report.derived == 1
 
 
 def test_a_plugin_reads_all_of_a_run_through_the_store(store: FileStore, root: Path, plugin: Plugin) -> None:

@@ -9,8 +9,11 @@
 )]
 
 use metalab_store::maintenance::VerifyOptions;
+use metalab_store::plugin::{DeriveOptions, Plugin, derive};
 use metalab_store::transfer::{Place, TransferOptions, transfer};
-use metalab_store::types::{ArtifactDescriptor, Durability, Expectation, RunQuery};
+use metalab_store::types::{
+    ArtifactDescriptor, Durability, Expectation, Metric, MetricValue, RunQuery,
+};
 use metalab_store::{Engine, FileStoreConfig, Store};
 use metalab_store_guest::model;
 use metalab_store_guest::native;
@@ -560,6 +563,72 @@ fn remove_index(root: &Path) {
     }
 }
 
+/// Runs a plugin over many runs: what it costs besides the plugin's own work.
+fn derived(directory: &Path, count: usize, rounds: usize) {
+    let plugin = Plugin::load(&metalab_store_tests::plugin("test")).unwrap();
+    let options = DeriveOptions::default();
+    let dry = DeriveOptions {
+        dry_run: true,
+        ..options.clone()
+    };
+    // The plugin does what a run's id begins with: it answers one number, or reads all that there is of a run.
+    for (what, begin) in [("answers one number", "count-"), ("reads the run", "r-")] {
+        let root = directory.join(begin);
+        let store = component_store(&root, Durability::Relaxed);
+        for from in (0..count).step_by(1000) {
+            let named = |index| {
+                record(index).replacen("\"run_id\": \"", &format!("\"run_id\": \"{begin}"), 1)
+            };
+            let records: Vec<String> = (from..count.min(from + 1000)).map(named).collect();
+            store.put_run_lines(&records.join("\n")).unwrap();
+        }
+        store.close().unwrap();
+        let config = FileStoreConfig::new(&root).scoped("bench:1").into();
+        let mut times: [Times; 3] = Default::default();
+        for round in 0..rounds {
+            let runs = (0..count).map(|index| format!("{begin}{index:016x}"));
+            let value = MetricValue::Integer(i64::try_from(round).unwrap());
+            let metrics = || {
+                vec![Metric {
+                    name: "runs".to_owned(),
+                    value: value.clone(),
+                }]
+            };
+            let all: Vec<_> = runs.map(|run| (run, metrics())).collect();
+            let store = component_store(&root, Durability::Full);
+            let started = Instant::now();
+            for batch in all.chunks(128) {
+                store.put_derived_batch(batch).unwrap();
+            }
+            times[0]
+                .0
+                .push(started.elapsed() / u32::try_from(count).unwrap());
+            store.close().unwrap();
+            for (options, at) in [(&dry, 1), (&options, 2)] {
+                let started = Instant::now();
+                let report = derive(
+                    &config,
+                    &plugin,
+                    options,
+                    &mut |_| ControlFlow::Continue(()),
+                );
+                assert_eq!(report.unwrap().derived, count as u64);
+                times[at]
+                    .0
+                    .push(started.elapsed() / u32::try_from(count).unwrap());
+            }
+        }
+        print(
+            &format!("a plugin that {what}, over {count} runs, a run"),
+            &[
+                ("the metrics stored, no plugin", &times[0]),
+                ("computed, not stored", &times[1]),
+                ("computed and stored", &times[2]),
+            ],
+        );
+    }
+}
+
 fn native_lines(store: &NativeStore, query: &RunQuery) -> usize {
     let query = metalab_store_guest::query::QueryText {
         filter: &query.filter,
@@ -989,7 +1058,7 @@ fn number_of(option: &str) -> Option<u64> {
 }
 
 /// What can be measured.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "open",
     "put",
     "durable",
@@ -1001,6 +1070,7 @@ const PARTS: [&str; 11] = [
     "index",
     "verify",
     "transfer",
+    "derive",
 ];
 
 fn main() {
@@ -1060,6 +1130,7 @@ fn main() {
         let rounds = if quick { 1 } else { 3 };
         verifications(root, usize::try_from(runs).unwrap(), kibibytes, rounds);
         verification_of_one(root, mebibytes << 20, rounds);
+    }
     if wanted("transfer") {
         let runs = number_of("--runs").unwrap_or(if quick { 500 } else { 10_000 });
         let mebibytes = number_of("--mib").unwrap_or(if quick { 16 } else { 1024 });
@@ -1069,6 +1140,14 @@ fn main() {
             usize::try_from(runs).unwrap(),
             rounds,
             mebibytes << 20,
+        );
+    }
+    if wanted("derive") {
+        let runs = number_of("--runs").unwrap_or(if quick { 1_000 } else { 10_000 });
+        derived(
+            root,
+            usize::try_from(runs).unwrap(),
+            if quick { 1 } else { 5 },
         );
     }
     let mut json = arguments

@@ -35,6 +35,9 @@ from .store import Damage
 #: The most metrics of a run, and the most bytes of a metric's name.
 _METRICS: Final = 10_000
 _NAME_BYTES: Final = 256
+#: The most bytes of names and texts of a run's metrics, and of those that are stored with one sync.
+_ANSWER: Final = 2 << 20
+_BATCH_BYTES: Final = 4 << 20
 #: The most runs of a list, and the most bytes of a piece of an artifact.
 _LIST: Final = 4096
 _CHUNK: Final = 256 * 1024
@@ -327,7 +330,16 @@ def _metrics(derived: list[tuple[str, Any]]) -> list[dict[str, Any]]:
                 f"the plugin's answer cannot be used: {_short(name)!r} is no name of a metric: "
                 f"1 to {_NAME_BYTES} bytes without control characters",
             )
-    return [{"name": name, "value": value} for name, value in derived]
+    metrics = [{"name": name, "value": value} for name, value in derived]
+    if _weight(metrics) > _ANSWER:
+        raise _Failed("garbage", f"the plugin's answer cannot be used: it has more than {_ANSWER} bytes")
+    return metrics
+
+
+def _weight(metrics: list[dict[str, Any]]) -> int:
+    """Returns how much text metrics have."""
+    texts = (metric["value"][1] for metric in metrics)
+    return sum(len(metric["name"]) for metric in metrics) + sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _short(text: str) -> str:
@@ -402,14 +414,16 @@ class _Work:
         self._report = report
         self._writer = writer
         self._batch: list[tuple[str, list[dict[str, Any]]]] = []
+        self._bytes = 0
 
     def keep(self, run_id: str, metrics: list[dict[str, Any]]) -> None:
         self._batch.append((run_id, metrics))
-        if len(self._batch) == _BATCH:
+        self._bytes += _weight(metrics)
+        if len(self._batch) == _BATCH or self._bytes > _BATCH_BYTES:
             self.store()
 
     def store(self) -> None:
-        batch, self._batch = self._batch, []
+        batch, self._batch, self._bytes = self._batch, [], 0
         if self._writer is None or not batch:
             self._report.derived += len(batch)
             return

@@ -5,16 +5,22 @@ use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::pool::{STACK, off_runtime};
 use crate::store::Store;
-use crate::types::{Damage, Metric, RunQuery};
+use crate::types::{Damage, Metric, MetricValue, RunQuery};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most runs that are stored with one sync.
 const BATCH: usize = 128;
+
+/// The most bytes of names and texts that are stored with one sync, as long as they are of more than one run.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How long more runs are waited for before some are stored: a sync costs as much as many runs.
+const GATHERING: Duration = Duration::from_millis(50);
 
 /// How often whoever waits is asked whether to go on, while no run ends.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -130,7 +136,7 @@ pub fn derive(
     let stopped = Arc::new(AtomicBool::new(false));
     let next = AtomicUsize::new(0);
     let done = thread::scope(|scope| {
-        let (computed, answers) = sync_channel(2 * BATCH);
+        let (computed, answers) = sync_channel(BATCH);
         for _ in 0..workers.min(runs.len()) {
             let computed = computed.clone();
             let compute = || {
@@ -148,10 +154,10 @@ pub fn derive(
                 .name("metalab-store-plugin".to_owned())
                 .stack_size(STACK)
                 .spawn_scoped(scope, compute);
-            started.map_err(|error| {
+            if let Err(error) = started {
                 stopped.store(true, Ordering::Relaxed);
-                Error::Engine(format!("no thread can be started: {error}"))
-            })?;
+                return Err(Error::Engine(format!("no thread can be started: {error}")));
+            }
         }
         drop(computed);
         let done = work.store_all(&answers, progress);
@@ -193,6 +199,22 @@ fn compute(
     }
 }
 
+/// Returns how many bytes of names and texts an answer has.
+fn weight((_, answer): &Computed) -> usize {
+    let bytes = |metric: &Metric| {
+        metric.name.len()
+            + match &metric.value {
+                MetricValue::BigInteger(text)
+                | MetricValue::Text(text)
+                | MetricValue::Other(text) => text.len(),
+                MetricValue::Boolean(_) | MetricValue::Integer(_) | MetricValue::Float(_) => 0,
+            }
+    };
+    answer
+        .as_ref()
+        .map_or(0, |metrics| metrics.iter().map(bytes).sum())
+}
+
 /// What the thread that stores works on.
 struct Work<'a> {
     writer: Option<Store>,
@@ -202,7 +224,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Stores what the workers computed, as much at once as is there.
+    /// Stores what the workers computed, as much at once as comes soon.
     fn store_all(
         &mut self,
         answers: &Receiver<Computed>,
@@ -218,7 +240,17 @@ impl Work<'_> {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let mut batch = vec![first];
-            batch.extend(answers.try_iter().take(BATCH - 1));
+            let until = Instant::now() + GATHERING;
+            let mut bytes = weight(&batch[0]);
+            while batch.len() < BATCH && bytes < BATCH_BYTES {
+                match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(next) => {
+                        bytes += weight(&next);
+                        batch.push(next);
+                    }
+                    Err(_) => break,
+                }
+            }
             self.store(batch)?;
         }
     }

@@ -49,7 +49,7 @@ pub struct PluginLimits {
     pub time: Duration,
     /// How many calls of the view it may make. Default 10,000.
     pub calls: u64,
-    /// How many bytes it may pass to the host in one call or answer. Default 8 MiB.
+    /// How many bytes it may pass to the host in one call or answer. Default 2 MiB.
     pub answer_bytes: usize,
 }
 
@@ -60,7 +60,7 @@ impl Default for PluginLimits {
             table_entries: 10_000,
             time: Duration::from_secs(10),
             calls: 10_000,
-            answer_bytes: 8 << 20,
+            answer_bytes: 2 << 20,
         }
     }
 }
