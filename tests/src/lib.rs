@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod attacks;
 pub mod conformance;
 pub mod database;
+pub mod hostile;
 pub mod script;
 
 use std::collections::BTreeMap;

@@ -304,7 +304,7 @@ impl StoreConfig {
     /// # Errors
     /// [`Error::InvalidArgument`] if the locator cannot be understood.
     pub fn from_locator(locator: &str) -> Result<Self> {
-        let config = call(&Engine::shared()?, None, |instance| {
+        let config = call(&Engine::shared()?, None, Limits::default(), |instance| {
             let guest = instance.bindings.metalab_store_config();
             guest.call_from_locator(&mut instance.store, locator)
         })?;
@@ -411,7 +411,7 @@ impl StoreConfig {
             options,
             connection,
             warnings,
-        } = call(&engine, root.as_ref(), |instance| {
+        } = call(&engine, root.as_ref(), self.limits, |instance| {
             let config = match self.wire(instance)? {
                 Ok(config) => config,
                 Err(error) => return Ok(Err(error)),
@@ -419,8 +419,11 @@ impl StoreConfig {
             let guest = instance.bindings.metalab_store_config();
             guest.call_resolve(&mut instance.store, &config)
         })?;
-        let bindings = match (&options.index, connection) {
-            (Some(index), Some(connection)) => Bindings::one(&index.binding, connection)?,
+        let bindings = match (&self.backend, &options.index, connection) {
+            (Backend::Postgres(_), Some(index), Some(connection)) => {
+                Bindings::one(&index.binding, connection)?
+            }
+            // A store of files is granted no database, whatever the component says.
             _ => Bindings::default(),
         };
         let grant = Grant::open(&self.root, subdirectory.as_deref(), self.access)?;
@@ -440,14 +443,19 @@ impl StoreConfig {
             // What is there and cannot be opened is an error, not an empty collection.
             _ => Some(Grant::open(&self.root, None, Access::ReadOnly)?),
         };
-        call(&self.used_engine()?, grant.as_ref(), |instance| {
-            let config = match self.wire(instance)? {
-                Ok(config) => config,
-                Err(error) => return Ok(Err(error)),
-            };
-            let guest = instance.bindings.metalab_store_config();
-            guest.call_list_experiments(&mut instance.store, &config)
-        })
+        call(
+            &self.used_engine()?,
+            grant.as_ref(),
+            self.limits,
+            |instance| {
+                let config = match self.wire(instance)? {
+                    Ok(config) => config,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let guest = instance.bindings.metalab_store_config();
+                guest.call_list_experiments(&mut instance.store, &config)
+            },
+        )
     }
 
     /// Returns the configuration as the component takes it, scoped by the component.
@@ -481,9 +489,10 @@ impl StoreConfig {
 fn call<T: Send>(
     engine: &Engine,
     grant: Option<&Grant>,
+    limits: Limits,
     function: impl FnOnce(&mut Instance) -> Answer<T> + Send,
 ) -> Result<T> {
-    off_runtime(|| Instance::new(engine, grant, Limits::default())?.call(function)?)
+    off_runtime(|| Instance::new(engine, grant, limits)?.call(function)?)
 }
 
 /// Makes a path absolute: links resolved as far as it exists, the rest as it is.

@@ -56,16 +56,40 @@ impl Engine {
         Self::load().map_err(|error| Error::Engine(format!("{error:#}")))
     }
 
+    /// Compiles another component than the embedded one: one that another toolchain made, for instance. It is
+    /// granted what the embedded one is, under the same limits, and nothing more.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if it is no component, lacks an interface, or wants another import than the embedded one.
+    pub fn of_component(component: &[u8]) -> Result<Self> {
+        let load = || {
+            let engine = wasmtime::Engine::new(&engine_config())?;
+            let component = Component::new(&engine, component).context("compile the component")?;
+            // What the embedded component has no use for is not there: no network that could be refused, and no
+            // clock to wait for that no time limit interrupts.
+            let known = imports(&engine, &embedded(&engine)?);
+            if let Some(name) = imports(&engine, &component)
+                .into_iter()
+                .find(|name| !known.contains(name))
+            {
+                wasmtime::bail!("the component imports {name}, which is not granted");
+            }
+            Self::link(engine, &component)
+        };
+        load().map_err(|error| Error::Engine(format!("{error:#}")))
+    }
+
     fn load() -> wasmtime::Result<Self> {
         let engine = wasmtime::Engine::new(&engine_config())?;
-        let component = match deserialize(&engine) {
-            Ok(component) => component,
-            Err(_) => Component::new(&engine, COMPONENT).context("compile the component")?,
-        };
+        let component = embedded(&engine)?;
+        Self::link(engine, &component)
+    }
+
+    fn link(engine: wasmtime::Engine, component: &Component) -> wasmtime::Result<Self> {
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
         add_to_linker(&mut linker, State::roots, State::postgres)?;
-        let pre = MetalabStorePre::new(linker.instantiate_pre(&component)?)?;
+        let pre = MetalabStorePre::new(linker.instantiate_pre(component)?)?;
         let ticker = Ticker::start(&engine)?;
         Ok(Self(Arc::new(Inner {
             engine,
@@ -87,6 +111,23 @@ impl Engine {
     pub(crate) fn pre(&self) -> &MetalabStorePre<State> {
         &self.0.pre
     }
+}
+
+/// Returns the component that this crate embeds.
+fn embedded(engine: &wasmtime::Engine) -> wasmtime::Result<Component> {
+    match deserialize(engine) {
+        Ok(component) => Ok(component),
+        Err(_) => Component::new(engine, COMPONENT).context("compile the component"),
+    }
+}
+
+/// Returns what a component imports, without versions.
+fn imports(engine: &wasmtime::Engine, component: &Component) -> Vec<String> {
+    let ty = component.component_type();
+    let names = ty.imports(engine).map(|(name, _)| name);
+    names
+        .map(|name| name.split('@').next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// Returns the bytes of the component that this crate embeds: the same for every host of a build.

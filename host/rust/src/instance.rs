@@ -100,7 +100,10 @@ impl Instance {
         let roots = match grant {
             Some(grant) => {
                 grant.apply(&mut builder)?;
-                grant.roots()?
+                // Past the deadline, so that whoever waited longer than the call may take is ended for that reason.
+                grant
+                    .roots()?
+                    .longest_wait(limits.call_deadline.saturating_add(TICK * 2))
             }
             None => RootsContext::none(),
         };
@@ -151,7 +154,11 @@ impl Instance {
         // The outer causes are a list of addresses; what the component said last is its panic's message.
         let cause = error.root_cause();
         let said = self.store.data().stderr.contents();
-        let said = String::from_utf8_lossy(&said);
+        // Whoever prints it does not want the terminal steered by a component.
+        let said = String::from_utf8_lossy(&said).replace(
+            |character: char| character.is_control() && character != '\n',
+            "\u{fffd}",
+        );
         Error::Trap(if said.trim().is_empty() {
             cause.to_string()
         } else {

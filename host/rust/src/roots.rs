@@ -25,6 +25,9 @@ const MAX_CONTENT: usize = 4096;
 /// The longest name of a lock, in bytes: with its suffix it is a file name.
 const MAX_NAME: usize = 250;
 
+/// How much of a refused name is shown, in characters.
+const SHOWN: usize = 64;
+
 /// The longest pause between two tries to take a lock.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
@@ -37,6 +40,8 @@ const FREE_RETRIES: u32 = 16;
 pub struct RootsContext {
     /// None for an instance that is granted no directory.
     granted: Option<Granted>,
+    /// The longest that a lock is waited for, whatever the component asks: no time limit of a call interrupts it.
+    longest_wait: Duration,
 }
 
 #[derive(Debug)]
@@ -62,13 +67,24 @@ impl RootsContext {
                 access,
                 sync,
             }),
+            longest_wait: Duration::MAX,
         })
+    }
+
+    /// Limits how long a lock is waited for, whatever the component asks.
+    #[must_use]
+    pub fn longest_wait(mut self, longest_wait: Duration) -> Self {
+        self.longest_wait = longest_wait;
+        self
     }
 
     /// Makes the context of an instance that is granted no directory.
     #[must_use]
     pub fn none() -> Self {
-        Self { granted: None }
+        Self {
+            granted: None,
+            longest_wait: Duration::MAX,
+        }
     }
 }
 
@@ -185,7 +201,8 @@ impl RootsContext {
             LockMode::Shared => FlockOperation::NonBlockingLockShared,
             LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
-        let deadline = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
+        let wait = Duration::from_millis(u64::from(timeout_ms)).min(self.longest_wait);
+        let deadline = Instant::now() + wait;
         let mut pause = Duration::from_micros(50);
         let mut replaced = 0;
         loop {
@@ -243,8 +260,10 @@ impl Place {
                 .chars()
                 .any(|character| character == '/' || character == '\\' || character.is_control());
         if !harmless {
+            // A name may be as large as what the component may pass at all, and the message goes back to it.
+            let shown: String = name.chars().take(SHOWN).collect();
             return Err(LockError::Refused(format!(
-                "{name:?} is not the name of a file"
+                "{shown:?} is not the name of a file"
             )));
         }
         let file = format!("{name}.lock");

@@ -12,6 +12,9 @@ use wasmtime::component::Resource;
 /// The most statements of one batch.
 const MAX_BATCH: usize = 10_000;
 
+/// How much of the name of a binding is shown, in characters.
+const SHOWN: usize = 64;
+
 /// The most bytes of one page of a cursor.
 const MAX_PAGE: u32 = 16 * 1024 * 1024;
 
@@ -51,9 +54,11 @@ fn too_many(statements: &[Statement]) -> Option<Failure> {
 impl PostgresView<'_> {
     fn pool(&self, binding: &str) -> Result<&driver::Pool, Failure> {
         self.bindings.get(binding).ok_or_else(|| {
+            // A name may be as large as what the component may pass at all, and the message goes back to it.
+            let shown: String = binding.chars().take(SHOWN).collect();
             failure(
                 FailureKind::NotGranted,
-                format!("the host granted no PostgreSQL binding {binding:?}"),
+                format!("the host granted no PostgreSQL binding {shown:?}"),
             )
         })
     }
