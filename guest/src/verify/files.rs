@@ -221,16 +221,17 @@ pub(super) struct Compared {
     pub(super) replaced: bool,
 }
 
-/// Compares a file with what it was. `owner` says whose lock tells of changes by our own writers.
+/// Compares a file with what it was. `now` is a time before it was read; `owner` says whose lock tells of changes by our own writers.
 pub(super) fn compare(
     scope: &Scope,
     found: &Content,
     known: Option<&KnownFile>,
     noted_at: u64,
     owner: Option<&RunId>,
+    now: u64,
 ) -> Result<Compared> {
-    let young = found.stat.modified.saturating_add(TICKS) > scope.ports.clock.now();
-    let now = KnownFile {
+    let young = found.stat.modified.saturating_add(TICKS) > now;
+    let read = KnownFile {
         path: found.path.to_string(),
         size: found.stat.size,
         modified: found.stat.modified,
@@ -240,11 +241,11 @@ pub(super) fn compare(
     let Some(known) = known else {
         compared.fresh = true;
         // A later change could get the same time.
-        compared.noted = (!young).then_some(now);
+        compared.noted = (!young).then_some(read);
         return Ok(compared);
     };
     if known.digest == found.digest {
-        compared.noted = Some(if young { known.clone() } else { now });
+        compared.noted = Some(if young { known.clone() } else { read });
         return Ok(compared);
     }
     if (known.size, known.modified) == (found.stat.size, found.stat.modified) {
@@ -259,7 +260,7 @@ pub(super) fn compare(
         ));
         return Ok(compared);
     }
-    compared.noted = (!young).then_some(now);
+    compared.noted = (!young).then_some(read);
     if found.before == Some(known.digest) || written_by_us(scope, owner, noted_at)? {
         compared.replaced = true;
     } else if !matches!(found.path.top(), Top::Locks | Top::Index) {
@@ -458,6 +459,8 @@ pub(super) struct FileCheck {
     path: StorePath,
     known: Option<KnownFile>,
     reading: Option<Reading>,
+    /// When it was opened.
+    begun: u64,
     done: FileDone,
 }
 
@@ -478,6 +481,7 @@ impl FileCheck {
         let mut check = Self {
             known: known.into_iter().next(),
             reading: None,
+            begun: scope.ports.clock.now(),
             done: FileDone::default(),
             path,
         };
@@ -530,7 +534,14 @@ impl FileCheck {
         }
         budget.spend_file();
         let found = reading.finish();
-        let compared = compare(scope, &found, self.known.as_ref(), noted_at, None)?;
+        let compared = compare(
+            scope,
+            &found,
+            self.known.as_ref(),
+            noted_at,
+            None,
+            self.begun,
+        )?;
         let done = &mut self.done;
         done.bytes = found.size;
         done.digest = Some(found.digest);

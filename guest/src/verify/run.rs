@@ -36,6 +36,8 @@ pub(super) struct RunCheck {
     known: Vec<KnownFile>,
     files: std::vec::IntoIter<(StorePath, Stat)>,
     reading: Option<Reading>,
+    /// When the look began.
+    begun: u64,
     noted: Vec<KnownFile>,
     list: List,
     sums: Sums,
@@ -139,6 +141,7 @@ impl RunCheck {
             first: found.files.first().map(|(path, _)| path.clone()),
             files: found.files.into_iter(),
             reading: None,
+            begun: scope.ports.clock.now(),
             noted: Vec::new(),
             list: List::default(),
             sums: Sums::default(),
@@ -250,7 +253,14 @@ impl RunCheck {
     /// Takes a file that was read.
     fn take(&mut self, scope: &Scope, mut found: Content, beside: &Beside<'_>) -> Result<()> {
         let known = self.known_file(&found.path);
-        let compared = compare(scope, &found, known, beside.noted_at, Some(&self.run))?;
+        let compared = compare(
+            scope,
+            &found,
+            known,
+            beside.noted_at,
+            Some(&self.run),
+            self.begun,
+        )?;
         self.sums.files += 1;
         self.sums.bytes += found.size;
         self.sums.fresh += u64::from(compared.fresh);
