@@ -344,3 +344,16 @@ fn a_call_that_needs_too_much_memory_ends_and_the_store_goes_on() {
     assert_eq!(error.code(), "limit-exceeded", "{error}");
     use_it(&store, "run");
 }
+
+#[test]
+fn the_example_that_embeds_the_store_runs_and_runs_again() {
+    let directory = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let ran = std::process::Command::new(metalab_store_tests::program("embed"))
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        assert!(ran.status.success());
+        assert_eq!(String::from_utf8(ran.stdout).unwrap(), "1 runs\n");
+    }
+}

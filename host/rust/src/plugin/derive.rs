@@ -148,7 +148,7 @@ pub fn derive(
                     options.limits,
                     &stopped,
                     computed,
-                )
+                );
             };
             let started = thread::Builder::new()
                 .name("metalab-store-plugin".to_owned())
