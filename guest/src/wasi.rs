@@ -72,6 +72,21 @@ fn stat(stat: &DescriptorStat) -> Stat {
     }
 }
 
+/// Opens a directory, and nothing else: the host looks at what it opened only afterwards, and a FIFO of this name would
+/// block it for ever.
+fn open_directory(root: &Descriptor, path: &str) -> Result<Descriptor, ErrorCode> {
+    match root.stat_at(PathFlags::empty(), path)?.type_ {
+        // A link is not followed, and refused for what it is.
+        DescriptorType::Directory | DescriptorType::SymbolicLink => root.open_at(
+            PathFlags::empty(),
+            path,
+            OpenFlags::DIRECTORY,
+            DescriptorFlags::READ,
+        ),
+        _ => Err(ErrorCode::NotDirectory),
+    }
+}
+
 fn kind(found: DescriptorType) -> Kind {
     match found {
         DescriptorType::RegularFile => Kind::File,
@@ -92,15 +107,7 @@ impl Directory for WasiDirectory {
 
     fn list(&self, path: &str) -> PortResult<Listing> {
         let path = if path.is_empty() { "." } else { path };
-        let directory = self
-            .0
-            .open_at(
-                PathFlags::empty(),
-                path,
-                OpenFlags::DIRECTORY,
-                DescriptorFlags::READ,
-            )
-            .map_err(reason)?;
+        let directory = open_directory(&self.0, path).map_err(reason)?;
         let stream = directory.read_directory().map_err(reason)?;
         let mut listing = Listing::default();
         loop {
@@ -119,13 +126,7 @@ impl Directory for WasiDirectory {
     }
 
     fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-        let opened = self.0.open_at(
-            PathFlags::empty(),
-            path,
-            OpenFlags::DIRECTORY,
-            DescriptorFlags::READ,
-        );
-        opened
+        open_directory(&self.0, path)
             .map(|directory| Rc::new(Self(directory)) as Rc<dyn Directory>)
             .map_err(reason)
     }

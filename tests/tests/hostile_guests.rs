@@ -945,7 +945,7 @@ fn a_component_with_a_database_gets_its_pool_and_no_more_of_it_than_there_is() {
     for count in [2, 100_000] {
         let call = format!(
             "(drop (memory.grow (i32.const 100)))
-             (call $import:execute {} (i32.const 3900) (i32.const 15) (i32.const 65536) (i32.const {count}) (i32.const 6144))",
+             (call $import:execute {} (i32.const 3900) (i32.const 15) (i32.const 4194304) (i32.const {count}) (i32.const 6144))",
             named("index")
         );
         assert_eq!(

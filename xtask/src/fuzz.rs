@@ -57,7 +57,7 @@ pub(crate) fn fuzz(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     let threads = thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let seconds = (minutes * 60 * threads / targets).max(1);
     step(&format!("fuzz {targets} targets for {seconds} s each"));
-    let directory = paths.target.join("fuzz");
+    let directory = paths.target.join("fuzz-found");
     let report = directory.join("report.jsonl");
     fs::create_dir_all(&directory)
         .and_then(|()| fs::write(&report, ""))

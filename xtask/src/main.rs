@@ -2,7 +2,9 @@
 //!
 //! What a command needs, it fetches or builds, or it names the one command that helps.
 
+mod attacks;
 mod component;
+mod dependencies;
 mod fuzz;
 mod node;
 mod paths;
@@ -99,7 +101,8 @@ fn check(paths: &Paths) -> Result<(), Failure> {
         "--",
         "-D",
         "warnings",
-    ]))
+    ]))?;
+    dependencies::check(paths)
 }
 
 /// The part of the benchmark that a program of its own measures, with a server.
@@ -153,10 +156,13 @@ fn run_binary(paths: &Paths, name: &str, arguments: &[String]) -> Result<(), Fai
 fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     build(paths)?;
     let server = postgres::Server::provide()?;
+    attacks::provide_tracer()?;
+    let attacks = attacks::Attacks::begin(paths)?;
     let mut sum = [0_u64; 3];
-    let mut good = test_rust(paths, &server, arguments, &mut sum)?;
+    let mut good = test_rust(paths, &server, &attacks, arguments, &mut sum)?;
     // Arguments are cargo's: they select tests of its.
     if arguments.is_empty() {
+        good &= attacks.check(paths)?;
         good &= test_python(paths, &server, &mut sum)?;
         good &= test_node(paths, &server, &mut sum)?;
     }
@@ -208,12 +214,14 @@ fn test_node(
 fn test_rust(
     paths: &Paths,
     server: &postgres::Server,
+    attacks: &attacks::Attacks,
     arguments: &[String],
     sum: &mut [u64; 3],
 ) -> Result<bool, Failure> {
     step("run the tests");
     let mut command = cargo(paths);
     server.name_in(&mut command);
+    attacks.name_in(&mut command);
     command
         .args([
             "test",

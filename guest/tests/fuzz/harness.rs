@@ -110,6 +110,21 @@ impl Target {
             }
         }
         drop(watch);
+        if length.is_none()
+            && let Some(attacks) = std::env::var_os("METALAB_STORE_ATTACKS")
+        {
+            // For the table in `tests/README.md`; short runs alone, whose number of inputs is always the same.
+            let mut attacks = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(attacks)
+                .unwrap();
+            let line = format!(
+                "mutated inputs: {}\tread or refused, typed\t{inputs}\n",
+                self.name
+            );
+            attacks.write_all(line.as_bytes()).unwrap();
+        }
         if let Some(report) = std::env::var_os("METALAB_STORE_FUZZ_REPORT") {
             let mut report = fs::OpenOptions::new()
                 .create(true)
@@ -152,7 +167,7 @@ impl Target {
 
 fn keep(target: &str, input: &[u8]) -> PathBuf {
     let directory =
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/fuzz")).join(target);
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/fuzz-found")).join(target);
     fs::create_dir_all(&directory).unwrap();
     let path = directory.join(format!("{:016x}", outcome(input)));
     fs::write(&path, input).unwrap();

@@ -3,7 +3,7 @@
 //!
 //! Without variables each target takes a few hundred inputs, which is a test like others. `cargo xtask fuzz
 //! --minutes N` gives the targets N minutes together and writes a report. `METALAB_STORE_SEED` sets the seed.
-//! An input that breaks a target is kept in `target/fuzz`; once the fault is fixed it goes to `found/TARGET/`, from
+//! An input that breaks a target is kept in `target/fuzz-found`; once the fault is fixed it goes to `found/TARGET/`, from
 //! where every later run takes it first.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

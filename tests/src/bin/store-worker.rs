@@ -53,6 +53,8 @@ fn main() {
         ("churn", [prefix]) => churn(&connect(), prefix, over),
         ("list", stable) => list(&config.read_only().connect().unwrap(), stable, over),
         ("read", runs) => read(&config.read_only().connect().unwrap(), runs, over),
+        ("everything", []) => everything(&config),
+        ("puts", [prefix, times]) => puts(&connect(), prefix, times.parse().unwrap()),
         other => panic!("no such mode: {other:?}"),
     }
 }
@@ -222,4 +224,59 @@ fn plain(root: &Path, own: &str, shared: &str, times: u32) {
         drop(held);
         say("wrote");
     }
+}
+
+/// Makes every call, on a run that an enemy has looked after and on one that is whole. What they answer is no matter
+/// here: whoever watches the process wants to know what it opens.
+fn everything(config: &StoreConfig) {
+    let said = |outcome: Result<(), Error>| drop(outcome);
+    for config in [config.clone().read_only(), config.clone()] {
+        let Ok(store) = config.connect() else {
+            continue;
+        };
+        for run in ["bad", "good"] {
+            let name = ArtifactReference::Name((run.to_owned(), "x".to_owned()));
+            said(store.get_run_record(run).map(drop));
+            said(store.get_derived_text(run).map(drop));
+            said(store.get_result(run, "x").map(drop));
+            said(store.list_results(run).map(drop));
+            said(store.list_logs(run).map(drop));
+            said(store.get_log(run, "run").map(drop));
+            said(store.list_artifacts(run).map(drop));
+            said(store.get_artifact(&name).map(drop));
+            said(store.put_log(run, "run", "line\n"));
+            said(store.append_log(run, "run", "line\n", true).map(drop));
+            said(store.put_derived_text(run, "{\"a\": 1}").map(drop));
+            let descriptor = ArtifactDescriptor::new(run, "x", "blob", "bin");
+            said(store.put_artifact(b"content", &descriptor).map(drop));
+            said(
+                store
+                    .put_run_record(&record(run, 1), &Expectation::Anything)
+                    .map(drop),
+            );
+        }
+        said(store.list_run_records(None).map(drop));
+        said(store.list_experiment_manifests("exp:1").map(drop));
+        said(store.get_experiment_manifest("exp:1").map(drop));
+        said(store.delete_run("bad").map(drop));
+        said(store.close());
+    }
+    say("done");
+}
+
+/// Puts so many runs, and says each that was acknowledged.
+fn puts(store: &Store, prefix: &str, times: u32) {
+    for number in 0..times {
+        let run = format!("{prefix}_{number}");
+        store
+            .put_run_record(&record(&run, number.into()), &Expectation::Anything)
+            .unwrap();
+        say(&run);
+    }
+    // Without locks nobody can promise that nobody else writes the same run meanwhile.
+    match store.put_run_record(&record(prefix, 0), &Expectation::Absent) {
+        Ok(_) => say("locked"),
+        Err(error) => say(error.code()),
+    }
+    store.close().unwrap();
 }
