@@ -12,6 +12,7 @@ mod plugin;
 mod postgres;
 mod process;
 mod python;
+mod reproduce;
 mod seal;
 mod toolchain;
 
@@ -29,6 +30,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   test        build everything and run all tests
   build       build the component, the command and the libraries
   component   build the component alone: target/component/metalab_store.wasm
+  reproduce   build the component twice, in different directories, and compare the bytes
   plugins     build the plugins, the example among them: target/plugins
   python      build the Python package, and a virtual environment with it: target/python
   node        fetch the packages of the Node host, and transpile the component into it: host/node/dist
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         "test" => test(&paths, &rest),
         "build" => build(&paths),
         "component" => component::build(&paths).map(drop),
+        "reproduce" => reproduce::reproduce(&paths),
         "plugins" => plugin::build(&paths),
         "python" => python::build(&paths).map(drop),
         "node" => node::build(&paths),
@@ -163,6 +166,8 @@ fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     // Arguments are cargo's: they select tests of its.
     if arguments.is_empty() {
         good &= attacks.check(paths)?;
+        reproduce::reproduce(paths)?;
+        sum[0] += 1;
         good &= test_python(paths, &server, &mut sum)?;
         good &= test_node(paths, &server, &mut sum)?;
     }

@@ -139,7 +139,8 @@ impl Toolchain {
         }
         // Every host has it since years, and hashes are computed faster with it.
         flags.push("-Ctarget-feature=+simd128".to_owned());
-        cargo.env("CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS", flags.join(" "));
+        // In the form in which a directory's name may hold a space. They are for the target alone.
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         cargo
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS");
