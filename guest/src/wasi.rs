@@ -106,9 +106,11 @@ impl Directory for WasiDirectory {
     }
 
     fn list(&self, path: &str) -> PortResult<Listing> {
-        let path = if path.is_empty() { "." } else { path };
-        let directory = open_directory(&self.0, path).map_err(reason)?;
-        let stream = directory.read_directory().map_err(reason)?;
+        let stream = match path {
+            "" => self.0.read_directory(),
+            path => open_directory(&self.0, path).and_then(|directory| directory.read_directory()),
+        };
+        let stream = stream.map_err(reason)?;
         let mut listing = Listing::default();
         loop {
             match stream.read_directory_entry() {

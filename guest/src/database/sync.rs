@@ -638,7 +638,9 @@ impl Sync {
                 }
             }
         }
-        if self.report.added + self.report.changed >= MANY as u64 {
+        if load.fill.is_some() {
+            run(transaction, &runs::analyze_columns(schema))?;
+        } else if self.report.added + self.report.changed >= MANY as u64 {
             run(transaction, &runs::analyze(schema))?;
         }
         transaction.execute(&self.sql.marking(&self.state))?;
@@ -807,21 +809,22 @@ impl Fill {
 
     /// Sends a piece, and lets another table have its turn where one waits.
     fn go_on(&mut self, transaction: &dyn Transaction) -> DatabaseResult<()> {
-        let current = self.copy.as_ref().map(|(current, _)| *current);
-        let done = current.is_none_or(|current| self.targets[current].lines.is_empty());
-        if done {
-            let waiting = (0..self.targets.len()).find(|target| {
-                let lines = self.targets[*target].lines.len();
-                Some(*target) != current && lines >= TURN
-            });
-            let Some(waiting) = waiting else {
-                return Ok(());
-            };
-            self.turn(transaction, waiting)?;
-        }
-        match &self.copy {
+        let current = match &self.copy {
+            None => None,
+            Some((current, copy)) => {
+                let lines = &mut self.targets[*current].lines;
+                send_piece(&**copy, lines)?;
+                if !lines.is_empty() {
+                    return Ok(());
+                }
+                Some(*current)
+            }
+        };
+        let waits =
+            |target: &usize| Some(*target) != current && self.targets[*target].lines.len() >= TURN;
+        match (0..self.targets.len()).find(waits) {
             None => Ok(()),
-            Some((current, copy)) => send_piece(&**copy, &mut self.targets[*current].lines),
+            Some(waiting) => self.turn(transaction, waiting),
         }
     }
 

@@ -186,6 +186,15 @@ pub fn texts_of(schema: &Schema, scope: &str, run: &str) -> Statement {
     }
 }
 
+/// Does the same for what queries filter and sort by without looking into the document, in a fifth of the time.
+#[must_use]
+pub(crate) fn analyze_columns(schema: &Schema) -> String {
+    format!(
+        "ANALYZE {} (scope, run_id, experiment_id, status, age, finished_at, tags, inexact)",
+        schema.name(TABLE)
+    )
+}
+
 /// Why a text is not a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]

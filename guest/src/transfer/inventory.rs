@@ -7,9 +7,10 @@ use crate::error::{Error, Result};
 use crate::layout::{self, StorePath, Top};
 use crate::logs_naming::{self, RunLookup};
 use crate::names::RunId;
-use crate::ports::{Kind, Stat};
+use crate::ports::{Directory, Kind, Stat};
 use crate::scope::Scope;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// How deep directories within a run's directory are looked at: as deep as a path of the format may be.
 const DEPTH: usize = 14;
@@ -115,6 +116,8 @@ pub(crate) struct Inventory {
 pub(crate) struct Files {
     /// The regular files with what is known of each, in the order of their paths.
     pub(crate) files: Vec<(StorePath, Stat)>,
+    /// The directory of its artifacts, if it was opened.
+    pub(crate) artifacts: Option<Rc<dyn Directory>>,
     /// Files that a writer left half written.
     pub(crate) stages: Vec<StorePath>,
     /// What is no regular file, and why it is not looked at.
@@ -265,6 +268,42 @@ impl Inventory {
     }
 }
 
+/// Directories that hold something of each run, opened once: a name is found faster than a path.
+#[derive(Default)]
+pub(crate) struct Directories {
+    runs: Option<Rc<dyn Directory>>,
+    derived: Option<Rc<dyn Directory>>,
+    logs: Option<Rc<dyn Directory>>,
+    artifacts: Option<Rc<dyn Directory>>,
+}
+
+impl Directories {
+    /// Opens those that can be opened. What is wrong with another is told where its path is used.
+    pub(crate) fn open(scope: &Scope) -> Self {
+        let open = |top| scope.tree.handle(&layout::directory(top)).ok().flatten();
+        Self {
+            runs: open(Top::Runs),
+            derived: open(Top::Derived),
+            logs: open(Top::Logs),
+            artifacts: open(Top::Artifacts),
+        }
+    }
+
+    /// Returns the one that a path is directly in.
+    pub(crate) fn of(&self, path: &StorePath) -> Option<&dyn Directory> {
+        if path.rest().contains('/') {
+            return None;
+        }
+        match path.top() {
+            Top::Runs => self.runs.as_deref(),
+            Top::Derived => self.derived.as_deref(),
+            Top::Logs => self.logs.as_deref(),
+            Top::Artifacts => self.artifacts.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 /// Lists the files of a run. What vanished meanwhile is left out.
 pub(crate) fn files_of(
     scope: &Scope,
@@ -272,10 +311,30 @@ pub(crate) fn files_of(
     belongings: &Belongings,
     kinds: Kinds,
 ) -> Result<Files> {
+    files_in(scope, &Directories::default(), run, belongings, kinds)
+}
+
+/// Does the same in directories that were opened before.
+pub(crate) fn files_in(
+    scope: &Scope,
+    directories: &Directories,
+    run: &RunId,
+    belongings: &Belongings,
+    kinds: Kinds,
+) -> Result<Files> {
     let mut found = Files::default();
     if kinds.artifacts && belongings.artifacts {
-        collect(scope, &layout::artifact_directory(run), 0, &mut found)?;
+        let path = layout::artifact_directory(run);
+        // What is wrong with one that cannot be opened is told where it is listed by its path.
+        found.artifacts = directories
+            .of(&path)
+            .and_then(|artifacts| artifacts.open_directory(path.file_name()).ok());
+        let opened = found.artifacts.clone();
+        collect(scope, opened.as_deref(), &path, 0, &mut found)?;
     }
+    let look_at = |scope: &Scope, path: StorePath, found: &mut Files| {
+        look_in(scope, directories.of(&path), path, found)
+    };
     if kinds.derived && belongings.derived {
         look_at(scope, layout::derived(run), &mut found)?;
     }
@@ -285,11 +344,11 @@ pub(crate) fn files_of(
             look_at(scope, logs.child(name)?, &mut found)?;
         }
         if belongings.nested_logs {
-            collect(scope, &layout::log_directory(run), 0, &mut found)?;
+            collect(scope, None, &layout::log_directory(run), 0, &mut found)?;
         }
     }
     if kinds.results && belongings.results {
-        collect(scope, &layout::result_directory(run), 0, &mut found)?;
+        collect(scope, None, &layout::result_directory(run), 0, &mut found)?;
     }
     if belongings.done {
         look_at(scope, layout::done_marker(run), &mut found)?;
@@ -301,8 +360,13 @@ pub(crate) fn files_of(
     Ok(found)
 }
 
-fn look_at(scope: &Scope, path: StorePath, found: &mut Files) -> Result<()> {
-    match scope.tree.stat(&path) {
+fn look_in(
+    scope: &Scope,
+    directory: Option<&dyn Directory>,
+    path: StorePath,
+    found: &mut Files,
+) -> Result<()> {
+    match scope.tree.stat_in(directory, &path) {
         Ok(None) => {}
         Ok(Some(stat)) if stat.kind == Kind::File => found.files.push((path, stat)),
         Ok(Some(stat)) => found.faults.push(Stray {
@@ -317,8 +381,14 @@ fn look_at(scope: &Scope, path: StorePath, found: &mut Files) -> Result<()> {
     Ok(())
 }
 
-fn collect(scope: &Scope, directory: &StorePath, depth: usize, found: &mut Files) -> Result<()> {
-    for entry in scope.tree.list(directory)? {
+fn collect(
+    scope: &Scope,
+    opened: Option<&dyn Directory>,
+    directory: &StorePath,
+    depth: usize,
+    found: &mut Files,
+) -> Result<()> {
+    for entry in scope.tree.list_in(opened, directory)? {
         let Ok(path) = directory.child(&entry.name) else {
             found.faults.push(Stray {
                 path: directory.clone(),
@@ -328,9 +398,9 @@ fn collect(scope: &Scope, directory: &StorePath, depth: usize, found: &mut Files
         };
         match entry.kind {
             Kind::File if layout::is_stage_name(&entry.name) => found.stages.push(path),
-            Kind::File => look_at(scope, path, found)?,
+            Kind::File => look_in(scope, opened, path, found)?,
             // The reference makes directories here for artifact names with a slash.
-            Kind::Directory if depth < DEPTH => collect(scope, &path, depth + 1, found)?,
+            Kind::Directory if depth < DEPTH => collect(scope, None, &path, depth + 1, found)?,
             kind => found.faults.push(Stray {
                 path,
                 reason: not_regular(kind).to_owned(),

@@ -29,12 +29,12 @@ use crate::run_list::damage;
 use crate::scope::{Scope, hex};
 use crate::transfer::ExperimentDigest;
 use crate::transfer::digest::List;
-use crate::transfer::inventory::{Belongings, Inventory};
+use crate::transfer::inventory::{Belongings, Directories, Inventory};
 use database::DatabaseCheck;
 use files::{Budget, FileCheck};
 use known::{Key, KnownFiles, NewlyKnown};
 use quarantine::Quarantine;
-use run::{Beside, Directories, RunCheck};
+use run::{Beside, RunCheck};
 use service::ServiceCheck;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -479,7 +479,7 @@ impl Checking {
             runs_done: 0,
             index: scope.saved_index()?.and_then(std::result::Result::ok),
             misled: None,
-            directories: Directories::open(&scope)?,
+            directories: Directories::open(&scope),
             quarantine: None,
             repaired: false,
             phase: Phase::Journal(Box::new(inventory)),
@@ -549,7 +549,13 @@ impl Checking {
                     None => match waiting.next() {
                         Some((id, belongings)) => {
                             let known = self.known.take(&Key::run(&id), &self.scope, tally)?;
-                            Box::new(RunCheck::begin(&self.scope, id, belongings, known)?)
+                            Box::new(RunCheck::begin(
+                                &self.scope,
+                                &self.directories,
+                                id,
+                                belongings,
+                                known,
+                            )?)
                         }
                         None => {
                             break Phase::Others {

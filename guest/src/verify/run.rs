@@ -25,7 +25,7 @@ use crate::scope::{Scope, hex};
 use crate::sql::directories::text;
 use crate::sql::runs::texts_of;
 use crate::transfer::digest::{Digest, List, names_places};
-use crate::transfer::inventory::{Belongings, Kinds, files_of};
+use crate::transfer::inventory::{Belongings, Directories, Kinds, files_in};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -35,6 +35,8 @@ pub(super) struct RunCheck {
     belongings: Belongings,
     known: Vec<KnownFile>,
     files: std::vec::IntoIter<(StorePath, Stat)>,
+    /// The directory of its artifacts, if it was opened.
+    artifact_directory: Option<Rc<dyn Directory>>,
     reading: Option<Reading>,
     /// When the look began.
     begun: u64,
@@ -63,29 +65,6 @@ pub(super) struct Beside<'c> {
     /// The saved index.
     pub(super) index: Option<&'c SavedIndex>,
     pub(super) directories: &'c Directories,
-}
-
-/// The directories that hold a file of each run, opened once: a name is found faster than a path.
-pub(super) struct Directories {
-    runs: Option<Rc<dyn Directory>>,
-    derived: Option<Rc<dyn Directory>>,
-}
-
-impl Directories {
-    pub(super) fn open(scope: &Scope) -> Result<Self> {
-        Ok(Self {
-            runs: scope.tree.handle(&layout::directory(Top::Runs))?,
-            derived: scope.tree.handle(&layout::directory(Top::Derived))?,
-        })
-    }
-
-    fn of(&self, path: &StorePath) -> Option<&dyn Directory> {
-        match path.top() {
-            Top::Runs => self.runs.as_deref(),
-            Top::Derived => self.derived.as_deref(),
-            _ => None,
-        }
-    }
 }
 
 /// What lists a run's artifacts.
@@ -122,11 +101,12 @@ impl RunCheck {
     /// Begins with a run.
     pub(super) fn begin(
         scope: &Scope,
+        directories: &Directories,
         run: RunId,
         belongings: Belongings,
         known: Vec<KnownFile>,
     ) -> Result<Self> {
-        let found = files_of(scope, &run, &belongings, ALL)?;
+        let found = files_in(scope, directories, &run, &belongings, ALL)?;
         let mut findings = Vec::new();
         for stage in &found.stages {
             findings.push(half_written(scope, stage));
@@ -140,6 +120,7 @@ impl RunCheck {
             known,
             first: found.files.first().map(|(path, _)| path.clone()),
             files: found.files.into_iter(),
+            artifact_directory: found.artifacts,
             reading: None,
             begun: scope.ports.clock.now(),
             noted: Vec::new(),
@@ -169,7 +150,13 @@ impl RunCheck {
             None
         };
         let belongings = self.belongings.again(scope, &self.run)?;
-        let mut check = Self::begin(scope, self.run, belongings, self.known)?;
+        let mut check = Self::begin(
+            scope,
+            &Directories::default(),
+            self.run,
+            belongings,
+            self.known,
+        )?;
         check.again = true;
         check.held = held;
         Ok(check)
@@ -204,7 +191,11 @@ impl RunCheck {
                         return Ok(true);
                     };
                     budget.spend_file();
-                    let directory = beside.directories.of(&path);
+                    let within = layout::artifact_directory(&self.run);
+                    let directory = match path.parent() {
+                        Some(parent) if parent == within => self.artifact_directory.as_deref(),
+                        _ => beside.directories.of(&path),
+                    };
                     let known = self.known_file(&path);
                     match Reading::open(scope, directory, path.clone(), &stat, known) {
                         Ok(Some(reading)) => reading,
@@ -720,7 +711,13 @@ impl RunCheck {
         // The lock is released first.
         drop(self.held);
         let belongings = self.belongings.again(scope, &self.run)?;
-        let mut check = Self::begin(scope, self.run, belongings, self.known)?;
+        let mut check = Self::begin(
+            scope,
+            &Directories::default(),
+            self.run,
+            belongings,
+            self.known,
+        )?;
         check.again = true;
         check.repaired = repaired;
         Ok(check)
