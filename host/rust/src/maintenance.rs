@@ -300,6 +300,10 @@ impl Default for VerifyOptions {
     }
 }
 
+#[expect(
+    clippy::derivable_impls,
+    reason = "the type is generated from the contract"
+)]
 impl Default for VerifyReport {
     fn default() -> Self {
         Self {
@@ -318,6 +322,10 @@ impl Default for VerifyReport {
     }
 }
 
+#[expect(
+    clippy::derivable_impls,
+    reason = "the type is generated from the contract"
+)]
 impl Default for GarbageReport {
     fn default() -> Self {
         Self {
