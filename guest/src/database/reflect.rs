@@ -61,24 +61,12 @@ pub(crate) struct Looking<'l> {
     pub(crate) derived: Option<&'l BTreeSet<RunId>>,
 }
 
-impl Looking<'_> {
-    /// Looks at a file to say only whether it is a record.
-    pub(crate) fn for_a_judgement() -> Self {
-        Self {
-            id: "",
-            projection: false,
-            records: None,
-            derived: None,
-        }
-    }
-}
-
 impl<'l> Looking<'l> {
-    /// Looks at a few files.
-    pub(crate) fn at(sql: &Sql, id: &'l str) -> Self {
+    /// Looks at a few files, each by its path.
+    pub(crate) fn by_paths(id: &'l str, projection: bool) -> Self {
         Self {
             id,
-            projection: sql.options.projection,
+            projection,
             records: None,
             derived: None,
         }
@@ -293,7 +281,7 @@ impl Scope {
             return;
         }
         let told = self.directory_id(sql).and_then(|id| {
-            let looking = Looking::at(sql, &id);
+            let looking = Looking::by_paths(&id, sql.options.projection);
             for group in runs.chunks(GROUP) {
                 let seen: Result<Vec<Seen>> = group
                     .iter()
@@ -345,7 +333,7 @@ impl Scope {
             self.disown_database();
             return Ok(false);
         }
-        let looking = Looking::at(sql, &id);
+        let looking = Looking::by_paths(&id, sql.options.projection);
         let seen: Result<Vec<Seen>> = runs
             .iter()
             .map(|run| self.see(&looking, run, |_| {}))

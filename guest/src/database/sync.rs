@@ -152,7 +152,7 @@ struct Load {
     difference: Difference,
     at: usize,
     unreadable: Vec<(String, String)>,
-    /// Into the empty tables, or into one that is compared with them afterwards.
+    /// Filling the empty tables; none: the rows go into a temporary table first.
     fill: Option<Fill>,
     // It goes last: a COPY goes before its transaction.
     transaction: Box<dyn Transaction>,
@@ -561,7 +561,7 @@ impl Sync {
     /// Reads the files of the next run.
     fn see_next(&self, load: &mut Load) -> Result<Seen> {
         let (run, _) = &load.difference.send[load.at];
-        let mut looking = Looking::at(&self.sql, &self.state.scope);
+        let mut looking = Looking::by_paths(&self.state.scope, self.sql.options.projection);
         match &mut load.fill {
             None => self.scope.see(&looking, run, |_| {}),
             Some(fill) => {

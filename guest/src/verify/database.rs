@@ -253,7 +253,7 @@ fn difference(scope: &Scope, run: &RunId, row: Option<&Row>) -> Result<Option<&'
         (true, Some(row)) => row,
     };
     if !row.readable {
-        let seen = scope.see(&Looking::for_a_judgement(), run, |_| {})?;
+        let seen = scope.see(&Looking::by_paths("", false), run, |_| {})?;
         return Ok(match seen {
             Seen::Run(_) => Some("the database takes the record for an unreadable one"),
             Seen::Unreadable(..) | Seen::Gone(_) => None,
