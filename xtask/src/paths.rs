@@ -16,10 +16,10 @@ pub(crate) struct Paths {
 impl Paths {
     /// Finds them.
     pub(crate) fn find() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .unwrap_or(Path::new("."))
-            .to_owned();
+        // Cargo says it when it runs this, too: what another checkout built may be in a shared target directory.
+        let package = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = package.parent().unwrap_or(Path::new(".")).to_owned();
         let target = env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| root.join("target"), |target| root.join(target));
         let cache = env::var_os("XDG_CACHE_HOME")
