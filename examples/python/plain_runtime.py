@@ -49,6 +49,11 @@ def link(engine):
             roots.add_func("sync", lambda *_: None)
             roots.add_func("get-identity", lambda *_: record(machine="", boot="", device=0, inode=0))
             roots.add_func("utc-offset", lambda *_: 0)
+        with root.add_instance(CONTRACT.format("bulk")) as bulk:
+            bulk.add_resource("reader", c.ResourceType.host(5), lambda store, number: None)
+            for name in ("list", "look", "digest", "read"):
+                bulk.add_func(name, lambda *_: None)
+            bulk.add_func("[method]reader.next", lambda *_: "")
         with root.add_instance(CONTRACT.format("postgres")) as postgres:
             for number, name in enumerate(("transaction", "cursor", "copy-writer"), 2):
                 postgres.add_resource(name, c.ResourceType.host(number), lambda store, number: None)

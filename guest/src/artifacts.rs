@@ -316,24 +316,32 @@ impl Scope {
                 self.tree.path(stage)
             )));
         };
+        let written = match self.tree.digest(stage) {
+            Some((stat, digest)) => Fingerprint {
+                size: stat.size,
+                hash: Some(digest),
+            },
+            None => self.fingerprint_staged(stage, file.as_ref())?,
+        };
+        self.sync_staged(stage, file.as_ref())?;
+        self.store_artifact(&target, written, Content::Staged(stage.clone()))
+    }
+
+    /// Reads a staged file for its size and its digest.
+    fn fingerprint_staged(&self, stage: &StorePath, file: &dyn File) -> Result<Fingerprint> {
         let mut hash = Sha256::new();
         let mut size = 0;
         loop {
-            let piece = self
-                .tree
-                .read_piece(stage, file.as_ref(), size, MAX_CHUNK)?;
+            let piece = self.tree.read_piece(stage, file, size, MAX_CHUNK)?;
             if piece.is_empty() {
-                break;
+                return Ok(Fingerprint {
+                    size,
+                    hash: Some(hash.finalize().into()),
+                });
             }
             hash.update(&piece);
             size += piece.len() as u64;
         }
-        self.sync_staged(stage, file.as_ref())?;
-        let written = Fingerprint {
-            size,
-            hash: Some(hash.finalize().into()),
-        };
-        self.store_artifact(&target, written, Content::Staged(stage.clone()))
     }
 
     /// Makes a finished stage file durable, its name too, if the store's durability asks for it.

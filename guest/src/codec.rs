@@ -9,6 +9,7 @@ use crate::json::{self, Object, Text, Value};
 use crate::model::{
     ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecord, Status, StructuredResult,
 };
+use crate::quick;
 use crate::time::Timestamp;
 
 /// The version of the format that this crate writes.
@@ -296,6 +297,18 @@ fn descriptor_fields(file: &str, within: &str, value: Value<'_>) -> Result<Artif
 /// `corrupt` or `unrepresentable`, naming the file and the entry.
 pub fn descriptor(file: &str, index: usize, value: Value<'_>) -> Result<ArtifactDescriptor> {
     descriptor_fields(file, &format!("artifact {index}: "), value)
+}
+
+/// Loads a run record from the text of its file.
+///
+/// # Errors
+/// `corrupt` if the text is not JSON, not an object or not what the reference could load, `unrepresentable` if a typed
+/// field cannot hold a value.
+pub fn load_run_record(file: &str, text: &[u8]) -> Result<RunRecord> {
+    match str::from_utf8(text).ok().and_then(quick::run_record) {
+        Some(record) => Ok(record),
+        None => run_record(file, parse_object(file, text)?),
+    }
 }
 
 /// Loads a run record.

@@ -375,7 +375,7 @@ pub fn experiment_directory(experiment: &ExperimentId) -> Result<StorePath, Name
 
 /// Returns the path of a run record.
 pub fn run_record(run: &RunId) -> StorePath {
-    single(Top::Runs, format!("{run}.json"))
+    single(Top::Runs, [run.as_str(), ".json"].concat())
 }
 
 /// Returns the path of the marker by which a cluster job says that the run has ended.
@@ -385,7 +385,7 @@ pub fn done_marker(run: &RunId) -> StorePath {
 
 /// Returns the path of a run's derived metrics.
 pub fn derived(run: &RunId) -> StorePath {
-    single(Top::Derived, format!("{run}.json"))
+    single(Top::Derived, [run.as_str(), ".json"].concat())
 }
 
 /// Returns the path of the directory of a run's artifacts.

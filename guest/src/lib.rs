@@ -38,6 +38,7 @@ pub mod native;
 mod native_database;
 pub mod ports;
 pub mod query;
+mod quick;
 mod records;
 mod recovery;
 pub mod run_list;

@@ -1,6 +1,6 @@
 //! What the storage logic needs from the outside: directories, locks, a clock, randomness, databases.
 //!
-//! One module maps these traits to WASI and the `roots` import, another to the operating system, a third
+//! One module maps these traits to WASI and the imports `roots` and `bulk`, another to the operating system, a third
 //! to a simulated disk. Everything that crosses a port is data: nothing here knows the format.
 
 use std::fmt;
@@ -157,6 +157,22 @@ pub enum OpenMode {
 pub trait Directory {
     /// Returns what is known about an entry, without following a link.
     fn stat(&self, path: &str) -> PortResult<Stat>;
+    /// Returns what is known about entries directly in this directory: of each what `stat` returns, but faster for many.
+    ///
+    /// When a file last changed can be another time than that of `stat`, so that the two are not to be compared.
+    fn look(&self, names: &[&str]) -> Vec<PortResult<Stat>> {
+        names.iter().map(|name| self.stat(name)).collect()
+    }
+    /// Reads a whole file, and returns what it was like when it was opened and the SHA-256 of its content; `Unsupported` where it
+    /// is no faster than reading it.
+    fn digest(&self, _path: &str) -> PortResult<(Stat, [u8; 32])> {
+        Err(PortError::Unsupported)
+    }
+    /// Begins to read whole files directly in this directory, in the order of their names; none where it is no faster than one
+    /// after the other.
+    fn read(&self, _names: &[&str]) -> Option<Box<dyn Reading>> {
+        None
+    }
     /// Lists a directory.
     fn list(&self, path: &str) -> PortResult<Listing>;
     /// Opens a directory below this one.
@@ -181,6 +197,12 @@ pub trait Directory {
         let _: (&str, u64) = (path, time);
         Err(PortError::Unsupported)
     }
+}
+
+/// Files that are being read.
+pub trait Reading {
+    /// Returns what the next file was like when it was opened, and its content. What is not read this way is `Unsupported`.
+    fn next(&mut self) -> PortResult<(Stat, &str)>;
 }
 
 /// An open regular file. Dropping it closes it.

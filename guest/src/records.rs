@@ -182,7 +182,7 @@ impl Scope {
     /// Loads a record from the content of its file.
     pub(crate) fn load_record(&self, run: &RunId, content: &[u8]) -> Result<RunRecord> {
         let file = self.tree.path(&layout::run_record(run));
-        codec::run_record(&file, codec::parse_object(&file, content)?)
+        codec::load_run_record(&file, content)
     }
 
     /// Lists the runs that have a file for their record, in no particular order.

@@ -8,6 +8,7 @@ use crate::layout;
 use crate::model::{Damage, RunRecord};
 use crate::names::RunId;
 use crate::query::{Catalogue, Column, Field, FieldSummary, Pager, Projection, Query, RecordRow};
+use crate::quick;
 use crate::scope::Scope;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -355,8 +356,8 @@ impl RunList {
             return None;
         };
         let loaded = table.with_record(*row, |text| {
-            let object = codec::parse_object("", text.as_bytes()).ok()?;
-            Some((codec::run_record("", object).ok()?, text.len()))
+            let by_tree = || codec::load_run_record("", text.as_bytes()).ok();
+            Some((quick::run_record(text).or_else(by_tree)?, text.len()))
         });
         loaded.ok().flatten()
     }

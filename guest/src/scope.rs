@@ -14,7 +14,7 @@ use crate::model::{Access, Durability, StoreOptions};
 use crate::names::{ExperimentId, RunId};
 use crate::ports::{Kind, Lock, LockError, LockMode, LockTarget, Ports};
 use crate::segment::low_half;
-use crate::tree::{Overlay, Tree};
+use crate::tree::{ATTEMPTS, Overlay, Tree};
 use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -272,7 +272,9 @@ impl Scope {
     ) -> Result<Option<Box<dyn Lock>>> {
         let timeout = self.options.lock_timeout_ms;
         let mut taken = self.ports.roots.acquire(target, mode, timeout);
-        if matches!(taken, Err(LockError::NoDirectory)) {
+        let mut attempt = 0;
+        while matches!(taken, Err(LockError::NoDirectory)) && attempt < ATTEMPTS {
+            attempt += 1;
             self.tree.ensure_directory(&layout::directory(Top::Locks))?;
             self.tree.ensure_directory(&layout::directory(Top::Index))?;
             taken = self.ports.roots.acquire(target, mode, timeout);

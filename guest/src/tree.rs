@@ -13,6 +13,9 @@ use std::rc::Rc;
 /// The most that is asked of the file port in one read: more than the host gives at once.
 const READ_SIZE: usize = 64 * 1024;
 
+/// How often a directory is made again that somebody removes meanwhile.
+pub(crate) const ATTEMPTS: u32 = 16;
+
 /// What is read in place of files that a crash kept from the disk, in a store that is not written.
 pub(crate) struct Overlay {
     files: BTreeMap<StorePath, Overlaid>,
@@ -297,6 +300,15 @@ impl Tree {
         Ok(file.map(|file| (file, stat)))
     }
 
+    /// Returns what a regular file was like when it was opened and the SHA-256 of its content, where the host says that faster
+    /// than it is read.
+    pub(crate) fn digest(&self, path: &StorePath) -> Option<(Stat, [u8; 32])> {
+        if self.overlay.is_some() {
+            return None;
+        }
+        self.root.digest(&self.path(path)).ok()
+    }
+
     /// Reads a whole file, or returns none if there is nothing of this name.
     pub(crate) fn read(&self, path: &StorePath, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some((file, stat)) = self.open(path)? else {
@@ -411,14 +423,19 @@ impl Tree {
             }
             None => {}
         }
-        if let Some(parent) = path.parent() {
-            self.ensure_directory(&parent)?;
-        }
         let name = self.path(path);
-        match self.root.create_directory(&name) {
-            // Another writer may have been faster.
-            Ok(()) | Err(PortError::AlreadyExists) => Ok(true),
-            Err(reason) => Err(Error::io(name, "create the directory", reason)),
+        let mut attempt = 0;
+        loop {
+            if let Some(parent) = path.parent() {
+                self.ensure_directory(&parent)?;
+            }
+            match self.root.create_directory(&name) {
+                // Another writer may have been faster.
+                Ok(()) | Err(PortError::AlreadyExists) => return Ok(true),
+                // Somebody removed the one above it meanwhile.
+                Err(PortError::NotFound) if attempt < ATTEMPTS => attempt += 1,
+                Err(reason) => return Err(Error::io(name, "create the directory", reason)),
+            }
         }
     }
 
@@ -438,9 +455,12 @@ impl Tree {
     fn open_for_writing(&self, path: &StorePath, mode: OpenMode) -> Result<Box<dyn File>> {
         let name = self.path(path);
         let mut opened = self.root.open(&name, mode);
-        if matches!(opened, Err(PortError::NotFound))
+        let mut attempt = 0;
+        while matches!(opened, Err(PortError::NotFound))
+            && attempt < ATTEMPTS
             && let Some(parent) = path.parent()
         {
+            attempt += 1;
             self.ensure_directory(&parent)?;
             opened = self.root.open(&name, mode);
         }
@@ -549,4 +569,88 @@ fn regular(path: &str, kind: Kind) -> Result<()> {
         None,
         format!("expected a regular file, found {found}; it was not opened"),
     ))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+mod tests {
+    use super::*;
+    use crate::layout;
+    use crate::native;
+    use crate::ports::Listing;
+    use std::cell::Cell;
+
+    /// A directory that somebody else removes a few times, just before anything is made in it.
+    struct Vanishing {
+        inner: Rc<dyn Directory>,
+        name: &'static str,
+        times: Cell<u32>,
+    }
+
+    impl Vanishing {
+        fn vanish(&self, path: &str) {
+            if path.starts_with(&format!("{}/", self.name))
+                && self.times.get() > 0
+                && self.inner.remove_directory(self.name).is_ok()
+            {
+                self.times.set(self.times.get() - 1);
+            }
+        }
+    }
+
+    impl Directory for Vanishing {
+        fn stat(&self, path: &str) -> PortResult<Stat> {
+            self.inner.stat(path)
+        }
+        fn list(&self, path: &str) -> PortResult<Listing> {
+            self.inner.list(path)
+        }
+        fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
+            self.inner.open_directory(path)
+        }
+        fn create_directory(&self, path: &str) -> PortResult<()> {
+            self.vanish(path);
+            self.inner.create_directory(path)
+        }
+        fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
+            self.vanish(path);
+            self.inner.open(path, mode)
+        }
+        fn rename(&self, from: &str, to: &str) -> PortResult<()> {
+            self.inner.rename(from, to)
+        }
+        fn remove_file(&self, path: &str) -> PortResult<()> {
+            self.inner.remove_file(path)
+        }
+        fn remove_directory(&self, path: &str) -> PortResult<()> {
+            self.inner.remove_directory(path)
+        }
+        fn sync(&self) -> PortResult<()> {
+            self.inner.sync()
+        }
+    }
+
+    fn vanishing(root: &std::path::Path, times: u32) -> Tree {
+        Tree::new(Rc::new(Vanishing {
+            inner: native::ports(root).unwrap().directory,
+            name: ".index",
+            times: Cell::new(times),
+        }))
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_while_something_is_made_in_it_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = vanishing(directory.path(), 3);
+        assert!(tree.ensure_directory(&layout::staging_directory()).unwrap());
+        assert!(directory.path().join(".index/staging").is_dir());
+        let other = tempfile::tempdir().unwrap();
+        let tree = vanishing(other.path(), 3);
+        tree.create(&layout::index_head()).unwrap();
+        assert!(other.path().join(".index/columns").is_file());
+        // Who does it without end is told.
+        let last = tempfile::tempdir().unwrap();
+        let tree = vanishing(last.path(), u32::MAX);
+        assert!(tree.ensure_directory(&layout::staging_directory()).is_err());
+    }
 }

@@ -1,11 +1,11 @@
-//! The ports on WASI descriptors and on the `roots` import.
+//! The ports on WASI descriptors and on the imports `roots` and `bulk`.
 //!
 //! Descriptors are used directly, not `std::fs`: they can sync a directory, and each operation is one call.
 
-use crate::component::metalab::store::roots;
+use crate::component::metalab::store::{bulk, roots};
 use crate::ports::{
     Clock, Directory, Entry, File, Identity, Kind, Listing, Lock, LockError, LockMode, LockTarget,
-    OpenMode, PortError, PortResult, Ports, Random, Roots, Stat,
+    OpenMode, PortError, PortResult, Ports, Random, Reading, Roots, Stat,
 };
 use crate::wasi_database::HostDatabases;
 use std::cell::RefCell;
@@ -21,7 +21,10 @@ use wasip2::filesystem::types::{
 pub(crate) fn ports() -> Option<Ports> {
     let (directory, _) = preopens::get_directories().into_iter().next()?;
     Some(Ports {
-        directory: Rc::new(WasiDirectory(directory)),
+        directory: Rc::new(WasiDirectory {
+            descriptor: directory,
+            path: String::new(),
+        }),
         roots: Rc::new(HostRoots),
         clock: Rc::new(WasiClock),
         random: Rc::new(WasiRandom),
@@ -29,8 +32,15 @@ pub(crate) fn ports() -> Option<Ports> {
     })
 }
 
+/// So many files are looked at in one call.
+const LOOKED_AT: usize = 4096;
+
 /// A descriptor of a directory.
-struct WasiDirectory(Descriptor);
+struct WasiDirectory {
+    descriptor: Descriptor,
+    /// Where it is below the granted directory, for which this is empty.
+    path: String,
+}
 
 /// A descriptor of a regular file.
 struct WasiFile(Descriptor);
@@ -96,19 +106,194 @@ fn kind(found: DescriptorType) -> Kind {
     }
 }
 
+impl WasiDirectory {
+    /// Returns where something is below the granted directory.
+    fn path_of(&self, path: &str) -> String {
+        match (self.path.as_str(), path) {
+            (above, "") => above.to_owned(),
+            ("", path) => path.to_owned(),
+            (above, path) => format!("{above}/{path}"),
+        }
+    }
+}
+
+/// Understands a list of `bulk`.
+fn listing(entries: &str) -> Option<Listing> {
+    let mut listing = Listing::default();
+    for entry in entries.split_terminator('/') {
+        let (kind, name) = entry.split_at_checked(1)?;
+        let kind = match kind {
+            "f" => Kind::File,
+            "d" => Kind::Directory,
+            "l" => Kind::Link,
+            "o" => Kind::Other,
+            "!" => {
+                listing.illegal_names += 1;
+                continue;
+            }
+            _ => return None,
+        };
+        if matches!(name, "" | "." | "..") {
+            return None;
+        }
+        listing.entries.push(Entry {
+            name: name.to_owned(),
+            kind,
+        });
+    }
+    Some(listing)
+}
+
+/// Files that the host reads.
+struct HostReading {
+    reader: bulk::Reader,
+    /// What it read last, and how much of that was taken.
+    page: String,
+    at: usize,
+}
+
+impl Reading for HostReading {
+    fn next(&mut self) -> PortResult<(Stat, &str)> {
+        if self.at >= self.page.len() {
+            self.page = self.reader.next();
+            self.at = 0;
+        }
+        let rest = self.page.get(self.at..).unwrap_or_default();
+        let length = rest.find('\n').unwrap_or(rest.len());
+        let from = self.at + length + 1;
+        self.at = from;
+        match line(rest.get(..length)) {
+            Line::Absent => Err(PortError::NotFound),
+            Line::Unsaid => Err(PortError::Unsupported),
+            Line::File(stat) => {
+                let to = usize::try_from(stat.size).ok();
+                let to = to.and_then(|size| from.checked_add(size));
+                let content = to.and_then(|to| {
+                    self.at = to.saturating_add(1);
+                    self.page.get(from..to)
+                });
+                Ok((stat, content.ok_or(PortError::Unsupported)?))
+            }
+        }
+    }
+}
+
+/// What the host says of a file.
+enum Line {
+    Absent,
+    File(Stat),
+    /// Nothing that helps.
+    Unsaid,
+}
+
+/// Understands a line of an answer of `bulk`.
+fn line(line: Option<&str>) -> Line {
+    let Some(line) = line else {
+        return Line::Unsaid;
+    };
+    if line == "-" {
+        return Line::Absent;
+    }
+    let mut numbers = line.split(' ');
+    let mut count = || numbers.next()?.parse().ok();
+    let (size, links) = (count(), count());
+    let (modified, changed) = (nanoseconds(numbers.next()), nanoseconds(numbers.next()));
+    match (size, links, modified, changed, numbers.next()) {
+        (Some(size), Some(links), Some(modified), Some(changed), None) => Line::File(Stat {
+            kind: Kind::File,
+            size,
+            links,
+            modified,
+            changed,
+        }),
+        _ => Line::Unsaid,
+    }
+}
+
+/// Reads a SHA-256 in hexadecimal.
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != digest.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+        let digit = |digit: &u8| char::from(*digit).to_digit(16);
+        *byte = u8::try_from(digit(high)? << 4 | digit(low)?).ok()?;
+    }
+    Some(digest)
+}
+
+/// Reads a time in two halves: numbers of up to 16 digits are read several times faster than longer ones.
+fn nanoseconds(text: Option<&str>) -> Option<u64> {
+    let text = text?;
+    let Some((seconds, rest)) = text
+        .len()
+        .checked_sub(9)
+        .filter(|at| *at > 0)
+        .and_then(|at| text.split_at_checked(at))
+    else {
+        return text.parse().ok();
+    };
+    let seconds: u64 = seconds.parse().ok()?;
+    let rest: u64 = rest.parse().ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(rest)
+}
+
 impl Directory for WasiDirectory {
     fn stat(&self, path: &str) -> PortResult<Stat> {
         let path = if path.is_empty() { "." } else { path };
-        self.0
+        self.descriptor
             .stat_at(PathFlags::empty(), path)
             .map(|found| stat(&found))
             .map_err(reason)
     }
 
+    fn look(&self, names: &[&str]) -> Vec<PortResult<Stat>> {
+        let mut found = Vec::with_capacity(names.len());
+        for names in names.chunks(LOOKED_AT) {
+            let answer = bulk::look(&self.path, &names.join("/")).unwrap_or_default();
+            let mut lines = answer.lines();
+            // Whatever the host does not say, or says in another way, WASI says.
+            found.extend(names.iter().map(|name| match line(lines.next()) {
+                Line::Absent => Err(PortError::NotFound),
+                Line::File(stat) => Ok(stat),
+                Line::Unsaid => self.stat(name),
+            }));
+        }
+        found
+    }
+
+    fn digest(&self, path: &str) -> PortResult<(Stat, [u8; 32])> {
+        let path = self.path_of(path);
+        let (directory, name) = path.rsplit_once('/').ok_or(PortError::Unsupported)?;
+        let answer = bulk::digest(directory, name);
+        let said = answer.as_deref().and_then(|answer| answer.rsplit_once(' '));
+        match said.map(|(stat, digest)| (line(Some(stat)), unhex(digest))) {
+            Some((Line::File(stat), Some(digest))) => Ok((stat, digest)),
+            _ => Err(PortError::Unsupported),
+        }
+    }
+
+    fn read(&self, names: &[&str]) -> Option<Box<dyn Reading>> {
+        let reader = bulk::read(&self.path, &names.join("/"))?;
+        Some(Box::new(HostReading {
+            reader,
+            page: String::new(),
+            at: 0,
+        }))
+    }
+
     fn list(&self, path: &str) -> PortResult<Listing> {
+        if let Some(entries) = bulk::list(&self.path_of(path))
+            && let Some(listing) = listing(&entries)
+        {
+            return Ok(listing);
+        }
         let stream = match path {
-            "" => self.0.read_directory(),
-            path => open_directory(&self.0, path).and_then(|directory| directory.read_directory()),
+            "" => self.descriptor.read_directory(),
+            path => open_directory(&self.descriptor, path)
+                .and_then(|directory| directory.read_directory()),
         };
         let stream = stream.map_err(reason)?;
         let mut listing = Listing::default();
@@ -128,13 +313,16 @@ impl Directory for WasiDirectory {
     }
 
     fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-        open_directory(&self.0, path)
-            .map(|directory| Rc::new(Self(directory)) as Rc<dyn Directory>)
+        open_directory(&self.descriptor, path)
+            .map(|descriptor| {
+                let path = self.path_of(path);
+                Rc::new(Self { descriptor, path }) as Rc<dyn Directory>
+            })
             .map_err(reason)
     }
 
     fn create_directory(&self, path: &str) -> PortResult<()> {
-        self.0.create_directory_at(path).map_err(reason)
+        self.descriptor.create_directory_at(path).map_err(reason)
     }
 
     fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
@@ -148,22 +336,26 @@ impl Directory for WasiDirectory {
             OpenMode::Update => (OpenFlags::empty(), both),
             OpenMode::Append => (OpenFlags::CREATE, both),
         };
-        let opened = self.0.open_at(PathFlags::empty(), path, open, flags);
+        let opened = self
+            .descriptor
+            .open_at(PathFlags::empty(), path, open, flags);
         opened
             .map(|file| Box::new(WasiFile(file)) as Box<dyn File>)
             .map_err(reason)
     }
 
     fn rename(&self, from: &str, to: &str) -> PortResult<()> {
-        self.0.rename_at(from, &self.0, to).map_err(reason)
+        self.descriptor
+            .rename_at(from, &self.descriptor, to)
+            .map_err(reason)
     }
 
     fn remove_file(&self, path: &str) -> PortResult<()> {
-        self.0.unlink_file_at(path).map_err(reason)
+        self.descriptor.unlink_file_at(path).map_err(reason)
     }
 
     fn remove_directory(&self, path: &str) -> PortResult<()> {
-        self.0.remove_directory_at(path).map_err(reason)
+        self.descriptor.remove_directory_at(path).map_err(reason)
     }
 
     fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
@@ -171,7 +363,7 @@ impl Directory for WasiDirectory {
             seconds: time / 1_000_000_000,
             nanoseconds: u32::try_from(time % 1_000_000_000).unwrap_or_default(),
         });
-        self.0
+        self.descriptor
             .set_times_at(PathFlags::empty(), path, NewTimestamp::NoChange, modified)
             .map_err(reason)
     }
@@ -179,7 +371,7 @@ impl Directory for WasiDirectory {
     fn sync(&self) -> PortResult<()> {
         // Some hosts cannot sync the granted descriptor itself, but every one that was opened.
         let again = self
-            .0
+            .descriptor
             .open_at(
                 PathFlags::empty(),
                 ".",

@@ -22,9 +22,13 @@ fn imports() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_component_imports_the_filesystem_clocks_random_io_and_our_two_interfaces_alone() {
+fn the_component_imports_the_filesystem_clocks_random_io_and_our_interfaces_alone() {
     let imports = imports();
-    let ours = ["metalab:store/postgres", "metalab:store/roots"];
+    let ours = [
+        "metalab:store/bulk",
+        "metalab:store/postgres",
+        "metalab:store/roots",
+    ];
     let granted = [
         "wasi:filesystem/",
         "wasi:clocks/",

@@ -4,15 +4,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use metalab_store::types::{
-    ArtifactDescriptor, ArtifactReference, Durability, Expectation, RunRecord, Status,
+    ArtifactDescriptor, ArtifactReference, Durability, Expectation, RunQuery, RunRecord, Status,
     StructuredResult,
 };
 use metalab_store::{FileStoreConfig, Result, Store};
 use metalab_store_tests::{leftovers, tree};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 /// What is no regular file. Opening the last one to read would block for ever.
 const NO_FILES: [&str; 4] = [
@@ -506,4 +508,48 @@ fn who_follows_a_log_with_torn_characters_gets_all_of_it_and_always_comes_to_an_
         }
     }
     store.close().unwrap();
+}
+
+#[test]
+fn a_record_rewritten_in_place_with_its_size_and_time_restored_is_noticed_where_it_is_returned() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), Durability::Relaxed).unwrap();
+    let mut record = RunRecord::new("r", Status::Success);
+    record.params_resolved = "{\"x\":1}".to_owned();
+    store
+        .put_run_record(&record, &Expectation::Anything)
+        .unwrap();
+    let path = directory.path().join("exp_1/runs/r.json");
+    let changed = || fs::metadata(&path).unwrap().modified().unwrap();
+    // A file as young as a tick of the clock is read again in any case.
+    let mut others = 0;
+    while changed().elapsed().unwrap() < Duration::from_millis(100) {
+        let other = RunRecord::new(format!("other{others}"), Status::Success);
+        store
+            .put_run_record(&other, &Expectation::Anything)
+            .unwrap();
+        others += 1;
+    }
+    let query = RunQuery {
+        filter: "params.x > 0".to_owned(),
+        ..RunQuery::default()
+    };
+    let lines = || {
+        store
+            .query_runs(&query)
+            .unwrap()
+            .next_lines(1 << 20)
+            .unwrap()
+    };
+    assert!(lines().contains("{\"x\":1}"));
+    assert!(lines().contains("{\"x\":1}"));
+
+    let before = changed();
+    let text = fs::read_to_string(&path).unwrap();
+    let mut file = File::options().write(true).open(&path).unwrap();
+    file.write_all(text.replace("\"x\": 1", "\"x\": 2").as_bytes())
+        .unwrap();
+    file.set_modified(before).unwrap();
+    assert_eq!(changed(), before);
+    assert!(lines().contains("{\"x\":2}"));
 }

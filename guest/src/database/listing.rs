@@ -185,9 +185,7 @@ impl DatabaseList {
             };
             bytes += found.record.len();
             let file = self.file(&found);
-            let record = codec::parse_object(&file, found.record.as_bytes())
-                .and_then(|record| codec::run_record(&file, record));
-            match record {
+            match codec::load_run_record(&file, found.record.as_bytes()) {
                 Ok(record) => records.push(record),
                 Err(error) => self.add(error)?,
             }

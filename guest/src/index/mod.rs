@@ -41,9 +41,11 @@ use crate::json::{self, Object, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
-use crate::ports::{Directory, Kind, Stat};
+use crate::ports::{Directory, Kind, PortError, PortResult, Reading, Stat};
 use crate::run_list::damage;
 use crate::scope::Scope;
+use crate::tree::Tree;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -66,6 +68,12 @@ const PAUSE: u64 = 50;
 /// The most bytes of tables that a store keeps in memory that may not save them; beyond, it reads every file for each
 /// query.
 const MAX_MEMORY: usize = 384 << 20;
+
+/// So many runs are read together.
+const READ_TOGETHER: usize = 1 << 14;
+
+/// So many files are worth being read ahead.
+const WORTH_READING_AHEAD: usize = 32;
 
 /// So many small tables are kept before they are made one.
 const SMALL_TABLES: usize = 4;
@@ -179,11 +187,14 @@ pub(crate) struct View {
 }
 
 /// The index as it was saved.
-pub(crate) struct SavedIndex(Vec<Rc<Table>>);
+pub(crate) struct SavedIndex {
+    tables: Vec<Rc<Table>>,
+    records: Option<Rc<dyn Directory>>,
+}
 
 impl SavedIndex {
     fn find(&self, run: &RunId) -> std::result::Result<Option<(&Table, usize)>, Doubt> {
-        for table in &self.0 {
+        for table in &self.tables {
             if let Some(row) = table.find(run.as_str())? {
                 return Ok(Some((table, row)));
             }
@@ -191,8 +202,8 @@ impl SavedIndex {
         Ok(None)
     }
 
-    /// Says whether a query would be told another record than a file holds: the index read it when the file had the
-    /// times that it has now.
+    /// Says whether a query would be told another record than a file held when it had a stat: the index read it when the
+    /// file had the times that it has now.
     pub(crate) fn misleads(
         &self,
         run: &RunId,
@@ -202,7 +213,11 @@ impl SavedIndex {
         let Some((table, row)) = self.find(run)? else {
             return Ok(false);
         };
-        if !is_same(Some(stat), Some(&table.seen(row)?.0)) {
+        let now = look_at(self.records.as_deref(), &layout::run_record(run));
+        let unchanged = now
+            .as_ref()
+            .is_some_and(|now| (now.size, now.modified) == (stat.size, stat.modified));
+        if !unchanged || !is_same(now.as_ref(), Some(&table.seen(row)?.0)) {
             return Ok(false);
         }
         let mut text = String::new();
@@ -225,6 +240,14 @@ enum Read {
     Damaged(Damaged),
     /// It is in the table; whether one of its files is young.
     Whole(bool),
+}
+
+/// What was read of a run ahead.
+struct Ahead<'p> {
+    /// The time before the first file was read.
+    now: u64,
+    record: PortResult<(Stat, &'p str)>,
+    derived: PortResult<(Stat, &'p str)>,
 }
 
 /// Where runs are read from.
@@ -323,26 +346,36 @@ impl Index {
         } else {
             None
         };
-        let mut changed = Vec::new();
+        let mut runs = Vec::new();
+        let mut seen = Vec::new();
         for (table, row) in rows {
             let run = RunId::parse(table.names()?.get(row)).map_err(|_| Doubt)?;
-            let (record_seen, derived_seen) = table.seen(row)?;
-            let stat = look(records.as_deref(), &layout::run_record(&run));
             // What was read during this query is as new as a scan would have it.
             let young = !state.young.is_empty() && state.young.contains(run.as_str());
             let as_read = |mut seen: Seen| {
                 seen.young &= !young;
                 seen
             };
-            let mut same = is_same(stat.as_ref(), Some(&as_read(record_seen)));
-            if same && derived {
-                let stat = look(others.as_deref(), &layout::derived(&run));
-                same = is_same(stat.as_ref(), derived_seen.map(as_read).as_ref());
-            }
-            if !same {
-                changed.push(run);
+            let (record, derived) = table.seen(row)?;
+            seen.push((as_read(record), derived.map(as_read)));
+            runs.push(run);
+        }
+        let mut same = vec![true; runs.len()];
+        let found = look(records.as_deref(), runs.iter().map(layout::run_record));
+        for ((same, stat), (seen, _)) in same.iter_mut().zip(found).zip(&seen) {
+            *same = is_same(stat.as_ref(), Some(seen));
+        }
+        if derived {
+            let found = look(others.as_deref(), runs.iter().map(layout::derived));
+            for ((same, stat), (_, seen)) in same.iter_mut().zip(found).zip(&seen) {
+                *same &= is_same(stat.as_ref(), seen.as_ref());
             }
         }
+        let changed: Vec<RunId> = runs
+            .into_iter()
+            .zip(same)
+            .filter_map(|(run, same)| (!same).then_some(run))
+            .collect();
         if changed.is_empty() {
             return Ok(true);
         }
@@ -386,21 +419,15 @@ impl State {
         }
     }
 
-    fn find(&self, name: &str) -> std::result::Result<Option<(&Table, usize)>, Doubt> {
-        for table in &self.tables {
-            if let Some(row) = table.find(name)? {
-                return Ok(Some((table, row)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Forgets a run.
-    fn forget(&mut self, name: &str) -> std::result::Result<(), Doubt> {
+    /// Forgets a run, which is looked for in the first tables.
+    fn forget(&mut self, name: &str, tables: usize) -> std::result::Result<(), Doubt> {
         self.records.remove(name);
         self.derived.remove(name);
-        if let Some((table, row)) = self.find(name)? {
-            table.kill(row);
+        for table in self.tables.iter().take(tables) {
+            if let Some(row) = table.find(name)? {
+                table.kill(row);
+                break;
+            }
         }
         Ok(())
     }
@@ -439,8 +466,13 @@ impl Scope {
         if self.tree.stat(&layout::index_head())?.is_none() {
             return Ok(None);
         }
-        let state = self.load_index().ok_or(Doubt);
-        Ok(Some(state.map(|state| SavedIndex(state.tables))))
+        let Some(state) = self.load_index() else {
+            return Ok(Some(Err(Doubt)));
+        };
+        Ok(Some(Ok(SavedIndex {
+            tables: state.tables,
+            records: self.directory(Top::Runs)?,
+        })))
     }
 
     /// Says whether the index may be saved: looking at a directory that is no store yet leaves nothing in it.
@@ -515,12 +547,17 @@ impl Scope {
     /// Adds the runs with damaged files that are not as they were.
     fn add_changed_damage(&self, state: &State, again: &mut BTreeSet<RunId>) -> Result<()> {
         let paths: [fn(&RunId) -> StorePath; 2] = [layout::run_record, layout::derived];
-        for (damaged, path) in [&state.records, &state.derived].into_iter().zip(paths) {
+        let places = [&state.records, &state.derived].into_iter().zip(paths);
+        for ((damaged, path), top) in places.zip(TOPS) {
+            if damaged.is_empty() {
+                continue;
+            }
+            let directory = self.directory(top).ok().flatten();
             for (name, damaged) in damaged {
                 let Ok(run) = RunId::parse(name) else {
                     continue;
                 };
-                let stat = self.tree.stat(&path(&run)).unwrap_or_default();
+                let stat = look_at(directory.as_deref(), &path(&run));
                 if !is_same(stat.as_ref(), damaged.seen.as_ref()) {
                     again.insert(run);
                 }
@@ -562,37 +599,43 @@ impl Scope {
             Err(_) => return Err(Trouble::Doubt),
         };
         let handles = [self.directory(Top::Runs)?, self.directory(Top::Derived)?];
-        let mut again = Vec::new();
         let mut known: Vec<Vec<bool>> = state
             .tables
             .iter()
             .map(|table| vec![false; table.rows()])
             .collect();
+        let mut again = Vec::new();
+        let mut compared = Vec::with_capacity(records.len());
         for run in &records {
-            let mut same = false;
-            let damaged = state.derived.contains_key(run.as_str());
+            let mut seen = None;
             for (table, known) in state.tables.iter().zip(&mut known) {
-                let Some(row) = table.find(run.as_str())? else {
-                    continue;
-                };
-                known[row] = true;
-                let (record, derived) = table.seen(row)?;
-                let path = layout::run_record(run);
-                same =
-                    !damaged && is_same(look(handles[0].as_deref(), &path).as_ref(), Some(&record));
-                if same {
-                    let path = layout::derived(run);
-                    let stat = match listed.contains(path.file_name()) {
-                        true => look(handles[1].as_deref(), &path),
-                        false => None,
-                    };
-                    same = is_same(stat.as_ref(), derived.as_ref());
+                if let Some(row) = table.find(run.as_str())? {
+                    known[row] = true;
+                    seen = Some(table.seen(row)?);
                 }
             }
-            if !same {
-                again.push(run.clone());
+            match seen {
+                Some(seen) if !state.derived.contains_key(run.as_str()) => {
+                    compared.push((run, seen));
+                }
+                _ => again.push(run),
             }
         }
+        let known_runs = || compared.iter().map(|(run, _)| *run);
+        let has_derived = |run: &RunId| listed.contains(layout::derived(run).file_name());
+        let found = look(handles[0].as_deref(), known_runs().map(layout::run_record));
+        let of_these = known_runs().filter(|run| has_derived(run));
+        let mut others = look(handles[1].as_deref(), of_these.map(layout::derived)).into_iter();
+        for ((run, (record, derived)), stat) in compared.iter().zip(found) {
+            let other = match has_derived(run) {
+                true => others.next().flatten(),
+                false => None,
+            };
+            if !is_same(stat.as_ref(), Some(record)) || !is_same(other.as_ref(), derived.as_ref()) {
+                again.push(run);
+            }
+        }
+        again.sort_unstable();
         let mut gone = 0;
         for (table, known) in state.tables.iter().zip(known) {
             for (row, known) in known.into_iter().enumerate() {
@@ -606,7 +649,7 @@ impl Scope {
         state.records.clear();
         state.derived.clear();
         state.again.clear();
-        self.read_runs(state, again.iter(), Some(&listed))?;
+        self.read_runs(state, again.into_iter(), Some(&listed))?;
         state.unsaved += gone;
         state.outdated =
             state.outdated || state.stamps != [runs, derived] || !state.settled || state.changed;
@@ -632,9 +675,15 @@ impl Scope {
         listed: Option<&BTreeSet<String>>,
     ) -> Outcome<()> {
         let mut runs = runs.peekable();
+        let mut builder = Builder::new();
+        let mut count = 0;
+        let tables = state.tables.len();
         let from = if runs.peek().is_some() {
             // What cannot be opened is found by its whole path, which says what is wrong with it.
-            let directory = |top| self.directory(top).ok().flatten();
+            let directory = |top| match self.tree.has_overlay() {
+                Ok(false) => self.directory(top).ok().flatten(),
+                _ => None,
+            };
             Directories {
                 records: directory(Top::Runs),
                 derived: directory(Top::Derived),
@@ -643,24 +692,44 @@ impl Scope {
         } else {
             Directories::default()
         };
-        let mut builder = Builder::new();
-        let mut count = 0;
-        for run in runs {
-            count += 1;
-            state.forget(run.as_str())?;
-            match self.read_run(state, &mut builder, run, &from)? {
-                Read::Whole(young) => {
-                    if young {
-                        state.young.insert(run.as_str().to_owned());
+        loop {
+            let together: Vec<&RunId> = runs.by_ref().take(READ_TOGETHER).collect();
+            if together.is_empty() {
+                break;
+            }
+            count += together.len();
+            let now = self.ports.clock.now();
+            let has_derived = |run: &RunId| from.has_derived(layout::derived(run).file_name());
+            let records = together.iter().map(|run| layout::run_record(run));
+            let derived = together.iter().filter(|run| has_derived(run));
+            let derived = derived.map(|run| layout::derived(run));
+            let mut records = read_ahead(from.records.as_deref(), records);
+            let mut derived = read_ahead(from.derived.as_deref(), derived);
+            for run in together {
+                // Those that are made of these runs have no other of them.
+                state.forget(run.as_str(), tables)?;
+                let ahead = Ahead {
+                    now,
+                    record: next(&mut records),
+                    derived: match has_derived(run) {
+                        true => next(&mut derived),
+                        false => Err(PortError::NotFound),
+                    },
+                };
+                match self.read_run(state, &mut builder, run, &from, &ahead)? {
+                    Read::Whole(young) => {
+                        if young {
+                            state.young.insert(run.as_str().to_owned());
+                        }
+                    }
+                    Read::Absent => {}
+                    Read::Damaged(damaged) => {
+                        state.records.insert(run.as_str().to_owned(), damaged);
                     }
                 }
-                Read::Absent => {}
-                Read::Damaged(damaged) => {
-                    state.records.insert(run.as_str().to_owned(), damaged);
+                if builder.is_full() {
+                    self.add_table(state, std::mem::replace(&mut builder, Builder::new()))?;
                 }
-            }
-            if builder.is_full() {
-                self.add_table(state, std::mem::replace(&mut builder, Builder::new()))?;
             }
         }
         self.add_table(state, builder)?;
@@ -740,6 +809,35 @@ impl Scope {
         self.add_table(state, builder)
     }
 
+    /// Reads a file through its directory, if it was not read with others before.
+    fn read_unless_read<'p>(
+        &self,
+        directory: Option<&dyn Directory>,
+        path: &StorePath,
+        ahead: PortResult<(Stat, &'p str)>,
+    ) -> Result<Option<(Stat, Cow<'p, [u8]>)>> {
+        let opened = match (ahead, directory) {
+            (Ok((stat, content)), _) => {
+                return Ok(Some((stat, Cow::Borrowed(content.as_bytes()))));
+            }
+            (Err(PortError::NotFound), _) => return Ok(None),
+            (Err(_), None) => self.tree.open(path)?,
+            (Err(_), Some(directory)) => match directory.look(&[path.file_name()]).pop() {
+                // The times that it is compared by come from the same look everywhere.
+                Some(Ok(stat)) => self.tree.open_seen(Some(directory), path, &stat)?,
+                Some(Err(PortError::NotFound | PortError::NotDirectory)) => return Ok(None),
+                _ => self.tree.open(path)?,
+            },
+        };
+        let Some((file, stat)) = opened else {
+            return Ok(None);
+        };
+        let content = self
+            .tree
+            .read_open(path, file.as_ref(), &stat, codec::MAX_DOCUMENT)?;
+        Ok(Some((stat, Cow::Owned(content))))
+    }
+
     /// Reads one run, and what it is damaged by.
     fn read_run(
         &self,
@@ -747,40 +845,34 @@ impl Scope {
         builder: &mut Builder,
         run: &RunId,
         from: &Directories<'_>,
+        ahead: &Ahead<'_>,
     ) -> Outcome<Read> {
-        let now = self.ports.clock.now();
         let path = layout::run_record(run);
-        let file = self.tree.path(&path);
-        let seen = |stat: Option<&Stat>| stat.map(|stat| seen_of(stat, now));
-        let read = |directory: Option<&dyn Directory>,
-                    path: &StorePath|
-         -> Result<Option<(Seen, Vec<u8>)>> {
-            let Some((open, stat)) = self.tree.open_in(directory, path)? else {
-                return Ok(None);
-            };
-            let content = self
-                .tree
-                .read_open(path, open.as_ref(), &stat, codec::MAX_DOCUMENT)?;
-            Ok(Some((seen_of(&stat, now), content)))
+        let look = |directory: Option<&dyn Directory>, path: &StorePath| {
+            look_at(directory, path).map(|stat| seen_of(&stat, ahead.now))
         };
-        let content = match read(from.records.as_deref(), &path) {
+        let read = |directory, path: &StorePath, piece| {
+            let found = self.read_unless_read(directory, path, piece)?;
+            Ok::<_, Error>(found.map(|(stat, content)| (seen_of(&stat, ahead.now), content)))
+        };
+        let content = match read(from.records.as_deref(), &path, ahead.record) {
             Ok(None) => return Ok(Read::Absent),
             Ok(Some(content)) => content,
             Err(error) => {
                 // Whatever changed it since it could not be read left times that are young.
-                let stat = self.tree.stat(&path).ok().flatten();
                 return Ok(Read::Damaged(Damaged {
-                    seen: seen(stat.as_ref()),
+                    seen: look(from.records.as_deref(), &path),
                     damage: damage(error)?,
                 }));
             }
         };
         let (record_seen, content) = content;
-        let parsed = codec::parse_object(&file, &content).and_then(|record| {
+        let mut text = String::with_capacity(content.len());
+        let parsed = parse(&self.tree, &path, &content, &mut text).and_then(|record| {
             if codec::surely_loads(&record) {
                 return Ok(record);
             }
-            match codec::run_record(&file, record.clone()) {
+            match codec::run_record(&self.tree.path(&path), record.clone()) {
                 Ok(_) | Err(Error::Unrepresentable { .. }) => Ok(record),
                 Err(error) => Err(error),
             }
@@ -794,22 +886,17 @@ impl Scope {
                 }));
             }
         };
-        let mut text = String::new();
-        json::minify(&content, &mut text).map_err(|_| Trouble::Doubt)?;
         let derived_path = layout::derived(run);
-        let derived_file = self.tree.path(&derived_path);
-        let opened = if from.has_derived(derived_path.file_name()) {
-            read(from.derived.as_deref(), &derived_path)
-        } else {
-            Ok(None)
-        };
+        let opened = read(from.derived.as_deref(), &derived_path, ahead.derived);
+        let mut derived_text = String::new();
         let parsed = match &opened {
             Ok(None) => Ok(None),
-            Ok(Some((seen, content))) => codec::parse_object(&derived_file, content)
-                .map(|object| Some((*seen, object, content))),
+            Ok(Some((seen, content))) => {
+                parse(&self.tree, &derived_path, content, &mut derived_text)
+                    .map(|object| Some((*seen, object)))
+            }
             Err(error) => Err(error.clone()),
         };
-        let mut derived_text = String::new();
         let mut young = record_seen.young;
         match parsed {
             Ok(None) => {
@@ -821,15 +908,13 @@ impl Scope {
                     &DerivedText::Absent,
                 );
             }
-            Ok(Some((seen, object, content))) => {
-                json::minify(content, &mut derived_text).map_err(|_| Trouble::Doubt)?;
+            Ok(Some((seen, object))) => {
                 young |= seen.young;
                 let derived = DerivedText::Whole(seen, &object, &derived_text);
                 builder.add(run.as_str(), record_seen, &record, &text, &derived);
             }
             Err(error) => {
-                let stat = self.tree.stat(&derived_path).ok().flatten();
-                let known = seen(stat.as_ref());
+                let known = look(from.derived.as_deref(), &derived_path);
                 young = true;
                 // Of what cannot be looked at, nothing is known: it is read again each time.
                 let unknown = Seen {
@@ -851,9 +936,58 @@ impl Scope {
     }
 }
 
-/// Looks at a file through its directory.
-fn look(directory: Option<&dyn Directory>, path: &StorePath) -> Option<Stat> {
-    directory?.stat(path.file_name()).ok()
+/// Parses a file that must hold an object, and appends its text without white space.
+fn parse<'c>(
+    tree: &Tree,
+    path: &StorePath,
+    content: &'c [u8],
+    line: &mut String,
+) -> Result<Object<'c>> {
+    match json::parse_and_minify(content, line) {
+        Ok(Value::Object(object)) => Ok(object),
+        // What is wrong is told in full.
+        _ => codec::parse_object(&tree.path(path), content),
+    }
+}
+
+/// Looks at files of a directory; without one, none of them is there.
+fn look(
+    directory: Option<&dyn Directory>,
+    paths: impl Iterator<Item = StorePath>,
+) -> Vec<Option<Stat>> {
+    let paths: Vec<StorePath> = paths.collect();
+    let Some(directory) = directory else {
+        return vec![None; paths.len()];
+    };
+    let names: Vec<&str> = paths.iter().map(StorePath::file_name).collect();
+    let found = directory.look(&names);
+    found.into_iter().map(std::result::Result::ok).collect()
+}
+
+/// Looks at one file of a directory.
+fn look_at(directory: Option<&dyn Directory>, path: &StorePath) -> Option<Stat> {
+    directory?.look(&[path.file_name()]).pop()?.ok()
+}
+
+/// Begins to read files of a directory, if they are many.
+fn read_ahead(
+    directory: Option<&dyn Directory>,
+    paths: impl Iterator<Item = StorePath>,
+) -> Option<Box<dyn Reading>> {
+    let paths: Vec<StorePath> = paths.collect();
+    if paths.len() < WORTH_READING_AHEAD {
+        return None;
+    }
+    let names: Vec<&str> = paths.iter().map(StorePath::file_name).collect();
+    directory?.read(&names)
+}
+
+/// Returns the next of the files that are read ahead, if they are.
+fn next(reading: &mut Option<Box<dyn Reading>>) -> PortResult<(Stat, &str)> {
+    match reading {
+        Some(reading) => reading.next(),
+        None => Err(PortError::Unsupported),
+    }
 }
 
 /// Reads a text of a table.

@@ -23,6 +23,7 @@
 //! # Ok::<(), json::JsonError>(())
 //! ```
 
+mod line;
 mod number;
 mod print;
 mod scan;
@@ -38,8 +39,11 @@ pub(crate) mod python;
 #[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 mod tests;
 
+pub(crate) use line::Line;
 pub use number::float_text;
+pub(crate) use scan::{Kind, Scalar, Sink, scan};
 pub use text::Text;
+pub(crate) use text::{compare, is_same};
 pub use value::{Object, Value};
 
 use print::Layout;
@@ -114,7 +118,18 @@ impl JsonError {
 /// The offset and the reason of the first problem; invalid UTF-8 anywhere comes before all others.
 pub fn parse(text: &[u8]) -> Result<Value<'_>, JsonError> {
     let mut tree = tree::Tree::default();
-    scan::scan(text, &mut tree)?;
+    scan(scan::text(text)?, &mut tree)?;
+    Ok(tree.finish())
+}
+
+/// Does what [`parse`] and [`minify`] do, in one pass.
+///
+/// # Errors
+///
+/// Exactly those of [`parse`]; then nothing is appended.
+pub fn parse_and_minify<'a>(text: &'a [u8], out: &mut String) -> Result<Value<'a>, JsonError> {
+    let mut tree = tree::Tree::default();
+    scan::scan_and_minify(text, &mut tree, out)?;
     Ok(tree.finish())
 }
 

@@ -75,6 +75,26 @@ pub fn float_text(value: f64) -> String {
     out
 }
 
+/// Tells whether a float as JSON's grammar has it is, for certain, the text that [`float_text`] makes of its value.
+///
+/// Up to 15 digits no other text of as few stands for the same float, so that it is the shortest.
+pub(super) fn is_own_text(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let Some((whole, fraction)) = unsigned.split_once('.') else {
+        return false;
+    };
+    if unsigned.len() > 16 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return false;
+    }
+    // Below 0.0001 there is an exponent, and zeros at the end are left out but for one.
+    let zeros = fraction.bytes().take_while(|digit| *digit == b'0').count();
+    match fraction {
+        "0" => true,
+        _ if fraction.ends_with('0') => false,
+        _ => whole != "0" || zeros < 4,
+    }
+}
+
 /// Appends what [`float_text`] returns.
 pub(super) fn push_float(value: f64, out: &mut String) {
     if value.is_nan() {

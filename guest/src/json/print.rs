@@ -112,7 +112,7 @@ pub(super) fn push_text(text: &Text<'_>, out: &mut String) {
     out.push('"');
 }
 
-fn push_escaped(text: &str, out: &mut String) {
+pub(super) fn push_escaped(text: &str, out: &mut String) {
     let mut rest = text;
     loop {
         // A run of ASCII ends at a border of characters.

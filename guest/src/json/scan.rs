@@ -3,14 +3,11 @@
 use super::{JsonError, MAX_DEPTH, MAX_INT_DIGITS, Reason};
 
 /// Takes the tokens of a text in order. A value inside an object follows its key.
-pub(super) trait Sink<'a> {
+pub(crate) trait Sink<'a> {
     /// Insignificant white space lies at these bytes.
-    fn gap(&mut self, start: usize, end: usize);
-    fn word(&mut self, word: Word);
-    fn integer(&mut self, text: &'a str);
-    fn float(&mut self, text: &'a str);
-    /// A string; `body` is what stands between the quotes, `escaped` tells whether it has escapes.
-    fn string(&mut self, body: &'a str, escaped: bool);
+    fn gap(&mut self, _start: usize, _end: usize) {}
+    fn scalar(&mut self, value: Scalar<'a>);
+    /// A key; `body` is what stands between the quotes, `escaped` tells whether it has escapes.
     fn key(&mut self, body: &'a str, escaped: bool);
     fn open(&mut self, kind: Kind);
     /// The container that was opened last ends.
@@ -18,43 +15,56 @@ pub(super) trait Sink<'a> {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     #[default]
     Array,
     Object,
 }
 
+/// A value that is no container, as it is written.
 #[derive(Clone, Copy)]
-pub(super) enum Word {
+pub(crate) enum Scalar<'a> {
     Null,
-    True,
-    False,
-    NotANumber,
-    Infinity,
-    MinusInfinity,
+    Bool(bool),
+    /// `NaN`, `Infinity` or `-Infinity`.
+    NotFinite(f64),
+    Integer(&'a str),
+    Float(&'a str),
+    /// What stands between the quotes, and whether it has escapes.
+    String(&'a str, bool),
 }
 
 /// Reads one text into the sink, which has seen the text up to the problem if there is one.
-pub(super) fn scan<'a>(text: &'a [u8], sink: &mut impl Sink<'a>) -> Result<(), JsonError> {
-    match std::str::from_utf8(text) {
-        Ok(text) => Scanner { text, at: 0 }.document(sink),
-        Err(error) => Err(JsonError::new(error.valid_up_to(), Reason::InvalidUtf8)),
-    }
+pub(crate) fn scan<'a>(text: &'a str, sink: &mut impl Sink<'a>) -> Result<(), JsonError> {
+    Scanner { text, at: 0 }.document(sink)
+}
+
+/// Returns the text that bytes are.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, JsonError> {
+    str::from_utf8(bytes).map_err(|error| JsonError::new(error.valid_up_to(), Reason::InvalidUtf8))
 }
 
 /// See [`super::minify`].
 pub(super) fn minify(text: &[u8], out: &mut String) -> Result<(), JsonError> {
+    scan_and_minify(text, &mut Nothing, out)
+}
+
+/// Reads one text into the sink and appends it without its gaps.
+pub(super) fn scan_and_minify<'a>(
+    text: &'a [u8],
+    sink: &mut impl Sink<'a>,
+    out: &mut String,
+) -> Result<(), JsonError> {
     let before = out.len();
-    let whole = std::str::from_utf8(text)
-        .map_err(|error| JsonError::new(error.valid_up_to(), Reason::InvalidUtf8))?;
+    let whole = self::text(text)?;
     out.reserve(whole.len());
     let mut copy = Copy {
         text: whole,
         copied: 0,
         out,
+        sink,
     };
-    let mut scanner = Scanner { text: whole, at: 0 };
-    match scanner.document(&mut copy) {
+    match scan(whole, &mut copy) {
         Ok(()) => {
             copy.gap(whole.len(), whole.len());
             Ok(())
@@ -66,27 +76,43 @@ pub(super) fn minify(text: &[u8], out: &mut String) -> Result<(), JsonError> {
     }
 }
 
-/// Copies a text without its gaps.
-struct Copy<'a, 'o> {
+/// Takes no notice of anything.
+struct Nothing;
+
+impl<'a> Sink<'a> for Nothing {
+    fn scalar(&mut self, _value: Scalar<'a>) {}
+    fn key(&mut self, _body: &'a str, _escaped: bool) {}
+    fn open(&mut self, _kind: Kind) {}
+    fn close(&mut self) {}
+}
+
+/// Copies a text without its gaps, and passes on its tokens.
+struct Copy<'a, 'o, S> {
     text: &'a str,
     copied: usize,
     out: &'o mut String,
+    sink: &'o mut S,
 }
 
-impl<'a> Sink<'a> for Copy<'a, '_> {
+impl<'a, S: Sink<'a>> Sink<'a> for Copy<'a, '_, S> {
     fn gap(&mut self, start: usize, end: usize) {
         // Gaps are runs of ASCII, so that both borders are borders of characters.
         self.out
             .push_str(self.text.get(self.copied..start).unwrap_or_default());
         self.copied = end;
     }
-    fn word(&mut self, _word: Word) {}
-    fn integer(&mut self, _text: &'a str) {}
-    fn float(&mut self, _text: &'a str) {}
-    fn string(&mut self, _body: &'a str, _escaped: bool) {}
-    fn key(&mut self, _body: &'a str, _escaped: bool) {}
-    fn open(&mut self, _kind: Kind) {}
-    fn close(&mut self) {}
+    fn scalar(&mut self, value: Scalar<'a>) {
+        self.sink.scalar(value);
+    }
+    fn key(&mut self, body: &'a str, escaped: bool) {
+        self.sink.key(body, escaped);
+    }
+    fn open(&mut self, kind: Kind) {
+        self.sink.open(kind);
+    }
+    fn close(&mut self) {
+        self.sink.close();
+    }
 }
 
 /// The kinds of the open containers, innermost last, one bit each: a set bit is an object.
@@ -146,7 +172,7 @@ impl<'a> Scanner<'a> {
             match self.peek() {
                 Some(b'"') => {
                     let (body, escaped) = self.string()?;
-                    sink.string(body, escaped);
+                    sink.scalar(Scalar::String(body, escaped));
                 }
                 Some(b'-' | b'0'..=b'9') => self.number(sink)?,
                 Some(b'{') => {
@@ -172,11 +198,11 @@ impl<'a> Scanner<'a> {
                         continue 'value;
                     }
                 }
-                Some(b'n') => self.word("null", Word::Null, sink)?,
-                Some(b't') => self.word("true", Word::True, sink)?,
-                Some(b'f') => self.word("false", Word::False, sink)?,
-                Some(b'N') => self.word("NaN", Word::NotANumber, sink)?,
-                Some(b'I') => self.word("Infinity", Word::Infinity, sink)?,
+                Some(b'n') => self.word("null", Scalar::Null, sink)?,
+                Some(b't') => self.word("true", Scalar::Bool(true), sink)?,
+                Some(b'f') => self.word("false", Scalar::Bool(false), sink)?,
+                Some(b'N') => self.word("NaN", Scalar::NotFinite(f64::NAN), sink)?,
+                Some(b'I') => self.word("Infinity", Scalar::NotFinite(f64::INFINITY), sink)?,
                 _ => return Err(self.unexpected()),
             }
             // A value ends here, or an empty container is about to.
@@ -267,7 +293,7 @@ impl<'a> Scanner<'a> {
         if self.peek() == Some(b'-') {
             self.at += 1;
             if self.peek() == Some(b'I') {
-                return self.word("Infinity", Word::MinusInfinity, sink);
+                return self.word("Infinity", Scalar::NotFinite(f64::NEG_INFINITY), sink);
             }
         }
         let first = self.at;
@@ -292,12 +318,12 @@ impl<'a> Scanner<'a> {
             self.digits()?;
         }
         if float {
-            sink.float(self.slice(start));
+            sink.scalar(Scalar::Float(self.slice(start)));
         } else if digits > MAX_INT_DIGITS {
             self.at = start;
             return Err(self.error(Reason::IntegerTooLong));
         } else {
-            sink.integer(self.slice(start));
+            sink.scalar(Scalar::Integer(self.slice(start)));
         }
         Ok(())
     }
@@ -314,14 +340,19 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn word(&mut self, text: &str, word: Word, sink: &mut impl Sink<'a>) -> Result<(), JsonError> {
+    fn word(
+        &mut self,
+        text: &str,
+        value: Scalar<'a>,
+        sink: &mut impl Sink<'a>,
+    ) -> Result<(), JsonError> {
         for byte in text.bytes() {
             if self.peek() != Some(byte) {
                 return Err(self.unexpected());
             }
             self.at += 1;
         }
-        sink.word(word);
+        sink.scalar(value);
         Ok(())
     }
 

@@ -780,3 +780,44 @@ fn a_record_of_the_usual_size_survives_every_way() {
     minify(text.as_bytes(), &mut minified).unwrap();
     assert_eq!(line_of(&value), minified);
 }
+
+#[test]
+fn a_float_that_is_its_own_text_is_printed_as_it_is() {
+    use super::number::{is_own_text, parse_float};
+    let mut own = 0;
+    let mut random = crate::testing::Random::new(11);
+    for _ in 0..200_000 {
+        let digits = random.next() >> (random.next() % 64);
+        let places = usize::try_from(random.next() % 20).unwrap();
+        let digits = format!("{digits:0>width$}", width = places + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - places);
+        let sign = if random.next() % 2 == 0 { "" } else { "-" };
+        let whole = match whole.trim_start_matches('0') {
+            "" => "0",
+            whole => whole,
+        };
+        let text = match fraction {
+            "" => format!("{sign}{whole}e2"),
+            fraction => format!("{sign}{whole}.{fraction}"),
+        };
+        if is_own_text(&text) {
+            own += 1;
+            assert_eq!(float_text(parse_float(&text)), text);
+        }
+    }
+    assert!(own > 20_000, "{own}");
+    for text in ["0.0", "-0.0", "0.0001", "1.5", "12345678901234.0", "-0.5"] {
+        assert!(is_own_text(text), "{text}");
+        assert_eq!(float_text(parse_float(text)), text);
+    }
+    for text in [
+        "0.00001",
+        "1.50",
+        "1e5",
+        "1.0e5",
+        "0.30000000000000004",
+        "1.00",
+    ] {
+        assert!(!is_own_text(text), "{text}");
+    }
+}

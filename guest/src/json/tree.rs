@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::scan::{Kind, Sink, Word};
+use super::scan::{Kind, Scalar, Sink};
 use super::walk::{Visit, walk};
 use super::{Object, Text, Value, number};
 
@@ -89,35 +89,23 @@ impl<'a> Tree<'a> {
 }
 
 impl<'a> Sink<'a> for Tree<'a> {
-    fn gap(&mut self, _start: usize, _end: usize) {}
-
-    fn word(&mut self, word: Word) {
-        self.put(match word {
-            Word::Null => Value::Null,
-            Word::True => Value::Bool(true),
-            Word::False => Value::Bool(false),
-            Word::NotANumber => Value::Float(f64::NAN),
-            Word::Infinity => Value::Float(f64::INFINITY),
-            Word::MinusInfinity => Value::Float(f64::NEG_INFINITY),
+    fn scalar(&mut self, value: Scalar<'a>) {
+        self.put(match value {
+            Scalar::Null => Value::Null,
+            Scalar::Bool(value) => Value::Bool(value),
+            Scalar::NotFinite(value) => Value::Float(value),
+            // What does not fit is in Python's own form already: the grammar has no leading zeros.
+            Scalar::Integer(text) => match text.parse() {
+                Ok(value) => Value::Int(value),
+                Err(_) => Value::BigInt(Cow::Borrowed(text)),
+            },
+            Scalar::Float(text) => Value::Float(number::parse_float(text)),
+            Scalar::String(body, escaped) => Value::String(Text::written(body, escaped)),
         });
     }
 
-    fn integer(&mut self, text: &'a str) {
-        // What does not fit is in Python's own form already: the grammar has no leading zeros.
-        let value = text.parse().map(Value::Int);
-        self.put(value.unwrap_or(Value::BigInt(Cow::Borrowed(text))));
-    }
-
-    fn float(&mut self, text: &'a str) {
-        self.put(Value::Float(number::parse_float(text)));
-    }
-
-    fn string(&mut self, body: &'a str, escaped: bool) {
-        self.put(Value::String(text_of(body, escaped)));
-    }
-
     fn key(&mut self, body: &'a str, escaped: bool) {
-        self.push_key(text_of(body, escaped));
+        self.push_key(Text::written(body, escaped));
     }
 
     fn open(&mut self, kind: Kind) {
@@ -126,14 +114,6 @@ impl<'a> Sink<'a> for Tree<'a> {
 
     fn close(&mut self) {
         self.end();
-    }
-}
-
-fn text_of(body: &str, escaped: bool) -> Text<'_> {
-    if escaped {
-        Text::unescape(body)
-    } else {
-        body.into()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::text::compare;
 use super::{Text, tree, walk};
 
 /// One JSON value.
@@ -266,7 +267,7 @@ impl<'a> Object<'a> {
 
     fn find(&self, key: &[u8]) -> Result<usize, usize> {
         self.0
-            .binary_search_by(|(candidate, _)| candidate.as_wtf8().cmp(key))
+            .binary_search_by(|(candidate, _)| compare(candidate.as_wtf8(), key))
     }
 }
 

@@ -1,7 +1,7 @@
 //! One run with everything that belongs to it.
 
 use super::files::{
-    Budget, Content, Reading, compare, counted, judge_document, judge_log, judge_record,
+    Budget, Content, Reading, compare, counted, digest_of, judge_document, judge_log, judge_record,
 };
 use super::known::KnownFile;
 use super::quarantine::Quarantine;
@@ -191,6 +191,10 @@ impl RunCheck {
                         return Ok(true);
                     };
                     budget.spend_file();
+                    if let Some(found) = digest_of(scope, &path, &stat, budget) {
+                        self.take(scope, found, beside)?;
+                        continue;
+                    }
                     let within = layout::artifact_directory(&self.run);
                     let directory = match path.parent() {
                         Some(parent) if parent == within => self.artifact_directory.as_deref(),

@@ -582,18 +582,24 @@ fn refit_table(content: &mut [u8], whole: &[u8]) {
             };
             if length > 0
                 && check + 4 <= whole.len()
-                && crc32fast::hash(bytes).to_le_bytes() == whole[check..check + 4]
+                && table_check(bytes) == whole[check..check + 4]
             {
-                let fit = crc32fast::hash(&content[from..from + length]).to_le_bytes();
+                let fit = table_check(&content[from..from + length]);
                 content[check..check + 4].copy_from_slice(&fit);
             }
         }
     }
     let length = u32::from_le_bytes(content[end..end + 4].try_into().unwrap()) as usize;
     if let Some(from) = end.checked_sub(length) {
-        let fit = crc32fast::hash(&content[from..end]).to_le_bytes();
+        let fit = table_check(&content[from..end]);
         content[end + 4..end + 8].copy_from_slice(&fit);
     }
+}
+
+/// The checksum of a part of a table.
+fn table_check(bytes: &[u8]) -> [u8; 4] {
+    let hash = twox_hash::XxHash64::oneshot(0, bytes).to_le_bytes();
+    hash[..4].try_into().unwrap()
 }
 
 /// Makes the checksum at the end of an index's head right, and the one that it names of a table that was changed.

@@ -1,5 +1,6 @@
 // One instance of the component, with what it is granted.
 
+import { bulk } from './bulk.js';
 import { instantiate } from './component.js';
 import { EngineError, LimitExceededError, StoreError, TrapError, fromWire } from './errors.js';
 import { postgres } from './postgres/imports.js';
@@ -9,6 +10,7 @@ import { wasi } from './wasi.js';
 /** An instance of the component. After a failure that is no answer it must not be used again. */
 export class Instance {
   #wasi;
+  #bulk;
   #roots;
   #postgres;
   #ended = false;
@@ -19,10 +21,11 @@ export class Instance {
    */
   constructor(grant, bindings = new Map()) {
     this.#wasi = wasi(grant);
+    this.#bulk = bulk(grant);
     this.#roots = roots(grant);
     this.#postgres = postgres(bindings);
     try {
-      const { config, store, transfer } = instantiate({ ...this.#wasi.imports, ...this.#roots.imports, ...this.#postgres.imports });
+      const { config, store, transfer } = instantiate({ ...this.#wasi.imports, ...this.#roots.imports, ...this.#bulk.imports, ...this.#postgres.imports });
       this.config = config;
       this.store = store;
       this.transfer = transfer;
@@ -82,6 +85,7 @@ export class Instance {
     if (!this.#ended) {
       this.#ended = true;
       this.#postgres.end();
+      this.#bulk.end();
       this.#roots.end();
       this.#wasi.end();
     }

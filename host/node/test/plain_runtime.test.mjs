@@ -29,6 +29,7 @@ test('jco\'s own host opens a store to read, and lists it as this one does', (t)
       getIdentity: () => ({ machine: '', boot: '', device: 0n, inode: 0n }),
       utcOffset: () => 0,
     },
+    'metalab:store/bulk': { Reader: Never, list() {}, look() {}, digest() {}, read() {} },
     'metalab:store/postgres': { Transaction: Never, Cursor: Never, CopyWriter: Never, query: never, execute: never, batch: never },
   };
   const shim = new WASIShim({ sandbox: { preopens: { store: inside }, env: {}, args: [], enableNetwork: false } });

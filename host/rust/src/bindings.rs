@@ -14,6 +14,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
     with: {
         "metalab:store/roots.lock": crate::roots::HeldLock,
+        "metalab:store/bulk.reader": crate::bulk::HeldReader,
         "metalab:store/postgres.transaction": crate::postgres::HeldTransaction,
         "metalab:store/postgres.cursor": crate::postgres::HeldCursor,
         "metalab:store/postgres.copy-writer": crate::postgres::HeldCopy,

@@ -27,6 +27,7 @@
 
 mod artifact;
 mod bindings;
+mod bulk;
 mod config;
 mod engine;
 mod engine_config;
@@ -43,6 +44,7 @@ pub mod transfer;
 pub mod types;
 
 pub use artifact::{ArtifactReader, ArtifactWriter};
+pub use bulk::HeldReader;
 pub use config::{FileStoreConfig, PostgresStoreConfig, StoreConfig};
 pub use engine::{Engine, add_to_linker, component_bytes};
 pub use error::{Error, Result};

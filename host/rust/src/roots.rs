@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use wasmtime::component::{Resource, ResourceTable};
@@ -42,6 +42,8 @@ pub struct RootsContext {
     granted: Option<Granted>,
     /// The longest that a lock is waited for, whatever the component asks: no time limit of a call interrupts it.
     longest_wait: Duration,
+    /// As many as there are readers of files, and one.
+    pub(crate) readers: Arc<()>,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl RootsContext {
                 sync,
             }),
             longest_wait: Duration::MAX,
+            readers: Arc::default(),
         })
     }
 
@@ -78,12 +81,18 @@ impl RootsContext {
         self
     }
 
+    /// Returns the directory, if one is granted.
+    pub(crate) fn directory(&self) -> Option<&Dir> {
+        self.granted.as_ref().map(|granted| &granted.directory)
+    }
+
     /// Makes the context of an instance that is granted no directory.
     #[must_use]
     pub fn none() -> Self {
         Self {
             granted: None,
             longest_wait: Duration::MAX,
+            readers: Arc::default(),
         }
     }
 }

@@ -27,6 +27,8 @@ CONTRACT = "metalab:store"
 VERSION = "0.1.0"
 #: How often the epoch advances, in seconds: the resolution of the time limit of calls.
 TICK = 0.05
+#: How far the epoch advances at once, at most, in seconds.
+LONGEST_STEP = 1.0
 
 
 def interface(name: str) -> str:
@@ -166,14 +168,24 @@ class _Ticker:
             self._running -= 1
 
     def _run(self) -> None:
+        advanced = time.monotonic()
+        left = 0.0
         while True:
             with self._changed:
                 while self._running == 0:
                     self._asleep = True
                     self._changed.wait()
+                    advanced = time.monotonic()
                 self._asleep = False
             time.sleep(TICK)
-            self._engine.increment_epoch()
+            # On a busy machine a sleep takes longer, and time passes all the same. But a process that was stopped for a while
+            # goes on where it was.
+            now = time.monotonic()
+            left += min(now - advanced, LONGEST_STEP)
+            advanced = now
+            while left >= TICK:
+                left -= TICK
+                self._engine.increment_epoch()
 
 
 # --- the cache of compiled components ------------------------------------------------------------------------------

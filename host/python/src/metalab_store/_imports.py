@@ -14,11 +14,16 @@ from wasmtime import component as c
 from wasmtime.component import ResourceAny, ResourceHost
 
 from . import _functions
+from ._bulk import Reader
 from ._postgres import PostgresContext
 from ._roots import HeldLock, LockRefused, Roots, utc_offset
 
 #: What the resource types are called between this module and the C library.
-_LOCK, TRANSACTION, CURSOR, COPY_WRITER = 1, 2, 3, 4
+_LOCK, TRANSACTION, CURSOR, COPY_WRITER, _READER = 1, 2, 3, 4, 5
+
+
+#: So many files are read ahead at once: of records and of derived metrics, and some more.
+MAX_READERS = 8
 
 
 class Context:
@@ -28,6 +33,7 @@ class Context:
         self.roots = roots
         self.postgres = postgres
         self.locks: dict[int, HeldLock] = {}
+        self.readers: dict[int, Reader] = {}
         self._capacity = capacity
         self._next = 0
 
@@ -40,11 +46,23 @@ class Context:
         self.locks[self._next] = lock
         return self._next
 
+    def push_reader(self, reader: Reader) -> int | None:
+        """Keeps a reader for the component, and returns its number."""
+        if len(self.readers) >= MAX_READERS:
+            reader.close()
+            return None
+        self._next += 1
+        self.readers[self._next] = reader
+        return self._next
+
     def close(self) -> None:
         """Ends what the instance left open."""
         for lock in self.locks.values():
             lock.release()
         self.locks.clear()
+        for reader in self.readers.values():
+            reader.close()
+        self.readers.clear()
         self.postgres.close()
         self.roots.close()
 
@@ -142,6 +160,53 @@ def _get_identity(_: Any) -> dict[str, object]:
     return active().roots.identity()
 
 
+def _look(_: Any, directory: str, names: str) -> str | None:
+    try:
+        return active().roots.look(directory, names)
+    except Exception:
+        # Then WASI is asked, and says why.
+        return None
+
+
+def _list(_: Any, directory: str) -> str | None:
+    try:
+        return active().roots.listing(directory)
+    except Exception:
+        return None
+
+
+def _digest(_: Any, directory: str, name: str) -> str | None:
+    try:
+        return active().roots.digest(directory, name)
+    except Exception:
+        return None
+
+
+def _read(_: Any, directory: str, names: str) -> Any:
+    try:
+        context = active()
+        reader = context.roots.read(directory, names)
+        number = None if reader is None else context.push_reader(reader)
+    except Exception:
+        return None
+    return None if number is None else ResourceHost.own(number, _READER)
+
+
+def _next(store: Any, reader: ResourceAny) -> str:
+    number = representation(store, reader)
+    try:
+        return active().readers[number].next()
+    except Exception:
+        return ""
+
+
+def _drop_reader(_: Any, number: int) -> None:
+    context = _active.context
+    reader = context.readers.pop(number, None) if context is not None else None
+    if reader is not None:
+        reader.close()
+
+
 def define(root: c.LinkerInstance, interface: Callable[[str], str]) -> None:
     """Defines the contract's imports."""
     from . import _postgres_imports
@@ -153,5 +218,12 @@ def define(root: c.LinkerInstance, interface: Callable[[str], str]) -> None:
         _functions.add(roots, "sync", _sync)
         _functions.add(roots, "get-identity", _get_identity)
         _functions.add(roots, "utc-offset", lambda _, at_seconds: utc_offset(at_seconds))
+    with root.add_instance(interface("bulk")) as bulk:
+        bulk.add_resource("reader", c.ResourceType.host(_READER), _drop_reader)
+        _functions.add(bulk, "list", _list)
+        _functions.add(bulk, "look", _look)
+        _functions.add(bulk, "digest", _digest)
+        _functions.add(bulk, "read", _read)
+        _functions.add(bulk, "[method]reader.next", _next)
     with root.add_instance(interface("postgres")) as postgres:
         _postgres_imports.define(postgres)

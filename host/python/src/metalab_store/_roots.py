@@ -1,4 +1,4 @@
-"""The `roots` import: locks, sync and identity of the one directory that is granted.
+"""The `roots` import: locks, sync and identity of the one directory that is granted; and what `bulk` says of it.
 
 Everything goes through a descriptor of that directory. Names come from the component and are checked here again:
 whatever runs in its place cannot lock a file anywhere else.
@@ -18,6 +18,8 @@ import unicodedata
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import cache
+
+from . import _bulk
 
 #: The most bytes of a lock's file that are read or written.
 MAX_CONTENT = 4096
@@ -194,6 +196,22 @@ class Roots:
             return None
         number = ctypes.get_errno()
         return describe(OSError(number, os.strerror(number)))
+
+    def look(self, directory: str, names: str) -> str | None:
+        """Says of files in a directory what they are like: see `_bulk`."""
+        return None if self._directory is None else _bulk.look(self._directory, directory, names)
+
+    def read(self, directory: str, names: str) -> _bulk.Reader | None:
+        """Begins to read files in a directory: see `_bulk`."""
+        return None if self._directory is None else _bulk.read(self._directory, directory, names)
+
+    def digest(self, directory: str, name: str) -> str | None:
+        """Hashes a file in a directory: see `_bulk`."""
+        return None if self._directory is None else _bulk.digest(self._directory, directory, name)
+
+    def listing(self, directory: str) -> str | None:
+        """Lists a directory: see `_bulk`."""
+        return None if self._directory is None else _bulk.listing(self._directory, directory)
 
     def identity(self) -> dict[str, object]:
         """Says which machine, boot and directory this is."""

@@ -1,0 +1,661 @@
+//! Reads run records of the usual form without building a tree of them.
+//!
+//! [`codec::run_record`](crate::codec::run_record) says what a record is; this says the same of texts as the format's writers
+//! make them, in a fraction of the time, and nothing at all of others: those whose keys are not in order, or that have anything
+//! which the format does not expect where it is.
+
+use crate::json::{Kind, Line, Scalar, Sink, compare, is_same, scan};
+use crate::model::{ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecord, Status};
+use crate::time::Timestamp;
+use std::cmp::Ordering;
+
+/// Loads a run record, or says nothing.
+pub(crate) fn run_record(text: &str) -> Option<RunRecord> {
+    let mut reader = Reader {
+        record: RunRecord {
+            run_id: String::new(),
+            experiment_id: String::new(),
+            status: Status::Failed,
+            context_fingerprint: String::new(),
+            params_fingerprint: String::new(),
+            seed_fingerprint: String::new(),
+            started_at: None,
+            finished_at: None,
+            duration_ms: 0,
+            metrics: Vec::new(),
+            provenance: Provenance {
+                code_hash: None,
+                python_version: None,
+                metalab_version: None,
+                executor_id: None,
+                host: None,
+                extra: empty(),
+                unknown: empty(),
+            },
+            error: None,
+            params_resolved: empty(),
+            tags: Vec::new(),
+            warnings: Vec::new(),
+            notes: None,
+            artifacts: Vec::new(),
+            schema_version: String::new(),
+            unknown: empty(),
+        },
+        usual: true,
+        within: Within::Nothing,
+        field: Field::Unknown,
+        keys: Keys::new(&TOP),
+        inner: Keys::new(&[]),
+        line: Line::default(),
+        depth: 0,
+    };
+    scan(text, &mut reader).ok()?;
+    reader.usual.then_some(reader.record)
+}
+
+/// An object without entries, as text.
+fn empty() -> String {
+    "{}".to_owned()
+}
+
+/// What a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Field {
+    // Of a record.
+    SchemaVersion,
+    Artifacts,
+    ContextFingerprint,
+    DurationMs,
+    Error,
+    ExperimentId,
+    FinishedAt,
+    Metrics,
+    Notes,
+    ParamsFingerprint,
+    ParamsResolved,
+    Provenance,
+    RunId,
+    SeedFingerprint,
+    StartedAt,
+    Status,
+    Tags,
+    Warnings,
+    // Of a provenance.
+    CodeHash,
+    ExecutorId,
+    Extra,
+    Host,
+    MetalabVersion,
+    PythonVersion,
+    // Of an artifact.
+    ArtifactId,
+    ContentHash,
+    Format,
+    ArtifactKind,
+    Metadata,
+    Name,
+    SizeBytes,
+    Uri,
+    /// Of any of these.
+    Unknown,
+}
+
+/// The fields of a record, in the order of their names.
+const TOP: [(&str, Field); 18] = [
+    ("_schema_version", Field::SchemaVersion),
+    ("artifacts", Field::Artifacts),
+    ("context_fingerprint", Field::ContextFingerprint),
+    ("duration_ms", Field::DurationMs),
+    ("error", Field::Error),
+    ("experiment_id", Field::ExperimentId),
+    ("finished_at", Field::FinishedAt),
+    ("metrics", Field::Metrics),
+    ("notes", Field::Notes),
+    ("params_fingerprint", Field::ParamsFingerprint),
+    ("params_resolved", Field::ParamsResolved),
+    ("provenance", Field::Provenance),
+    ("run_id", Field::RunId),
+    ("seed_fingerprint", Field::SeedFingerprint),
+    ("started_at", Field::StartedAt),
+    ("status", Field::Status),
+    ("tags", Field::Tags),
+    ("warnings", Field::Warnings),
+];
+
+/// The fields of a provenance, in the order of their names.
+const PROVENANCE: [(&str, Field); 6] = [
+    ("code_hash", Field::CodeHash),
+    ("executor_id", Field::ExecutorId),
+    ("extra", Field::Extra),
+    ("host", Field::Host),
+    ("metalab_version", Field::MetalabVersion),
+    ("python_version", Field::PythonVersion),
+];
+
+/// The fields of an artifact, in the order of their names.
+const ARTIFACT: [(&str, Field); 8] = [
+    ("artifact_id", Field::ArtifactId),
+    ("content_hash", Field::ContentHash),
+    ("format", Field::Format),
+    ("kind", Field::ArtifactKind),
+    ("metadata", Field::Metadata),
+    ("name", Field::Name),
+    ("size_bytes", Field::SizeBytes),
+    ("uri", Field::Uri),
+];
+
+/// The keys of one object, as they come.
+struct Keys<'a> {
+    /// The fields that were not passed yet.
+    fields: &'static [(&'static str, Field)],
+    last: Option<&'a str>,
+}
+
+impl<'a> Keys<'a> {
+    fn new(fields: &'static [(&'static str, Field)]) -> Self {
+        Self { fields, last: None }
+    }
+
+    /// Returns the field of a key; none if the keys are not in order.
+    fn next(&mut self, key: &'a str) -> Option<Field> {
+        // The usual case: the next field. No key before it was behind it.
+        if let Some(((name, field), rest)) = self.fields.split_first()
+            && is_same(name.as_bytes(), key.as_bytes())
+        {
+            self.fields = rest;
+            self.last = Some(key);
+            return Some(*field);
+        }
+        if self
+            .last
+            .is_some_and(|last| compare(last.as_bytes(), key.as_bytes()).is_ge())
+        {
+            return None;
+        }
+        self.last = Some(key);
+        while let Some(((name, field), rest)) = self.fields.split_first() {
+            match compare(name.as_bytes(), key.as_bytes()) {
+                Ordering::Less => self.fields = rest,
+                Ordering::Equal => {
+                    self.fields = rest;
+                    return Some(*field);
+                }
+                Ordering::Greater => break,
+            }
+        }
+        Some(Field::Unknown)
+    }
+}
+
+/// What the next value is an entry or an item of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// It is the text's own value.
+    Nothing,
+    Record,
+    Metrics,
+    Provenance,
+    Tags,
+    Warnings,
+    Artifacts,
+    Artifact,
+}
+
+struct Reader<'a> {
+    record: RunRecord,
+    /// Whether the text is of the usual form so far.
+    usual: bool,
+    within: Within,
+    /// The field that the next value is, where fields have names.
+    field: Field,
+    /// The keys of the record itself, and those of the object in it.
+    keys: Keys<'a>,
+    inner: Keys<'a>,
+    /// What is kept as text.
+    line: Line<'a>,
+    /// How many containers are open of what is being kept as text.
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn unusual(&mut self) {
+        self.usual = false;
+    }
+
+    /// Takes what was kept as text.
+    fn keep(&mut self) {
+        let Some(text) = self.line.take() else {
+            return self.unusual();
+        };
+        match (self.within, self.field) {
+            (Within::Metrics, _) => match self.record.metrics.last_mut() {
+                Some(metric) => metric.value = MetricValue::Other(text),
+                None => self.unusual(),
+            },
+            (Within::Warnings, _) => self.record.warnings.push(text),
+            (Within::Record, Field::Error) => self.record.error = Some(text),
+            (Within::Record, Field::ParamsResolved) => self.record.params_resolved = text,
+            (Within::Provenance, Field::Extra) => self.record.provenance.extra = text,
+            (Within::Artifact, Field::Metadata) => match self.record.artifacts.last_mut() {
+                Some(artifact) => artifact.metadata = text,
+                None => self.unusual(),
+            },
+            (_, Field::Unknown) => self.keep_unknown(&text),
+            _ => self.unusual(),
+        }
+    }
+
+    /// Adds an entry that the format does not know to the others of its object.
+    fn keep_unknown(&mut self, text: &str) {
+        let (keys, place) = match self.within {
+            Within::Record => (&self.keys, Some(&mut self.record.unknown)),
+            Within::Provenance => (&self.inner, Some(&mut self.record.provenance.unknown)),
+            _ => {
+                let artifact = self.record.artifacts.last_mut();
+                (&self.inner, artifact.map(|artifact| &mut artifact.unknown))
+            }
+        };
+        let (Some(place), Some(key)) = (place, keys.last) else {
+            return self.unusual();
+        };
+        place.pop();
+        if place.len() > 1 {
+            place.push(',');
+        }
+        Line::push_text(key, place);
+        place.push(':');
+        place.push_str(text);
+        place.push('}');
+    }
+
+    fn metric(&mut self, value: Scalar<'a>) {
+        let value = match value {
+            Scalar::Bool(value) => MetricValue::Boolean(value),
+            Scalar::Integer(text) => match text.parse() {
+                Ok(value) => MetricValue::Integer(value),
+                Err(_) => MetricValue::BigInteger(text.to_owned()),
+            },
+            Scalar::Float(text) => MetricValue::Float(Scalar::float(text)),
+            Scalar::NotFinite(value) => MetricValue::Float(value),
+            Scalar::String(..) => match value.into_string() {
+                Some(text) => MetricValue::Text(text),
+                None => return self.unusual(),
+            },
+            Scalar::Null => MetricValue::Other("null".to_owned()),
+        };
+        match self.record.metrics.last_mut() {
+            Some(metric) => metric.value = value,
+            None => self.unusual(),
+        }
+    }
+
+    fn of_record(&mut self, value: Scalar<'a>) {
+        let record = &mut self.record;
+        let text = match self.field {
+            Field::SchemaVersion => &mut record.schema_version,
+            Field::ContextFingerprint => &mut record.context_fingerprint,
+            Field::ExperimentId => &mut record.experiment_id,
+            Field::ParamsFingerprint => &mut record.params_fingerprint,
+            Field::RunId => &mut record.run_id,
+            Field::SeedFingerprint => &mut record.seed_fingerprint,
+            Field::Notes => return self.optional(value, |record| &mut record.notes),
+            Field::StartedAt => return self.time(value, |record| &mut record.started_at),
+            Field::FinishedAt => return self.time(value, |record| &mut record.finished_at),
+            Field::DurationMs => match value {
+                Scalar::Null => return,
+                Scalar::Integer(text) => match text.parse() {
+                    Ok(value) => {
+                        record.duration_ms = value;
+                        return;
+                    }
+                    Err(_) => return self.unusual(),
+                },
+                _ => return self.unusual(),
+            },
+            Field::Status => {
+                let status = value.plain().and_then(Status::parse);
+                return match status {
+                    Some(status) => record.status = status,
+                    None => self.unusual(),
+                };
+            }
+            Field::Error if matches!(value, Scalar::Null) => return,
+            Field::Error | Field::Unknown => return self.as_text(value),
+            Field::Metrics | Field::ParamsResolved if matches!(value, Scalar::Null) => return,
+            // The reference takes anything but an object as an empty provenance.
+            Field::Provenance => return,
+            _ => return self.unusual(),
+        };
+        match value {
+            Scalar::Null => {}
+            value => match value.into_string() {
+                Some(value) => *text = value,
+                None => self.unusual(),
+            },
+        }
+    }
+
+    fn of_provenance(&mut self, value: Scalar<'a>) {
+        let place: fn(&mut RunRecord) -> &mut Option<String> = match self.field {
+            Field::CodeHash => |record| &mut record.provenance.code_hash,
+            Field::ExecutorId => |record| &mut record.provenance.executor_id,
+            Field::Host => |record| &mut record.provenance.host,
+            Field::MetalabVersion => |record| &mut record.provenance.metalab_version,
+            Field::PythonVersion => |record| &mut record.provenance.python_version,
+            Field::Extra if matches!(value, Scalar::Null) => return,
+            Field::Unknown => return self.as_text(value),
+            _ => return self.unusual(),
+        };
+        self.optional(value, place);
+    }
+
+    fn of_artifact(&mut self, value: Scalar<'a>) {
+        let field = self.field;
+        let Some(artifact) = self.record.artifacts.last_mut() else {
+            return self.unusual();
+        };
+        let text = match field {
+            Field::ArtifactId => &mut artifact.artifact_id,
+            Field::Format => &mut artifact.format,
+            Field::ArtifactKind => &mut artifact.kind,
+            Field::Name => &mut artifact.name,
+            Field::Uri => &mut artifact.uri,
+            Field::Metadata if matches!(value, Scalar::Null) => return,
+            Field::Unknown => return self.as_text(value),
+            Field::ContentHash => match value {
+                Scalar::Null => return,
+                value => match value.into_string() {
+                    Some(text) => {
+                        artifact.content_hash = Some(text);
+                        return;
+                    }
+                    None => return self.unusual(),
+                },
+            },
+            Field::SizeBytes => match value {
+                Scalar::Null => return,
+                Scalar::Integer(text) => match text.parse::<i64>() {
+                    Ok(size) if size >= 0 => {
+                        artifact.size_bytes = Some(size.unsigned_abs());
+                        return;
+                    }
+                    _ => return self.unusual(),
+                },
+                _ => return self.unusual(),
+            },
+            _ => return self.unusual(),
+        };
+        match value {
+            Scalar::Null => {}
+            value => match value.into_string() {
+                Some(value) => *text = value,
+                None => self.unusual(),
+            },
+        }
+    }
+
+    fn optional(&mut self, value: Scalar<'a>, place: fn(&mut RunRecord) -> &mut Option<String>) {
+        match value {
+            Scalar::Null => {}
+            value => match value.into_string() {
+                Some(text) => *place(&mut self.record) = Some(text),
+                None => self.unusual(),
+            },
+        }
+    }
+
+    fn time(&mut self, value: Scalar<'a>, place: fn(&mut RunRecord) -> &mut Option<String>) {
+        match value.plain() {
+            Some("") => {}
+            Some(text) if Timestamp::parse(text).is_ok() => {
+                *place(&mut self.record) = Some(text.to_owned());
+            }
+            None if matches!(value, Scalar::Null) => {}
+            _ => self.unusual(),
+        }
+    }
+
+    /// Keeps a value that is no container as text.
+    fn as_text(&mut self, value: Scalar<'a>) {
+        self.line.scalar(value);
+        self.keep();
+    }
+}
+
+impl<'a> Sink<'a> for Reader<'a> {
+    fn scalar(&mut self, value: Scalar<'a>) {
+        if !self.usual {
+            return;
+        }
+        if self.depth > 0 {
+            return self.line.scalar(value);
+        }
+        match self.within {
+            Within::Record => self.of_record(value),
+            Within::Metrics => self.metric(value),
+            Within::Provenance => self.of_provenance(value),
+            Within::Artifact => self.of_artifact(value),
+            Within::Warnings => self.as_text(value),
+            Within::Tags => match value.into_string() {
+                Some(tag) => self.record.tags.push(tag),
+                None => self.unusual(),
+            },
+            Within::Artifacts | Within::Nothing => self.unusual(),
+        }
+    }
+
+    fn key(&mut self, body: &'a str, escaped: bool) {
+        if !self.usual {
+            return;
+        }
+        if self.depth > 0 {
+            return self.line.key(body, escaped);
+        }
+        if escaped {
+            return self.unusual();
+        }
+        let field = match self.within {
+            Within::Record => self.keys.next(body),
+            _ => self.inner.next(body),
+        };
+        let Some(field) = field else {
+            return self.unusual();
+        };
+        self.field = field;
+        if self.within == Within::Metrics {
+            self.record.metrics.push(Metric {
+                name: body.to_owned(),
+                // Its value comes next.
+                value: MetricValue::Boolean(false),
+            });
+        }
+    }
+
+    fn open(&mut self, kind: Kind) {
+        if !self.usual {
+            return;
+        }
+        if self.depth > 0 {
+            self.depth += 1;
+            return self.line.open(kind);
+        }
+        match (self.within, self.field, kind) {
+            (Within::Nothing, _, Kind::Object) => self.within = Within::Record,
+            (Within::Record, Field::Metrics, Kind::Object) => {
+                self.within = Within::Metrics;
+                self.inner = Keys::new(&[]);
+            }
+            (Within::Record, Field::Provenance, Kind::Object) => {
+                self.within = Within::Provenance;
+                self.inner = Keys::new(&PROVENANCE);
+            }
+            (Within::Record, Field::Tags, Kind::Array) => self.within = Within::Tags,
+            (Within::Record, Field::Warnings, Kind::Array) => self.within = Within::Warnings,
+            (Within::Record, Field::Artifacts, Kind::Array) => self.within = Within::Artifacts,
+            (Within::Artifacts, _, Kind::Object) => {
+                self.within = Within::Artifact;
+                self.inner = Keys::new(&ARTIFACT);
+                self.record.artifacts.push(ArtifactDescriptor {
+                    artifact_id: String::new(),
+                    name: String::new(),
+                    kind: "blob".to_owned(),
+                    format: "binary".to_owned(),
+                    uri: String::new(),
+                    content_hash: None,
+                    size_bytes: None,
+                    metadata: empty(),
+                    unknown: empty(),
+                });
+            }
+            (Within::Metrics | Within::Warnings, ..)
+            | (Within::Record, Field::Error, _)
+            | (Within::Record, Field::ParamsResolved, Kind::Object)
+            | (Within::Provenance, Field::Extra, Kind::Object)
+            | (Within::Artifact, Field::Metadata, Kind::Object)
+            | (Within::Record | Within::Provenance | Within::Artifact, Field::Unknown, _) => {
+                self.depth = 1;
+                self.line.open(kind);
+            }
+            _ => self.unusual(),
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.usual {
+            return;
+        }
+        if self.depth > 0 {
+            self.line.close();
+            self.depth -= 1;
+            if self.depth == 0 {
+                self.keep();
+            }
+            return;
+        }
+        self.within = match self.within {
+            Within::Artifact => Within::Artifacts,
+            Within::Nothing | Within::Record => Within::Nothing,
+            _ => Within::Record,
+        };
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+mod tests {
+    use super::*;
+    use crate::codec;
+    use crate::json;
+
+    /// A record with everything that the format has, in the order of the keys.
+    const WHOLE: &str = r#"{"_schema_version":"0.1","aaa":{"b":[1.5,{"c":null}],"d":-0.0},"artifacts":[{"artifact_id":"i","content_hash":"3cfd","format":"npz","kind":"numpy","metadata":{"shape":[2,3]},"more":1,"name":"w","size_bytes":71,"uri":"/x/w.npz"},{}],"context_fingerprint":"c","duration_ms":1000,"error":{"message":"\u00e4\n","type":"E"},"experiment_id":"e:1","finished_at":"2026-03-01T09:00:01.123456","metrics":{"a":1.25,"b":true,"c":"text","d":12345678901234567890123,"e":null,"f":[1,2.50],"g":-0,"h":NaN,"i":1e5},"notes":"n","params_fingerprint":"p","params_resolved":{"lr":0.001,"n":{"deep":[[],{}]},"x":0.30000000000000004},"provenance":{"code_hash":"h","executor_id":null,"extra":{"a":1},"host":"m","metalab_version":"1","python_version":"3.11","zzz":"z"},"run_id":"r","seed_fingerprint":"s","started_at":"2026-03-01T09:00:00+01:00","status":"success","tags":["a","b\u0041"],"warnings":[{"message":"w"},"plain"],"zzz":[]}"#;
+
+    /// Values of every kind, as they may stand anywhere.
+    const VALUES: [&str; 22] = [
+        "null",
+        "true",
+        "0",
+        "-0",
+        "7",
+        "-7",
+        "9223372036854775808",
+        "1.0",
+        "1.50",
+        "1e5",
+        "1E-7",
+        "0.00001",
+        "NaN",
+        "-Infinity",
+        "\"\"",
+        "\"text\"",
+        "\"\\ud800\"",
+        "\"\\u00e4\u{e4}\"",
+        "[]",
+        "[1]",
+        "{}",
+        "{\"b\":1,\"a\":2}",
+    ];
+
+    fn by_tree(text: &str) -> crate::error::Result<RunRecord> {
+        codec::run_record("f", codec::parse_object("f", text.as_bytes())?)
+    }
+
+    #[track_caller]
+    fn agrees(text: &str) -> bool {
+        let quick = run_record(text);
+        if let Some(record) = &quick {
+            // As text, for what is no number equals nothing.
+            assert_eq!(
+                format!("{record:?}"),
+                format!("{:?}", by_tree(text).unwrap()),
+                "{text}"
+            );
+        }
+        quick.is_some()
+    }
+
+    #[test]
+    fn a_record_of_the_usual_form_is_what_the_tree_says_that_it_is() {
+        assert!(agrees(WHOLE));
+        assert!(agrees("{}"));
+        assert!(agrees(r#"{"run_id":"r"}"#));
+        // With the white space of a file.
+        let object = codec::parse_object("f", WHOLE.as_bytes()).unwrap();
+        assert!(agrees(&codec::print(&json::Value::Object(object))));
+    }
+
+    #[test]
+    fn whatever_stands_in_place_of_a_value_the_tree_agrees_or_is_asked() {
+        let mut said = 0;
+        for (place, _) in WHOLE.match_indices(':') {
+            let Ok(rest) = after_value(&WHOLE[place + 1..]) else {
+                continue;
+            };
+            for value in VALUES {
+                said += usize::from(agrees(&format!("{}:{value}{rest}", &WHOLE[..place])));
+            }
+        }
+        // It is no test of the tree alone.
+        assert!(said > 300, "{said}");
+    }
+
+    /// Returns what follows the value at the start of a text.
+    fn after_value(text: &str) -> Result<&str, ()> {
+        (1..=text.len())
+            .filter(|end| text.is_char_boundary(*end))
+            .find(|end| {
+                json::parse(text[..*end].as_bytes()).is_ok()
+                    && text[*end..].starts_with([',', '}', ']'])
+            })
+            .map(|end| &text[end..])
+            .ok_or(())
+    }
+
+    #[test]
+    fn every_cut_and_every_other_byte_is_left_to_the_tree_or_agreed_upon() {
+        for place in 0..WHOLE.len() {
+            agrees(&WHOLE[..place]);
+            for byte in ['"', ',', ':', '{', '}', '[', ']', '0', 'a', '\\', ' ', '\n'] {
+                let (before, after) = WHOLE.split_at(place);
+                agrees(&format!("{before}{byte}{after}"));
+                agrees(&format!("{before}{byte}{}", &after[1..]));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_out_of_order_twice_or_with_escapes_are_left_to_the_tree() {
+        for text in [
+            r#"{"status":"success","run_id":"r"}"#,
+            r#"{"run_id":"r","run_id":"s"}"#,
+            r#"{"run\u005fid":"r"}"#,
+            r#"{"params_resolved":{"b":1,"a":2}}"#,
+            r#"{"metrics":{"b":1,"a":2}}"#,
+            r#"{"provenance":{"host":"h","code_hash":"c"}}"#,
+            r#"{"artifacts":[{"name":"n","format":"f"}]}"#,
+        ] {
+            assert!(run_record(text).is_none(), "{text}");
+            by_tree(text).unwrap();
+        }
+    }
+}
