@@ -6,6 +6,7 @@ pub mod attacks;
 pub mod conformance;
 pub mod database;
 pub mod hostile;
+pub mod measured;
 pub mod script;
 
 use std::collections::BTreeMap;

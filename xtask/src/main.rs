@@ -113,6 +113,14 @@ const POSTGRES: &str = "postgres";
 
 /// Measures the file parts and then the part with PostgreSQL, or those of them that the arguments name.
 fn bench(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
+    if let Some(file) = value(arguments, "--json") {
+        // Each of the programs adds what it measured.
+        drop(std::fs::remove_file(paths.root.join(file)));
+    }
+    if arguments.iter().any(|argument| argument == "--peers") {
+        let runs = value(arguments, "--runs").unwrap_or("1000");
+        return python::peers(paths, runs, value(arguments, "--json"));
+    }
     let parts = parts(arguments);
     let postgres = parts.is_empty() || parts.contains(&POSTGRES);
     let files = parts.is_empty() || parts.iter().any(|part| *part != POSTGRES);
@@ -134,13 +142,19 @@ fn bench(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Returns the value of an option.
+fn value<'a>(arguments: &'a [String], option: &str) -> Option<&'a str> {
+    let mut after = arguments.iter().skip_while(|argument| *argument != option);
+    after.nth(1).map(String::as_str)
+}
+
 /// Returns the arguments that are neither options nor their values.
 fn parts(arguments: &[String]) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--runs" | "--mib" | "--json" => drop(arguments.next()),
+            "--runs" | "--mib" | "--kib" | "--json" => drop(arguments.next()),
             option if option.starts_with('-') => {}
             part => parts.push(part),
         }

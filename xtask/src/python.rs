@@ -12,6 +12,32 @@ use std::process::Command;
 /// What the host needs, and what the tests of PostgreSQL do.
 const EXTRAS: &str = "postgres,test";
 
+/// Measures the store beside MLflow's, in a virtual environment of their own.
+pub(crate) fn peers(paths: &Paths, runs: &str, json: Option<&str>) -> Result<(), Failure> {
+    build(paths)?;
+    let environment = paths.target.join("peers");
+    let python = environment.join("bin/python");
+    if !works(&python) {
+        run(Command::new(interpreter()?)
+            .args(["-m", "venv", "--clear"])
+            .arg(&environment))?;
+    }
+    step("install MLflow");
+    run(pip(&python).args(["install", "mlflow>=3,<4"]))?;
+    let wheel = only_file(&paths.target.join("python/wheels"))?;
+    run(pip(&python).arg("install").arg(&wheel))?;
+    run(pip(&python)
+        .args(["install", "--no-deps", "--force-reinstall"])
+        .arg(&wheel))?;
+    step("run the peers");
+    run(Command::new(&python)
+        .arg(paths.root.join("tests/peers/peers.py"))
+        .arg(runs)
+        .args(json)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .current_dir(&paths.root))
+}
+
 /// Makes the wheel and the virtual environment, and returns the interpreter in it.
 pub(crate) fn build(paths: &Paths) -> Result<PathBuf, Failure> {
     let system = interpreter()?;

@@ -14,7 +14,10 @@ use metalab_store_guest::sql::Schema as Quoted;
 use metalab_store_guest::sql::runs;
 use metalab_store_postgres::{Isolation, Pool, Statement, Value};
 use metalab_store_tests::database::{Schema, pool};
+use metalab_store_tests::measured::{self, Times};
 use std::fmt::Write;
+use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How many runs the large store has unless `--runs` says otherwise.
@@ -49,40 +52,22 @@ fn record(index: usize) -> String {
     )
 }
 
-/// Times of one thing that was done several times.
-#[derive(Default)]
-struct Times(Vec<Duration>);
-
-impl Times {
-    fn measure<T>(&mut self, function: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
-        let result = function();
-        self.0.push(started.elapsed());
-        result
-    }
-
-    fn median(&self) -> f64 {
-        let mut times: Vec<f64> = self.0.iter().map(|time| time.as_secs_f64() * 1e3).collect();
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    }
-
-    fn spread(&self) -> (f64, f64) {
-        let mut times: Vec<f64> = self.0.iter().map(|time| time.as_secs_f64() * 1e3).collect();
-        times.sort_by(f64::total_cmp);
-        (
-            times[(times.len() - 1) / 4],
-            times[(times.len() - 1) * 3 / 4],
-        )
-    }
+/// Begins with something.
+fn title(title: &str) {
+    println!("\n{title}");
+    title.clone_into(&mut TITLE.lock().unwrap());
 }
 
+/// What is being measured.
+static TITLE: Mutex<String> = Mutex::new(String::new());
+
 fn show(name: &str, times: &Times, base: Option<&Times>) {
-    let (low, high) = times.spread();
-    let ratio = base.map(|base| format!("  {:.2} x", times.median() / base.median()));
+    measured::keep(&TITLE.lock().unwrap(), name, times);
+    let milliseconds = |times: &Times| times.quartiles().map(|time| time / 1e3);
+    let [low, median, high] = milliseconds(times);
+    let ratio = base.map(|base| format!("  {:.2} x", median / milliseconds(base)[1]));
     println!(
-        "  {name:52} {:>10.3} ms  (quartiles {low:.3} to {high:.3}){}",
-        times.median(),
+        "  {name:52} {median:>10.3} ms  (quartiles {low:.3} to {high:.3}){}",
         ratio.unwrap_or_default()
     );
 }
@@ -152,7 +137,7 @@ fn from_sql(value: SqlValue) -> Value {
 }
 
 fn puts(store: &Store, raw: &Raw, count: usize) {
-    println!("\nput of a new run, durable (file journal synced, then one autocommit statement)");
+    title("put of a new run, durable (file journal synced, then one autocommit statement)");
     let (mut ours, mut alone) = (Times::default(), Times::default());
     for index in 0..count {
         let text = record(1_000_000 + index);
@@ -163,7 +148,7 @@ fn puts(store: &Store, raw: &Raw, count: usize) {
     show("the same upserts alone, autocommit", &alone, None);
     show("put (reach 1.33 x)", &ours, Some(&alone));
 
-    println!("\nbatch of 1,000 new runs");
+    title("batch of 1,000 new runs");
     let (mut ours, mut alone) = (Times::default(), Times::default());
     for batch in 0..5 {
         let first = 2_000_000 + batch * 1000;
@@ -189,7 +174,7 @@ fn puts(store: &Store, raw: &Raw, count: usize) {
 }
 
 fn gets(store: &Store, schema: &Schema, raw: &Raw, runs: usize) {
-    println!("\nget of a run");
+    title("get of a run");
     let (mut ours, mut alone) = (Times::default(), Times::default());
     for index in 0..500 {
         let id = format!("{:016x}", (index * 97) % runs);
@@ -212,7 +197,7 @@ fn gets(store: &Store, schema: &Schema, raw: &Raw, runs: usize) {
 }
 
 fn queries(store: &Store) {
-    println!("\nfiltered, sorted page of 100 (reach 5 ms)");
+    title("filtered, sorted page of 100 (reach 5 ms)");
     for (filter, sort) in [
         ("", ""),
         ("status = \"failed\"", ""),
@@ -251,7 +236,7 @@ fn queries(store: &Store) {
             while !list.next_lines(1 << 22).unwrap().is_empty() {}
         });
     }
-    println!("\nlist of all runs as lines");
+    title("list of all runs as lines");
     show("query-runs, next-lines", &times, None);
 }
 
@@ -405,6 +390,7 @@ fn main() {
     );
     let root = tempfile::tempdir_in(".").unwrap();
     let config: PostgresStoreConfig = schema.config(root.path()).scoped("bench:1");
+    println!("{}", measured::machine(root.path()));
     println!("{count} runs of about 1.3 KB; the server syncs, the store syncs");
     let files = config.to_filestore().connect().unwrap();
     for first in (0..count).step_by(2000) {
@@ -416,7 +402,7 @@ fn main() {
     }
     files.close().unwrap();
 
-    println!("\nindex of the files");
+    title("index of the files");
     let store = config.connect().unwrap();
     let mut first = Times::default();
     let report = first.measure(|| rebuild(&store));
@@ -439,4 +425,7 @@ fn main() {
     gets(&store, &schema, &raw, count);
     puts(&store, &raw, 300);
     store.close().unwrap();
+    if let Some(file) = measured::json_file() {
+        measured::save(Path::new(&file), root.path());
+    }
 }

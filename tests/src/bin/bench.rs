@@ -18,6 +18,7 @@ use metalab_store::{Engine, FileStoreConfig, Store};
 use metalab_store_guest::model;
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store as NativeStore;
+use metalab_store_tests::measured::{self, Times};
 use metalab_store_tests::peak_memory;
 use std::fs::{self, File};
 use std::io::Write;
@@ -25,7 +26,6 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Returns the text of a record like those that runners write: about 1.4 KB.
@@ -69,37 +69,20 @@ fn component_store(directory: &Path, durability: Durability) -> Store {
         .unwrap()
 }
 
-/// Times of one thing that was done several times.
-#[derive(Default)]
-struct Times(Vec<Duration>);
-
-impl Times {
-    fn measure<T>(&mut self, function: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
-        let result = function();
-        self.0.push(started.elapsed());
-        result
-    }
-
-    /// Returns the median and the quartiles in microseconds.
-    fn quartiles(&self) -> [f64; 3] {
-        let mut times: Vec<f64> = self.0.iter().map(|time| time.as_secs_f64() * 1e6).collect();
-        times.sort_by(f64::total_cmp);
-        [1, 2, 3].map(|quarter| times[(times.len() - 1) * quarter / 4])
+/// Says that a figure is to be reached.
+fn reach(count: usize, of_10_000: &str, of_100_000: &str) -> String {
+    match count {
+        10_000 if !of_10_000.is_empty() => format!(" (reach {of_10_000})"),
+        100_000 if !of_100_000.is_empty() => format!(" (reach {of_100_000})"),
+        _ => String::new(),
     }
 }
 
-/// What was measured, for `--json`: title, name, and the quartiles in microseconds.
-static MEASURED: Mutex<Vec<(String, String, [f64; 3])>> = Mutex::new(Vec::new());
-
 fn print(title: &str, rows: &[(&str, &Times)]) {
     println!("\n{title}");
-    let measured = rows
-        .iter()
-        .map(|(name, times)| (title.to_owned(), (*name).to_owned(), times.quartiles()));
-    MEASURED.lock().unwrap().extend(measured);
     let [_, base, _] = rows[0].1.quartiles();
     for (name, times) in rows {
+        measured::keep(title, name, times);
         let [low, median, high] = times.quartiles();
         println!(
             "  {name:32} {median:>10.1} us  (quartiles {low:.1} to {high:.1})  {:.2} x",
@@ -676,7 +659,10 @@ fn index(directory: &Path, count: usize) {
         assert!(total.unwrap() > 0);
     }
     print(
-        &format!("the index of {count} runs made from the files"),
+        &format!(
+            "the index of {count} runs made from the files{}",
+            reach(count, "", "1.5 s")
+        ),
         &[
             ("raw read of all files", &times[0]),
             ("the same logic, native", &times[1]),
@@ -696,7 +682,10 @@ fn index(directory: &Path, count: usize) {
         component.query_runs(&count_query()).unwrap();
     }
     print(
-        &format!("a query after a foreign change, {count} runs"),
+        &format!(
+            "a query after a foreign change, {count} runs{}",
+            reach(count, "", "700 ms")
+        ),
         &[
             ("raw names and stats", &times[0]),
             ("the same logic, native", &times[1]),
@@ -730,14 +719,14 @@ fn index(directory: &Path, count: usize) {
         });
     }
     let rows = [
-        ("filter, sort, first 100", 0),
-        ("count", 2),
-        ("list all as lines", 4),
-        ("list all typed", 6),
+        ("filter, sort, first 100", 0, reach(count, "", "10 ms")),
+        ("count", 2, reach(count, "", "10 ms")),
+        ("list all as lines", 4, reach(count, "30 ms", "350 ms")),
+        ("list all typed", 6, reach(count, "70 ms", "800 ms")),
     ];
-    for (name, at) in rows {
+    for (name, at, reach) in rows {
         print(
-            &format!("{name}, {count} runs, warm"),
+            &format!("{name}, {count} runs, warm{reach}"),
             &[
                 ("the same logic, native", &times[at]),
                 ("component", &times[at + 1]),
@@ -751,7 +740,10 @@ fn index(directory: &Path, count: usize) {
         measure_fresh(&root, opened, queried);
     }
     print(
-        &format!("a fresh process, {count} runs: since its start"),
+        &format!(
+            "a fresh process, {count} runs: since its start{}",
+            reach(count, "", "60 ms")
+        ),
         &[
             ("store opened", &times[0]),
             ("first query answered", &times[1]),
@@ -1093,6 +1085,7 @@ fn main() {
         None => tempfile::tempdir().unwrap(),
     };
     let root = directory.path();
+    println!("{}", measured::machine(root));
     if wanted("open") {
         opens(root);
     }
@@ -1151,20 +1144,7 @@ fn main() {
             if quick { 1 } else { 5 },
         );
     }
-    let mut json = arguments
-        .iter()
-        .skip_while(|argument| *argument != "--json");
-    if let Some(file) = json.nth(1) {
-        let rows: Vec<_> = MEASURED
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(title, name, [low, median, high])| {
-                serde_json::json!({
-                    "title": title, "name": name, "median_us": median, "quartiles_us": [low, high],
-                })
-            })
-            .collect();
-        fs::write(file, serde_json::to_string_pretty(&rows).unwrap()).unwrap();
+    if let Some(file) = measured::json_file() {
+        measured::save(Path::new(&file), root);
     }
 }
