@@ -624,7 +624,7 @@ mod tests {
         (1..=text.len())
             .filter(|end| text.is_char_boundary(*end))
             .find(|end| {
-                json::parse(text[..*end].as_bytes()).is_ok()
+                json::parse(&text.as_bytes()[..*end]).is_ok()
                     && text[*end..].starts_with([',', '}', ']'])
             })
             .map(|end| &text[end..])

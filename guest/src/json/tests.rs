@@ -791,7 +791,11 @@ fn a_float_that_is_its_own_text_is_printed_as_it_is() {
         let places = usize::try_from(random.next() % 20).unwrap();
         let digits = format!("{digits:0>width$}", width = places + 1);
         let (whole, fraction) = digits.split_at(digits.len() - places);
-        let sign = if random.next() % 2 == 0 { "" } else { "-" };
+        let sign = if random.next().is_multiple_of(2) {
+            ""
+        } else {
+            "-"
+        };
         let whole = match whole.trim_start_matches('0') {
             "" => "0",
             whole => whole,
