@@ -160,20 +160,9 @@ impl ArtifactReader {
                 "no descriptor says what its content should be",
             ));
         };
-        let mut hash = Sha256::new();
-        let mut size = 0;
-        loop {
-            let piece =
-                self.scope
-                    .tree
-                    .read_piece(&self.path, self.file.as_ref(), size, MAX_CHUNK)?;
-            if piece.is_empty() {
-                break;
-            }
-            hash.update(&piece);
-            size += piece.len() as u64;
-        }
-        let digest = hex(&hash.finalize());
+        let tree = &self.scope.tree;
+        let (size, digest) = tree.hash_open(&self.path, self.file.as_ref())?;
+        let digest = hex(&digest);
         check_content(descriptor, size, &digest)
             .map_err(|reason| Error::corrupt(file, None, reason))
     }
@@ -316,32 +305,16 @@ impl Scope {
                 self.tree.path(stage)
             )));
         };
-        let written = match self.tree.digest(stage) {
-            Some((stat, digest)) => Fingerprint {
-                size: stat.size,
-                hash: Some(digest),
-            },
-            None => self.fingerprint_staged(stage, file.as_ref())?,
+        let (size, digest) = match self.tree.digest(stage) {
+            Some((stat, digest)) => (stat.size, digest),
+            None => self.tree.hash_open(stage, file.as_ref())?,
+        };
+        let written = Fingerprint {
+            size,
+            hash: Some(digest),
         };
         self.sync_staged(stage, file.as_ref())?;
         self.store_artifact(&target, written, Content::Staged(stage.clone()))
-    }
-
-    /// Reads a staged file for its size and its digest.
-    fn fingerprint_staged(&self, stage: &StorePath, file: &dyn File) -> Result<Fingerprint> {
-        let mut hash = Sha256::new();
-        let mut size = 0;
-        loop {
-            let piece = self.tree.read_piece(stage, file, size, MAX_CHUNK)?;
-            if piece.is_empty() {
-                return Ok(Fingerprint {
-                    size,
-                    hash: Some(hash.finalize().into()),
-                });
-            }
-            hash.update(&piece);
-            size += piece.len() as u64;
-        }
     }
 
     /// Makes a finished stage file durable, its name too, if the store's durability asks for it.

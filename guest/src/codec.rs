@@ -15,6 +15,12 @@ use crate::time::Timestamp;
 /// The version of the format that this crate writes.
 pub const SCHEMA_VERSION: &str = "0.1";
 
+/// The kind of an artifact whose descriptor names none.
+pub(crate) const DEFAULT_KIND: &str = "blob";
+
+/// The format of an artifact whose descriptor names none.
+pub(crate) const DEFAULT_FORMAT: &str = "binary";
+
 /// The largest document that is read in one piece, in bytes.
 pub const MAX_DOCUMENT: u64 = 64 * 1024 * 1024;
 
@@ -277,8 +283,8 @@ fn descriptor_fields(file: &str, within: &str, value: Value<'_>) -> Result<Artif
     Ok(ArtifactDescriptor {
         artifact_id: fields.text("artifact_id", "")?,
         name: fields.text("name", "")?,
-        kind: fields.text("kind", "blob")?,
-        format: fields.text("format", "binary")?,
+        kind: fields.text("kind", DEFAULT_KIND)?,
+        format: fields.text("format", DEFAULT_FORMAT)?,
         uri: fields.text("uri", "")?,
         content_hash: fields.optional_text("content_hash")?,
         size_bytes: match fields.object.remove("size_bytes") {

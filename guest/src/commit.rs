@@ -21,6 +21,7 @@ use crate::model::Durability;
 use crate::ports::{Kind, Lock, LockError};
 use crate::scope::Scope;
 use crate::segment::{AppendError, Writer};
+use crate::tree::ATTEMPTS;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -207,6 +208,28 @@ impl Call<'_> {
     }
 }
 
+/// Says whether a directory or a file of the journal was not there any more.
+fn is_removed(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Io {
+            code: "no-entry",
+            ..
+        }
+    )
+}
+
+/// Does something in `.index/` again if somebody removed that meanwhile.
+fn unless_removed<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut attempt = 0;
+    loop {
+        match work() {
+            Err(error) if is_removed(&error) && attempt < ATTEMPTS => attempt += 1,
+            done => return done,
+        }
+    }
+}
+
 impl Scope {
     /// Makes the changes of one call: all of them or none, durable when this returns.
     ///
@@ -296,9 +319,7 @@ impl Scope {
         let index = layout::directory(layout::Top::Index);
         match self.tree.sync_directory(&index) {
             // Somebody removed the journal: no segment is left that a power cut could bring back.
-            Err(Error::Io {
-                code: "no-entry", ..
-            }) => Ok(()),
+            Err(error) if is_removed(&error) => Ok(()),
             synced => synced,
         }
     }
@@ -458,15 +479,17 @@ impl Scope {
             let Some(bytes) = content.bytes() else {
                 continue;
             };
-            let stage = self.staging(token)?;
-            let written = self
-                .write_stage(&stage, bytes, true)
-                .and_then(|()| self.tree.sync_directory(&layout::staging_directory()));
-            if written.is_err() {
-                // The error of the write is what counts; a stage file left behind is swept later.
-                drop(self.tree.remove(&stage));
-            }
-            written?;
+            let stage = unless_removed(|| {
+                let stage = self.staging(token)?;
+                let written = self
+                    .write_stage(&stage, bytes, true)
+                    .and_then(|()| self.tree.sync_directory(&layout::staging_directory()));
+                if written.is_err() {
+                    // The error of the write is what counts; a stage file left behind is swept later.
+                    drop(self.tree.remove(&stage));
+                }
+                written.map(|()| stage)
+            })?;
             *content = Content::Staged(stage);
         }
         Ok(())
@@ -478,7 +501,8 @@ impl Scope {
         if writer.is_none() && self.options.durability == Durability::Full {
             *writer = Writer::register(&self.tree, &self.ports)?;
         }
-        self.staging(writer.as_ref().map(Writer::token))
+        let token = writer.as_ref().map(Writer::token);
+        unless_removed(|| self.staging(token))
     }
 
     /// Names a file in the staging directory so that its writer can be told.

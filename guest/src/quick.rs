@@ -4,7 +4,8 @@
 //! make them, in a fraction of the time, and nothing at all of others: those whose keys are not in order, or that have anything
 //! which the format does not expect where it is.
 
-use crate::json::{Kind, Line, Scalar, Sink, compare, is_same, scan};
+use crate::codec::{DEFAULT_FORMAT, DEFAULT_KIND};
+use crate::json::{Kind, Line, Scalar, Sink, compare, is_same, parse_float, push_text, scan};
 use crate::model::{ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecord, Status};
 use crate::time::Timestamp;
 use std::cmp::Ordering;
@@ -217,208 +218,160 @@ struct Reader<'a> {
     depth: usize,
 }
 
+/// Of what is not of the usual form, these say nothing.
 impl<'a> Reader<'a> {
     fn unusual(&mut self) {
         self.usual = false;
     }
 
     /// Takes what was kept as text.
-    fn keep(&mut self) {
-        let Some(text) = self.line.take() else {
-            return self.unusual();
-        };
+    fn keep(&mut self) -> Option<()> {
+        let text = self.line.take()?;
         match (self.within, self.field) {
-            (Within::Metrics, _) => match self.record.metrics.last_mut() {
-                Some(metric) => metric.value = MetricValue::Other(text),
-                None => self.unusual(),
-            },
+            (Within::Metrics, _) => {
+                self.record.metrics.last_mut()?.value = MetricValue::Other(text);
+            }
             (Within::Warnings, _) => self.record.warnings.push(text),
             (Within::Record, Field::Error) => self.record.error = Some(text),
             (Within::Record, Field::ParamsResolved) => self.record.params_resolved = text,
             (Within::Provenance, Field::Extra) => self.record.provenance.extra = text,
-            (Within::Artifact, Field::Metadata) => match self.record.artifacts.last_mut() {
-                Some(artifact) => artifact.metadata = text,
-                None => self.unusual(),
-            },
-            (_, Field::Unknown) => self.keep_unknown(&text),
-            _ => self.unusual(),
+            (Within::Artifact, Field::Metadata) => {
+                self.record.artifacts.last_mut()?.metadata = text;
+            }
+            (_, Field::Unknown) => self.keep_unknown(&text)?,
+            _ => return None,
         }
+        Some(())
     }
 
     /// Adds an entry that the format does not know to the others of its object.
-    fn keep_unknown(&mut self, text: &str) {
+    fn keep_unknown(&mut self, text: &str) -> Option<()> {
         let (keys, place) = match self.within {
-            Within::Record => (&self.keys, Some(&mut self.record.unknown)),
-            Within::Provenance => (&self.inner, Some(&mut self.record.provenance.unknown)),
-            _ => {
-                let artifact = self.record.artifacts.last_mut();
-                (&self.inner, artifact.map(|artifact| &mut artifact.unknown))
-            }
-        };
-        let (Some(place), Some(key)) = (place, keys.last) else {
-            return self.unusual();
+            Within::Record => (&self.keys, &mut self.record.unknown),
+            Within::Provenance => (&self.inner, &mut self.record.provenance.unknown),
+            _ => (&self.inner, &mut self.record.artifacts.last_mut()?.unknown),
         };
         place.pop();
         if place.len() > 1 {
             place.push(',');
         }
-        Line::push_text(key, place);
+        push_text(&keys.last?.into(), place);
         place.push(':');
         place.push_str(text);
         place.push('}');
+        Some(())
     }
 
-    fn metric(&mut self, value: Scalar<'a>) {
-        let value = match value {
+    fn of_metrics(&mut self, value: Scalar<'a>) -> Option<()> {
+        self.record.metrics.last_mut()?.value = match value {
             Scalar::Bool(value) => MetricValue::Boolean(value),
             Scalar::Integer(text) => match text.parse() {
                 Ok(value) => MetricValue::Integer(value),
                 Err(_) => MetricValue::BigInteger(text.to_owned()),
             },
-            Scalar::Float(text) => MetricValue::Float(Scalar::float(text)),
+            Scalar::Float(text) => MetricValue::Float(parse_float(text)),
             Scalar::NotFinite(value) => MetricValue::Float(value),
-            Scalar::String(..) => match value.into_string() {
-                Some(text) => MetricValue::Text(text),
-                None => return self.unusual(),
-            },
+            Scalar::String(..) => MetricValue::Text(value.into_string()?),
             Scalar::Null => MetricValue::Other("null".to_owned()),
         };
-        match self.record.metrics.last_mut() {
-            Some(metric) => metric.value = value,
-            None => self.unusual(),
-        }
+        Some(())
     }
 
-    fn of_record(&mut self, value: Scalar<'a>) {
+    fn of_record(&mut self, value: Scalar<'a>) -> Option<()> {
         let record = &mut self.record;
-        let text = match self.field {
-            Field::SchemaVersion => &mut record.schema_version,
-            Field::ContextFingerprint => &mut record.context_fingerprint,
-            Field::ExperimentId => &mut record.experiment_id,
-            Field::ParamsFingerprint => &mut record.params_fingerprint,
-            Field::RunId => &mut record.run_id,
-            Field::SeedFingerprint => &mut record.seed_fingerprint,
-            Field::Notes => return self.optional(value, |record| &mut record.notes),
-            Field::StartedAt => return self.time(value, |record| &mut record.started_at),
-            Field::FinishedAt => return self.time(value, |record| &mut record.finished_at),
-            Field::DurationMs => match value {
-                Scalar::Null => return,
-                Scalar::Integer(text) => match text.parse() {
-                    Ok(value) => {
-                        record.duration_ms = value;
-                        return;
-                    }
-                    Err(_) => return self.unusual(),
-                },
-                _ => return self.unusual(),
-            },
-            Field::Status => {
-                let status = value.plain().and_then(Status::parse);
-                return match status {
-                    Some(status) => record.status = status,
-                    None => self.unusual(),
-                };
+        match self.field {
+            Field::SchemaVersion => record.schema_version = text(value)?.unwrap_or_default(),
+            Field::ContextFingerprint => {
+                record.context_fingerprint = text(value)?.unwrap_or_default();
             }
-            Field::Error if matches!(value, Scalar::Null) => return,
-            Field::Error | Field::Unknown => return self.as_text(value),
-            Field::Metrics | Field::ParamsResolved if matches!(value, Scalar::Null) => return,
+            Field::ExperimentId => record.experiment_id = text(value)?.unwrap_or_default(),
+            Field::ParamsFingerprint => {
+                record.params_fingerprint = text(value)?.unwrap_or_default();
+            }
+            Field::RunId => record.run_id = text(value)?.unwrap_or_default(),
+            Field::SeedFingerprint => record.seed_fingerprint = text(value)?.unwrap_or_default(),
+            Field::Notes => record.notes = text(value)?,
+            Field::StartedAt => record.started_at = time(value)?,
+            Field::FinishedAt => record.finished_at = time(value)?,
+            Field::DurationMs => record.duration_ms = integer(value)?.unwrap_or_default(),
+            Field::Status => record.status = Status::parse(value.plain()?)?,
+            Field::Error | Field::Metrics | Field::ParamsResolved
+                if matches!(value, Scalar::Null) => {}
+            Field::Error | Field::Unknown => self.as_text(value)?,
             // The reference takes anything but an object as an empty provenance.
-            Field::Provenance => return,
-            _ => return self.unusual(),
-        };
-        match value {
-            Scalar::Null => {}
-            value => match value.into_string() {
-                Some(value) => *text = value,
-                None => self.unusual(),
-            },
+            Field::Provenance => {}
+            _ => return None,
         }
+        Some(())
     }
 
-    fn of_provenance(&mut self, value: Scalar<'a>) {
-        let place: fn(&mut RunRecord) -> &mut Option<String> = match self.field {
-            Field::CodeHash => |record| &mut record.provenance.code_hash,
-            Field::ExecutorId => |record| &mut record.provenance.executor_id,
-            Field::Host => |record| &mut record.provenance.host,
-            Field::MetalabVersion => |record| &mut record.provenance.metalab_version,
-            Field::PythonVersion => |record| &mut record.provenance.python_version,
-            Field::Extra if matches!(value, Scalar::Null) => return,
-            Field::Unknown => return self.as_text(value),
-            _ => return self.unusual(),
-        };
-        self.optional(value, place);
-    }
-
-    fn of_artifact(&mut self, value: Scalar<'a>) {
-        let field = self.field;
-        let Some(artifact) = self.record.artifacts.last_mut() else {
-            return self.unusual();
-        };
-        let text = match field {
-            Field::ArtifactId => &mut artifact.artifact_id,
-            Field::Format => &mut artifact.format,
-            Field::ArtifactKind => &mut artifact.kind,
-            Field::Name => &mut artifact.name,
-            Field::Uri => &mut artifact.uri,
-            Field::Metadata if matches!(value, Scalar::Null) => return,
-            Field::Unknown => return self.as_text(value),
-            Field::ContentHash => match value {
-                Scalar::Null => return,
-                value => match value.into_string() {
-                    Some(text) => {
-                        artifact.content_hash = Some(text);
-                        return;
-                    }
-                    None => return self.unusual(),
-                },
-            },
-            Field::SizeBytes => match value {
-                Scalar::Null => return,
-                Scalar::Integer(text) => match text.parse::<i64>() {
-                    Ok(size) if size >= 0 => {
-                        artifact.size_bytes = Some(size.unsigned_abs());
-                        return;
-                    }
-                    _ => return self.unusual(),
-                },
-                _ => return self.unusual(),
-            },
-            _ => return self.unusual(),
-        };
-        match value {
-            Scalar::Null => {}
-            value => match value.into_string() {
-                Some(value) => *text = value,
-                None => self.unusual(),
-            },
+    fn of_provenance(&mut self, value: Scalar<'a>) -> Option<()> {
+        let provenance = &mut self.record.provenance;
+        match self.field {
+            Field::CodeHash => provenance.code_hash = text(value)?,
+            Field::ExecutorId => provenance.executor_id = text(value)?,
+            Field::Host => provenance.host = text(value)?,
+            Field::MetalabVersion => provenance.metalab_version = text(value)?,
+            Field::PythonVersion => provenance.python_version = text(value)?,
+            Field::Extra if matches!(value, Scalar::Null) => {}
+            Field::Unknown => self.as_text(value)?,
+            _ => return None,
         }
+        Some(())
     }
 
-    fn optional(&mut self, value: Scalar<'a>, place: fn(&mut RunRecord) -> &mut Option<String>) {
-        match value {
-            Scalar::Null => {}
-            value => match value.into_string() {
-                Some(text) => *place(&mut self.record) = Some(text),
-                None => self.unusual(),
-            },
-        }
-    }
-
-    fn time(&mut self, value: Scalar<'a>, place: fn(&mut RunRecord) -> &mut Option<String>) {
-        match value.plain() {
-            Some("") => {}
-            Some(text) if Timestamp::parse(text).is_ok() => {
-                *place(&mut self.record) = Some(text.to_owned());
+    fn of_artifact(&mut self, value: Scalar<'a>) -> Option<()> {
+        let artifact = self.record.artifacts.last_mut()?;
+        match self.field {
+            Field::ArtifactId => artifact.artifact_id = text(value)?.unwrap_or_default(),
+            Field::Format => artifact.format = text(value)?.unwrap_or(DEFAULT_FORMAT.to_owned()),
+            Field::ArtifactKind => artifact.kind = text(value)?.unwrap_or(DEFAULT_KIND.to_owned()),
+            Field::Name => artifact.name = text(value)?.unwrap_or_default(),
+            Field::Uri => artifact.uri = text(value)?.unwrap_or_default(),
+            Field::ContentHash => artifact.content_hash = text(value)?,
+            Field::SizeBytes => {
+                let size = integer(value)?.map(u64::try_from).transpose();
+                artifact.size_bytes = size.ok()?;
             }
-            None if matches!(value, Scalar::Null) => {}
-            _ => self.unusual(),
+            Field::Metadata if matches!(value, Scalar::Null) => {}
+            Field::Unknown => self.as_text(value)?,
+            _ => return None,
         }
+        Some(())
     }
 
     /// Keeps a value that is no container as text.
-    fn as_text(&mut self, value: Scalar<'a>) {
+    fn as_text(&mut self, value: Scalar<'a>) -> Option<()> {
         self.line.scalar(value);
-        self.keep();
+        self.keep()
+    }
+}
+
+/// Returns a text, or that there is none.
+fn text(value: Scalar<'_>) -> Option<Option<String>> {
+    match value {
+        Scalar::Null => Some(None),
+        value => value.into_string().map(Some),
+    }
+}
+
+/// Returns an integer of at most 64 bits, or that there is none.
+fn integer(value: Scalar<'_>) -> Option<Option<i64>> {
+    match value {
+        Scalar::Null => Some(None),
+        Scalar::Integer(text) => text.parse().ok().map(Some),
+        _ => None,
+    }
+}
+
+/// Returns a time as it is written, or that there is none.
+fn time(value: Scalar<'_>) -> Option<Option<String>> {
+    if matches!(value, Scalar::Null) {
+        return Some(None);
+    }
+    match value.plain()? {
+        "" => Some(None),
+        text => Timestamp::parse(text).ok().map(|_| Some(text.to_owned())),
     }
 }
 
@@ -430,18 +383,16 @@ impl<'a> Sink<'a> for Reader<'a> {
         if self.depth > 0 {
             return self.line.scalar(value);
         }
-        match self.within {
+        let taken = match self.within {
             Within::Record => self.of_record(value),
-            Within::Metrics => self.metric(value),
+            Within::Metrics => self.of_metrics(value),
             Within::Provenance => self.of_provenance(value),
             Within::Artifact => self.of_artifact(value),
             Within::Warnings => self.as_text(value),
-            Within::Tags => match value.into_string() {
-                Some(tag) => self.record.tags.push(tag),
-                None => self.unusual(),
-            },
-            Within::Artifacts | Within::Nothing => self.unusual(),
-        }
+            Within::Tags => value.into_string().map(|tag| self.record.tags.push(tag)),
+            Within::Artifacts | Within::Nothing => None,
+        };
+        self.usual = taken.is_some();
     }
 
     fn key(&mut self, body: &'a str, escaped: bool) {
@@ -498,8 +449,8 @@ impl<'a> Sink<'a> for Reader<'a> {
                 self.record.artifacts.push(ArtifactDescriptor {
                     artifact_id: String::new(),
                     name: String::new(),
-                    kind: "blob".to_owned(),
-                    format: "binary".to_owned(),
+                    kind: DEFAULT_KIND.to_owned(),
+                    format: DEFAULT_FORMAT.to_owned(),
                     uri: String::new(),
                     content_hash: None,
                     size_bytes: None,
@@ -528,7 +479,7 @@ impl<'a> Sink<'a> for Reader<'a> {
             self.line.close();
             self.depth -= 1;
             if self.depth == 0 {
-                self.keep();
+                self.usual = self.keep().is_some();
             }
             return;
         }

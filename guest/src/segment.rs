@@ -72,8 +72,8 @@ pub(crate) fn lock_file(id: u64) -> Result<StorePath> {
 impl Writer {
     /// Draws a number that no other writer has, or returns none where there are no working locks.
     pub(crate) fn register(tree: &Tree, ports: &Ports) -> Result<Option<Self>> {
-        tree.ensure_directory(&layout::directory(Top::Index))?;
         for _ in 0..ATTEMPTS {
+            tree.ensure_directory(&layout::directory(Top::Index))?;
             let id = low_half(ports.random.next());
             let path = layout::journal_segment(u64::from(id));
             let name = lock_name(u64::from(id));
@@ -81,7 +81,8 @@ impl Writer {
             let lock = match ports.roots.acquire(target, LockMode::Exclusive, 0) {
                 Ok(lock) => lock,
                 Err(LockError::Unavailable(_)) => return Ok(None),
-                Err(LockError::TimedOut) => continue,
+                // Another writer has the number, or somebody removed the directory meanwhile.
+                Err(LockError::TimedOut | LockError::NoDirectory) => continue,
                 Err(reason) => return Err(lock_failed(&path, &reason)),
             };
             if tree.stat(&path)?.is_none() {

@@ -1,5 +1,5 @@
-//! Random records and queries over few names and values, so that they often meet: for tests, those of other
-//! crates among them. They are the same in each run.
+//! For tests, those of other crates among them: a directory that is watched, and random records and queries over few names and
+//! values, so that they often meet. They are the same in each run.
 //!
 //! ```
 //! use metalab_store_guest::json;
@@ -15,9 +15,70 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 
 use crate::json::{self, Value};
+use crate::ports::{Directory, File, Listing, OpenMode, PortResult, Stat};
 use crate::query::{
     CompareOp, Direction, Expr, Field, Kind, Literal, Moment, Pattern, Sort, SortKey, Step,
 };
+use std::rc::Rc;
+
+/// What is about to be done in a [`Watched`] directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// A directory is listed.
+    List,
+    /// A directory is created, or a file opened and perhaps created.
+    Make,
+    /// A directory is opened, to be synced for example.
+    OpenDirectory,
+    /// A file is removed.
+    RemoveFile,
+}
+
+/// A directory of which a test is told what is done in it, before it is done.
+pub struct Watched {
+    /// The directory itself.
+    pub inner: Rc<dyn Directory>,
+    /// Is told what is done and its path.
+    pub before: Box<dyn Fn(Touch, &str)>,
+}
+
+impl Directory for Watched {
+    fn stat(&self, path: &str) -> PortResult<Stat> {
+        self.inner.stat(path)
+    }
+    fn list(&self, path: &str) -> PortResult<Listing> {
+        (self.before)(Touch::List, path);
+        self.inner.list(path)
+    }
+    fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
+        (self.before)(Touch::OpenDirectory, path);
+        self.inner.open_directory(path)
+    }
+    fn create_directory(&self, path: &str) -> PortResult<()> {
+        (self.before)(Touch::Make, path);
+        self.inner.create_directory(path)
+    }
+    fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
+        (self.before)(Touch::Make, path);
+        self.inner.open(path, mode)
+    }
+    fn rename(&self, from: &str, to: &str) -> PortResult<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove_file(&self, path: &str) -> PortResult<()> {
+        (self.before)(Touch::RemoveFile, path);
+        self.inner.remove_file(path)
+    }
+    fn remove_directory(&self, path: &str) -> PortResult<()> {
+        self.inner.remove_directory(path)
+    }
+    fn sync(&self) -> PortResult<()> {
+        self.inner.sync()
+    }
+    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        self.inner.set_modified(path, time)
+    }
+}
 
 /// 2026-03-08T00:00:00 UTC: the time that the generated queries take for the present.
 pub const NOW: i64 = 1_772_928_000_000_000;

@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use crate::layout::{StorePath, Top};
 use crate::ports::{Directory, Entry, File, Kind, OpenMode, PortError, PortResult, Stat};
+use sha2::{Digest as _, Sha256};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -309,6 +310,20 @@ impl Tree {
         self.root.digest(&self.path(path)).ok()
     }
 
+    /// Reads an open file to its end, and returns how many bytes it has and their SHA-256.
+    pub(crate) fn hash_open(&self, path: &StorePath, file: &dyn File) -> Result<(u64, [u8; 32])> {
+        let mut hash = Sha256::new();
+        let mut size = 0;
+        loop {
+            let piece = self.read_piece(path, file, size, READ_SIZE)?;
+            if piece.is_empty() {
+                return Ok((size, hash.finalize().into()));
+            }
+            hash.update(&piece);
+            size += piece.len() as u64;
+        }
+    }
+
     /// Reads a whole file, or returns none if there is nothing of this name.
     pub(crate) fn read(&self, path: &StorePath, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some((file, stat)) = self.open(path)? else {
@@ -577,64 +592,24 @@ mod tests {
     use super::*;
     use crate::layout;
     use crate::native;
-    use crate::ports::Listing;
+    use crate::testing::{Touch, Watched};
     use std::cell::Cell;
 
-    /// A directory that somebody else removes a few times, just before anything is made in it.
-    struct Vanishing {
-        inner: Rc<dyn Directory>,
-        name: &'static str,
-        times: Cell<u32>,
-    }
-
-    impl Vanishing {
-        fn vanish(&self, path: &str) {
-            if path.starts_with(&format!("{}/", self.name))
-                && self.times.get() > 0
-                && self.inner.remove_directory(self.name).is_ok()
-            {
-                self.times.set(self.times.get() - 1);
-            }
-        }
-    }
-
-    impl Directory for Vanishing {
-        fn stat(&self, path: &str) -> PortResult<Stat> {
-            self.inner.stat(path)
-        }
-        fn list(&self, path: &str) -> PortResult<Listing> {
-            self.inner.list(path)
-        }
-        fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-            self.inner.open_directory(path)
-        }
-        fn create_directory(&self, path: &str) -> PortResult<()> {
-            self.vanish(path);
-            self.inner.create_directory(path)
-        }
-        fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
-            self.vanish(path);
-            self.inner.open(path, mode)
-        }
-        fn rename(&self, from: &str, to: &str) -> PortResult<()> {
-            self.inner.rename(from, to)
-        }
-        fn remove_file(&self, path: &str) -> PortResult<()> {
-            self.inner.remove_file(path)
-        }
-        fn remove_directory(&self, path: &str) -> PortResult<()> {
-            self.inner.remove_directory(path)
-        }
-        fn sync(&self) -> PortResult<()> {
-            self.inner.sync()
-        }
-    }
-
+    /// The tree of a directory in which somebody else removes `.index` a few times, just before anything is made in that.
     fn vanishing(root: &std::path::Path, times: u32) -> Tree {
-        Tree::new(Rc::new(Vanishing {
-            inner: native::ports(root).unwrap().directory,
-            name: ".index",
-            times: Cell::new(times),
+        let inner = native::ports(root).unwrap().directory;
+        let (removed, left) = (Rc::clone(&inner), Cell::new(times));
+        Tree::new(Rc::new(Watched {
+            inner,
+            before: Box::new(move |touch, path| {
+                if touch == Touch::Make
+                    && path.starts_with(".index/")
+                    && left.get() > 0
+                    && removed.remove_directory(".index").is_ok()
+                {
+                    left.set(left.get() - 1);
+                }
+            }),
         }))
     }
 

@@ -4,66 +4,29 @@
 
 use metalab_store_guest::model::{Access, Durability, StoreOptions};
 use metalab_store_guest::native;
-use metalab_store_guest::ports::{
-    Clock, Directory, File, Listing, OpenMode, PortResult, Ports, Stat,
-};
+use metalab_store_guest::ports::{Clock, Directory, Ports};
 use metalab_store_guest::store::Store;
+use metalab_store_guest::testing::{Touch, Watched};
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
-/// A directory that counts how often its `logs/` is listed, and lets others work before a file goes.
-struct Counted {
+/// Watches a directory: counts how often its `logs/` is listed, and lets others work before a file goes.
+fn watched(
     inner: Rc<dyn Directory>,
     lists: Rc<Cell<u32>>,
-    others: Box<dyn Fn()>,
-}
-
-impl Directory for Counted {
-    fn stat(&self, path: &str) -> PortResult<Stat> {
-        self.inner.stat(path)
-    }
-
-    fn list(&self, path: &str) -> PortResult<Listing> {
-        if path == "logs" {
-            self.lists.set(self.lists.get() + 1);
-        }
-        self.inner.list(path)
-    }
-
-    fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-        self.inner.open_directory(path)
-    }
-
-    fn create_directory(&self, path: &str) -> PortResult<()> {
-        self.inner.create_directory(path)
-    }
-
-    fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
-        self.inner.open(path, mode)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> PortResult<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &str) -> PortResult<()> {
-        (self.others)();
-        self.inner.remove_file(path)
-    }
-
-    fn remove_directory(&self, path: &str) -> PortResult<()> {
-        self.inner.remove_directory(path)
-    }
-
-    fn sync(&self) -> PortResult<()> {
-        self.inner.sync()
-    }
-
-    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
-        self.inner.set_modified(path, time)
-    }
+    others: impl Fn() + 'static,
+) -> Rc<dyn Directory> {
+    let before = move |touch, path: &str| match touch {
+        Touch::List if path == "logs" => lists.set(lists.get() + 1),
+        Touch::RemoveFile => others(),
+        _ => {}
+    };
+    Rc::new(Watched {
+        inner,
+        before: Box::new(before),
+    })
 }
 
 /// A clock by which no time passes: after changes of its own a store looks again every few seconds.
@@ -104,11 +67,7 @@ fn a_store_s_own_changes_cost_no_look_at_all_names() {
         start: ports.clock.now(),
         steps: Cell::new(0),
     });
-    ports.directory = Rc::new(Counted {
-        inner: ports.directory,
-        lists: Rc::clone(&lists),
-        others: Box::new(|| ()),
-    });
+    ports.directory = watched(ports.directory, Rc::clone(&lists), || ());
     let store = open_with(ports, directory.path(), Access::ReadWrite);
     let run = |index: u32| format!("{index:016x}");
     for index in 0..50 {
@@ -185,14 +144,10 @@ fn a_log_that_another_writer_makes_during_a_delete_is_deleted_with_its_run() {
     let mut ports = native::ports(directory.path()).unwrap();
     let made = Rc::new(Cell::new(0));
     let count = Rc::clone(&made);
-    ports.directory = Rc::new(Counted {
-        inner: ports.directory,
-        lists: Rc::default(),
-        others: Box::new(move || {
-            let run = format!("run{}", count.get());
-            count.set(count.get() + 1);
-            other.append_log(&run, "run", "line\n", false).unwrap();
-        }),
+    ports.directory = watched(ports.directory, Rc::default(), move || {
+        let run = format!("run{}", count.get());
+        count.set(count.get() + 1);
+        other.append_log(&run, "run", "line\n", false).unwrap();
     });
     let store = open_with(ports, directory.path(), Access::ReadWrite);
     store.put_log("first", "run", "line\n").unwrap();

@@ -15,20 +15,14 @@ const EXTRAS: &str = "postgres,test";
 /// Measures the store beside MLflow's, in a virtual environment of their own.
 pub(crate) fn peers(paths: &Paths, runs: &str, json: Option<&str>) -> Result<(), Failure> {
     build(paths)?;
-    let environment = paths.target.join("peers");
-    let python = environment.join("bin/python");
-    if !works(&python) {
-        run(Command::new(interpreter()?)
-            .args(["-m", "venv", "--clear"])
-            .arg(&environment))?;
-    }
+    let python = environment(&paths.target.join("peers"))?;
     step("install MLflow");
     run(pip(&python).args(["install", "mlflow>=3,<4"]))?;
-    let wheel = only_file(&paths.target.join("python/wheels"))?;
-    run(pip(&python).arg("install").arg(&wheel))?;
-    run(pip(&python)
-        .args(["install", "--no-deps", "--force-reinstall"])
-        .arg(&wheel))?;
+    install(
+        &python,
+        &only_file(&paths.target.join("python/wheels"))?,
+        "",
+    )?;
     step("run the peers");
     run(Command::new(&python)
         .arg(paths.root.join("tests/peers/peers.py"))
@@ -40,21 +34,14 @@ pub(crate) fn peers(paths: &Paths, runs: &str, json: Option<&str>) -> Result<(),
 
 /// Makes the wheel and the virtual environment, and returns the interpreter in it.
 pub(crate) fn build(paths: &Paths) -> Result<PathBuf, Failure> {
-    let system = interpreter()?;
+    let directory = paths.target.join("python");
+    let python = environment(&directory.join("venv"))?;
     let component = component::build(paths)?;
     step("build the Python package");
     let source = paths.root.join("host/python");
     let carried = source.join("src/metalab_store/component");
     copy(&component, &carried.join("metalab_store.wasm"))?;
 
-    let directory = paths.target.join("python");
-    let environment = directory.join("venv");
-    let python = environment.join("bin/python");
-    if !works(&python) {
-        run(Command::new(&system)
-            .args(["-m", "venv", "--clear"])
-            .arg(&environment))?;
-    }
     let wheels = directory.join("wheels");
     if wheels.exists() {
         fs::remove_dir_all(&wheels)
@@ -65,14 +52,30 @@ pub(crate) fn build(paths: &Paths) -> Result<PathBuf, Failure> {
         .arg(&wheels)
         .arg(&source))?;
     let wheel = only_file(&wheels)?;
-    // The dependencies, where they are missing; and then this wheel, also if its version is there already.
-    let mut wanted = wheel.clone().into_os_string();
-    wanted.push(format!("[{EXTRAS}]"));
-    run(pip(&python).arg("install").arg(&wanted))?;
-    run(pip(&python)
-        .args(["install", "--no-deps", "--force-reinstall"])
-        .arg(&wheel))?;
+    install(&python, &wheel, &format!("[{EXTRAS}]"))?;
     Ok(python)
+}
+
+/// Makes a virtual environment, unless it is there, and returns the interpreter in it.
+fn environment(directory: &Path) -> Result<PathBuf, Failure> {
+    let python = directory.join("bin/python");
+    if !works(&python) {
+        run(Command::new(interpreter()?)
+            .args(["-m", "venv", "--clear"])
+            .arg(directory))?;
+    }
+    Ok(python)
+}
+
+/// Installs a wheel with some of its extras: their dependencies, where they are missing; and then this wheel, also if its
+/// version is there already.
+fn install(python: &Path, wheel: &Path, extras: &str) -> Result<(), Failure> {
+    let mut wanted = wheel.to_owned().into_os_string();
+    wanted.push(extras);
+    run(pip(python).arg("install").arg(&wanted))?;
+    run(pip(python)
+        .args(["install", "--no-deps", "--force-reinstall"])
+        .arg(wheel))
 }
 
 /// Says why the host cannot be tested here, or none if it can.

@@ -246,7 +246,11 @@ enum Read {
 struct Ahead<'p> {
     /// The time before the first file was read.
     now: u64,
+    /// The place of its record.
+    path: &'p StorePath,
     record: PortResult<(Stat, &'p str)>,
+    /// The place of its derived metrics.
+    derived_path: &'p StorePath,
     derived: PortResult<(Stat, &'p str)>,
 }
 
@@ -261,9 +265,10 @@ struct Directories<'l> {
 }
 
 impl Directories<'_> {
-    /// Says whether there can be derived metrics of this file name.
-    fn has_derived(&self, name: &str) -> bool {
-        self.listed.is_none_or(|listed| listed.contains(name))
+    /// Says whether there can be derived metrics at a place.
+    fn has_derived(&self, path: &StorePath) -> bool {
+        self.listed
+            .is_none_or(|listed| listed.contains(path.file_name()))
     }
 }
 
@@ -622,12 +627,15 @@ impl Scope {
             }
         }
         let known_runs = || compared.iter().map(|(run, _)| *run);
-        let has_derived = |run: &RunId| listed.contains(layout::derived(run).file_name());
         let found = look(handles[0].as_deref(), known_runs().map(layout::run_record));
-        let of_these = known_runs().filter(|run| has_derived(run));
-        let mut others = look(handles[1].as_deref(), of_these.map(layout::derived)).into_iter();
-        for ((run, (record, derived)), stat) in compared.iter().zip(found) {
-            let other = match has_derived(run) {
+        let paths: Vec<Option<StorePath>> = known_runs()
+            .map(layout::derived)
+            .map(|path| listed.contains(path.file_name()).then_some(path))
+            .collect();
+        let there: Vec<bool> = paths.iter().map(Option::is_some).collect();
+        let mut others = look(handles[1].as_deref(), paths.into_iter().flatten()).into_iter();
+        for (((run, (record, derived)), stat), there) in compared.iter().zip(found).zip(there) {
+            let other = match there {
                 true => others.next().flatten(),
                 false => None,
             };
@@ -699,20 +707,28 @@ impl Scope {
             }
             count += together.len();
             let now = self.ports.clock.now();
-            let has_derived = |run: &RunId| from.has_derived(layout::derived(run).file_name());
-            let records = together.iter().map(|run| layout::run_record(run));
-            let derived = together.iter().filter(|run| has_derived(run));
-            let derived = derived.map(|run| layout::derived(run));
-            let mut records = read_ahead(from.records.as_deref(), records);
-            let mut derived = read_ahead(from.derived.as_deref(), derived);
-            for run in together {
+            let records: Vec<_> = together.iter().copied().map(layout::run_record).collect();
+            let derived: Vec<_> = together
+                .iter()
+                .copied()
+                .map(layout::derived)
+                .map(|path| (from.has_derived(&path), path))
+                .collect();
+            let listed = derived.iter().filter(|(listed, _)| *listed);
+            let mut records_ahead = read_ahead(from.records.as_deref(), records.iter());
+            let mut derived_ahead =
+                read_ahead(from.derived.as_deref(), listed.map(|(_, path)| path));
+            let places = records.iter().zip(&derived);
+            for (run, (path, (listed, derived_path))) in together.into_iter().zip(places) {
                 // Those that are made of these runs have no other of them.
                 state.forget(run.as_str(), tables)?;
                 let ahead = Ahead {
                     now,
-                    record: next(&mut records),
-                    derived: match has_derived(run) {
-                        true => next(&mut derived),
+                    path,
+                    record: next(&mut records_ahead),
+                    derived_path,
+                    derived: match listed {
+                        true => next(&mut derived_ahead),
                         false => Err(PortError::NotFound),
                     },
                 };
@@ -847,7 +863,7 @@ impl Scope {
         from: &Directories<'_>,
         ahead: &Ahead<'_>,
     ) -> Outcome<Read> {
-        let path = layout::run_record(run);
+        let path = ahead.path;
         let look = |directory: Option<&dyn Directory>, path: &StorePath| {
             look_at(directory, path).map(|stat| seen_of(&stat, ahead.now))
         };
@@ -855,24 +871,24 @@ impl Scope {
             let found = self.read_unless_read(directory, path, piece)?;
             Ok::<_, Error>(found.map(|(stat, content)| (seen_of(&stat, ahead.now), content)))
         };
-        let content = match read(from.records.as_deref(), &path, ahead.record) {
+        let content = match read(from.records.as_deref(), path, ahead.record) {
             Ok(None) => return Ok(Read::Absent),
             Ok(Some(content)) => content,
             Err(error) => {
                 // Whatever changed it since it could not be read left times that are young.
                 return Ok(Read::Damaged(Damaged {
-                    seen: look(from.records.as_deref(), &path),
+                    seen: look(from.records.as_deref(), path),
                     damage: damage(error)?,
                 }));
             }
         };
         let (record_seen, content) = content;
         let mut text = String::with_capacity(content.len());
-        let parsed = parse(&self.tree, &path, &content, &mut text).and_then(|record| {
+        let parsed = parse(&self.tree, path, &content, &mut text).and_then(|record| {
             if codec::surely_loads(&record) {
                 return Ok(record);
             }
-            match codec::run_record(&self.tree.path(&path), record.clone()) {
+            match codec::run_record(&self.tree.path(path), record.clone()) {
                 Ok(_) | Err(Error::Unrepresentable { .. }) => Ok(record),
                 Err(error) => Err(error),
             }
@@ -886,13 +902,12 @@ impl Scope {
                 }));
             }
         };
-        let derived_path = layout::derived(run);
-        let opened = read(from.derived.as_deref(), &derived_path, ahead.derived);
+        let opened = read(from.derived.as_deref(), ahead.derived_path, ahead.derived);
         let mut derived_text = String::new();
         let parsed = match &opened {
             Ok(None) => Ok(None),
             Ok(Some((seen, content))) => {
-                parse(&self.tree, &derived_path, content, &mut derived_text)
+                parse(&self.tree, ahead.derived_path, content, &mut derived_text)
                     .map(|object| Some((*seen, object)))
             }
             Err(error) => Err(error.clone()),
@@ -914,7 +929,7 @@ impl Scope {
                 builder.add(run.as_str(), record_seen, &record, &text, &derived);
             }
             Err(error) => {
-                let known = look(from.derived.as_deref(), &derived_path);
+                let known = look(from.derived.as_deref(), ahead.derived_path);
                 young = true;
                 // Of what cannot be looked at, nothing is known: it is read again each time.
                 let unknown = Seen {
@@ -970,15 +985,14 @@ fn look_at(directory: Option<&dyn Directory>, path: &StorePath) -> Option<Stat> 
 }
 
 /// Begins to read files of a directory, if they are many.
-fn read_ahead(
+fn read_ahead<'p>(
     directory: Option<&dyn Directory>,
-    paths: impl Iterator<Item = StorePath>,
+    paths: impl Iterator<Item = &'p StorePath>,
 ) -> Option<Box<dyn Reading>> {
-    let paths: Vec<StorePath> = paths.collect();
-    if paths.len() < WORTH_READING_AHEAD {
+    let names: Vec<&str> = paths.map(StorePath::file_name).collect();
+    if names.len() < WORTH_READING_AHEAD {
         return None;
     }
-    let names: Vec<&str> = paths.iter().map(StorePath::file_name).collect();
     directory?.read(&names)
 }
 

@@ -2,7 +2,7 @@
 
 use super::Text;
 use super::number::{is_own_text, parse_float, push_float};
-use super::print::{push_escaped, push_text};
+use super::print::push_text;
 use super::scan::{Kind, Scalar};
 use super::text::compare;
 
@@ -29,13 +29,6 @@ impl<'a> Line<'a> {
         (!self.unusual).then_some(text)
     }
 
-    /// Appends a string with its quotes, in ASCII.
-    pub(crate) fn push_text(text: &str, out: &mut String) {
-        out.push('"');
-        push_escaped(text, out);
-        out.push('"');
-    }
-
     pub(crate) fn scalar(&mut self, value: Scalar<'a>) {
         self.value();
         match value {
@@ -47,8 +40,9 @@ impl<'a> Line<'a> {
             Scalar::Integer(text) => self.out.push_str(text),
             Scalar::Float(text) if is_own_text(text) => self.out.push_str(text),
             Scalar::Float(text) => push_float(parse_float(text), &mut self.out),
-            Scalar::String(body, false) => Self::push_text(body, &mut self.out),
-            Scalar::String(body, true) => push_text(&Text::written(body, true), &mut self.out),
+            Scalar::String(body, escaped) => {
+                push_text(&Text::written(body, escaped), &mut self.out);
+            }
         }
     }
 
@@ -60,7 +54,7 @@ impl<'a> Line<'a> {
         self.unusual |=
             escaped || last.is_some_and(|last| compare(last.as_bytes(), body.as_bytes()).is_ge());
         *last = Some(body);
-        Self::push_text(body, &mut self.out);
+        push_text(&body.into(), &mut self.out);
         self.out.push(':');
     }
 
@@ -102,11 +96,6 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Scalar<'a> {
-    /// Returns the value of a float as it is written.
-    pub(crate) fn float(text: &str) -> f64 {
-        parse_float(text)
-    }
-
     /// Returns the content of a string without escapes.
     pub(crate) fn plain(self) -> Option<&'a str> {
         match self {

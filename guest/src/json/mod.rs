@@ -41,6 +41,8 @@ mod tests;
 
 pub(crate) use line::Line;
 pub use number::float_text;
+pub(crate) use number::parse_float;
+pub(crate) use print::push_text;
 pub(crate) use scan::{Kind, Scalar, Sink, scan};
 pub use text::Text;
 pub(crate) use text::{compare, is_same};

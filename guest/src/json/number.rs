@@ -12,7 +12,7 @@ const DIGITS_KEPT: usize = 800;
 const EXPONENT_KEPT: i64 = 10_000;
 
 /// Reads a float as JSON's grammar has it: correctly rounded, too large is infinite.
-pub(super) fn parse_float(text: &str) -> f64 {
+pub(crate) fn parse_float(text: &str) -> f64 {
     // The grammar of JSON numbers is a part of Rust's, so that the conversion cannot fail.
     let parse = |text: &str| text.parse().unwrap_or(f64::NAN);
     if text.len() < LONG_FLOAT {

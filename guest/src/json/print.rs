@@ -101,7 +101,7 @@ fn start_line(depth: usize, layout: Layout, out: &mut String) {
 }
 
 /// Appends a string with its quotes, in ASCII.
-pub(super) fn push_text(text: &Text<'_>, out: &mut String) {
+pub(crate) fn push_text(text: &Text<'_>, out: &mut String) {
     out.push('"');
     for piece in text.pieces() {
         match piece {
@@ -112,7 +112,7 @@ pub(super) fn push_text(text: &Text<'_>, out: &mut String) {
     out.push('"');
 }
 
-pub(super) fn push_escaped(text: &str, out: &mut String) {
+fn push_escaped(text: &str, out: &mut String) {
     let mut rest = text;
     loop {
         // A run of ASCII ends at a border of characters.

@@ -4,7 +4,7 @@
 //! opened as one name without following a link, and only what was seen to be a regular file is opened.
 
 use crate::bindings::metalab::store::bulk::{Host, HostReader};
-use crate::roots::RootsView;
+use crate::roots::{RootsView, hex};
 use cap_std::fs::Dir;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
@@ -357,31 +357,20 @@ fn digest(directory: &OwnedFd, name: &str) -> Result<String, Errno> {
     answer.file(&stat);
     answer.0.pop();
     answer.0.push(' ');
-    for byte in hash.finalize() {
-        _ = write!(answer.0, "{byte:02x}");
-    }
+    answer.0.push_str(&hex(&hash.finalize()));
     Ok(answer.0)
 }
 
 /// Reads a regular file.
 fn read(directory: &OwnedFd, name: &str) -> Result<(Statx, String), Errno> {
-    let (mut file, stat) = open(directory, name, MAX_FILE)?;
+    let (file, stat) = open(directory, name, MAX_FILE)?;
     // One byte more tells the end from a file that grew.
     let size = usize::try_from(stat.stx_size).unwrap_or_default();
-    let mut content = vec![0; size + 1];
-    let mut filled = 0;
-    while filled < content.len() {
-        match file.read(&mut content[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(Errno::IO),
-        }
-    }
-    if filled != size {
+    let mut content = Vec::with_capacity(size + 1);
+    let read = file.take(stat.stx_size + 1).read_to_end(&mut content);
+    if read.map_err(|_| Errno::IO)? != size {
         return Err(Errno::AGAIN);
     }
-    content.truncate(size);
     String::from_utf8(content)
         .map(|content| (stat, content))
         .map_err(|_| Errno::ILSEQ)
@@ -512,10 +501,7 @@ mod tests {
         symlink("a", place.inside("runs/link")).unwrap();
         for content in [vec![], b"abc".to_vec(), vec![0xff; 3 * PAGE + 1]] {
             fs::write(&path, &content).unwrap();
-            let digest: String = Sha256::digest(&content)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let digest = hex(&Sha256::digest(&content));
             let line = line_of(&path);
             assert_eq!(
                 place.view().digest("runs".into(), "a".into()).unwrap(),

@@ -341,6 +341,11 @@ fn failed(error: &io::Error) -> LockError {
     }
 }
 
+/// Prints bytes in lowercase hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Returns the tokens of the machine and of its boot. They are read once: they do not change.
 fn tokens() -> (String, String) {
     static TOKENS: OnceLock<(String, String)> = OnceLock::new();
@@ -354,10 +359,7 @@ fn tokens() -> (String, String) {
         }
         // The machine's id is not to be shown to others as it is.
         let digest = Sha256::digest(text.trim().as_bytes());
-        digest[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(&digest[..16])
     };
     TOKENS
         .get_or_init(|| {

@@ -692,7 +692,7 @@ fn index(directory: &Path, count: usize) {
             ("component", &times[2]),
         ],
     );
-    let mut times: [Times; 8] = Default::default();
+    let mut times: [Times; 10] = Default::default();
     let everything = RunQuery::default();
     native_lines(&native, &page_query());
     for _ in 0..rounds {
@@ -709,20 +709,31 @@ fn index(directory: &Path, count: usize) {
         times[4].measure(|| native_lines(&native, &everything));
         let lines = times[5].measure(|| lines_of(&mut component.query_runs(&everything).unwrap()));
         assert_eq!(lines, count);
-        times[6].measure(|| {
-            let mut list = native.list_run_records(None).unwrap();
-            while !list.next(1024).unwrap().is_empty() {}
-        });
-        times[7].measure(|| {
-            let mut list = component.list_runs(None).unwrap();
-            while !list.next(1024).unwrap().is_empty() {}
-        });
+        for (at, page) in [(6, 1024), (8, 100)] {
+            times[at].measure(|| {
+                let mut list = native.list_run_records(None).unwrap();
+                while !list.next(page).unwrap().is_empty() {}
+            });
+            times[at + 1].measure(|| {
+                let mut list = component.list_runs(None).unwrap();
+                while !list.next(page).unwrap().is_empty() {}
+            });
+        }
     }
     let rows = [
         ("filter, sort, first 100", 0, reach(count, "", "10 ms")),
         ("count", 2, reach(count, "", "10 ms")),
         ("list all as lines", 4, reach(count, "30 ms", "350 ms")),
-        ("list all typed", 6, reach(count, "70 ms", "800 ms")),
+        (
+            "list all typed, in pages of 1,024",
+            6,
+            reach(count, "70 ms", "800 ms"),
+        ),
+        (
+            "list all typed, in pages of 100",
+            8,
+            reach(count, "70 ms", "800 ms"),
+        ),
     ];
     for (name, at, reach) in rows {
         print(

@@ -1,51 +1,10 @@
 //! What other programs do to the files between and during queries.
 
 use super::*;
-use crate::ports::{Directory, Listing, OpenMode, PortResult, Ports, Stat};
+use crate::ports::Ports;
+use crate::testing::{Touch, Watched};
 use std::cell::Cell;
 use std::rc::Rc;
-
-/// Counts how often the directories of runs are listed.
-struct Counting {
-    inner: Rc<dyn Directory>,
-    lists: Rc<Cell<usize>>,
-}
-
-impl Directory for Counting {
-    fn stat(&self, path: &str) -> PortResult<Stat> {
-        self.inner.stat(path)
-    }
-    fn list(&self, path: &str) -> PortResult<Listing> {
-        if path == "runs" {
-            self.lists.set(self.lists.get() + 1);
-        }
-        self.inner.list(path)
-    }
-    fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-        self.inner.open_directory(path)
-    }
-    fn create_directory(&self, path: &str) -> PortResult<()> {
-        self.inner.create_directory(path)
-    }
-    fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn crate::ports::File>> {
-        self.inner.open(path, mode)
-    }
-    fn rename(&self, from: &str, to: &str) -> PortResult<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &str) -> PortResult<()> {
-        self.inner.remove_file(path)
-    }
-    fn remove_directory(&self, path: &str) -> PortResult<()> {
-        self.inner.remove_directory(path)
-    }
-    fn sync(&self) -> PortResult<()> {
-        self.inner.sync()
-    }
-    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
-        self.inner.set_modified(path, time)
-    }
-}
 
 /// A clock that goes on by a microsecond a look, so that how fast the test runs decides nothing.
 struct Steps(Cell<u64>);
@@ -60,10 +19,15 @@ impl crate::ports::Clock for Steps {
 fn counted(directory: &Path, access: Access, durability: Durability) -> (Store, Rc<Cell<usize>>) {
     let ports = native::ports(directory).unwrap();
     let lists = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&lists);
     let ports = Ports {
-        directory: Rc::new(Counting {
+        directory: Rc::new(Watched {
             inner: Rc::clone(&ports.directory),
-            lists: Rc::clone(&lists),
+            before: Box::new(move |touch, path| {
+                if (touch, path) == (Touch::List, "runs") {
+                    counted.set(counted.get() + 1);
+                }
+            }),
         }),
         clock: Rc::new(Steps(Cell::new(ports.clock.now()))),
         ..ports

@@ -160,26 +160,17 @@ def _get_identity(_: Any) -> dict[str, object]:
     return active().roots.identity()
 
 
-def _look(_: Any, directory: str, names: str) -> str | None:
-    try:
-        return active().roots.look(directory, names)
-    except Exception:
-        # Then WASI is asked, and says why.
-        return None
+def _asked(answer: Callable[..., str | None]) -> Callable[..., str | None]:
+    """Makes a function of `bulk` of one of the granted directory's."""
 
+    def ask(_: Any, *arguments: str) -> str | None:
+        try:
+            return answer(active().roots, *arguments)
+        except Exception:
+            # Then WASI is asked, and says why.
+            return None
 
-def _list(_: Any, directory: str) -> str | None:
-    try:
-        return active().roots.listing(directory)
-    except Exception:
-        return None
-
-
-def _digest(_: Any, directory: str, name: str) -> str | None:
-    try:
-        return active().roots.digest(directory, name)
-    except Exception:
-        return None
+    return ask
 
 
 def _read(_: Any, directory: str, names: str) -> Any:
@@ -220,9 +211,9 @@ def define(root: c.LinkerInstance, interface: Callable[[str], str]) -> None:
         _functions.add(roots, "utc-offset", lambda _, at_seconds: utc_offset(at_seconds))
     with root.add_instance(interface("bulk")) as bulk:
         bulk.add_resource("reader", c.ResourceType.host(_READER), _drop_reader)
-        _functions.add(bulk, "list", _list)
-        _functions.add(bulk, "look", _look)
-        _functions.add(bulk, "digest", _digest)
+        _functions.add(bulk, "list", _asked(Roots.listing))
+        _functions.add(bulk, "look", _asked(Roots.look))
+        _functions.add(bulk, "digest", _asked(Roots.digest))
         _functions.add(bulk, "read", _read)
         _functions.add(bulk, "[method]reader.next", _next)
     with root.add_instance(interface("postgres")) as postgres:
