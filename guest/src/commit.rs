@@ -196,6 +196,14 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Returns the new content that a file gets, if that is known here.
+    pub(crate) fn content_of(&self, file: &StorePath) -> Option<&[u8]> {
+        self.changes.iter().find_map(|change| match change {
+            Change::Put { path, content, .. } if path == file => content.bytes(),
+            _ => None,
+        })
+    }
+
     /// Lets patches be written whole: the segment that holds what they refer to was removed by somebody.
     fn refer_to_nothing(&mut self) {
         for change in &mut self.changes {

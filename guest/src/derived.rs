@@ -15,14 +15,12 @@ impl Scope {
     pub(crate) fn put_derived(&self, run: &RunId, derived: Object<'_>) -> Result<String> {
         self.prepare_write()?;
         let held = self.lock_run(run)?;
-        let revision = self.publish(
-            &held,
-            layout::derived(run),
-            codec::print(&Value::Object(derived)).as_bytes(),
-        );
-        // Also where it failed: the outcome may be unknown.
-        self.reflect(&[run], held.lock.is_some());
-        revision
+        let path = layout::derived(run);
+        let previous = self.fingerprint(&path)?;
+        let text = codec::print(&Value::Object(derived));
+        let change = Change::put(path, previous, text.as_bytes());
+        let revision = change.revision();
+        self.commit_and_tell(run, &held, change).map(|()| revision)
     }
 
     /// Stores the derived metrics of many runs; the outcomes are in their order.

@@ -128,6 +128,15 @@ impl Database for NativeDatabase {
         let begun = self.0.begin(isolation, read_only)?;
         Ok(Box::new(NativeTransaction(begun)))
     }
+
+    fn begin_with(
+        &self,
+        commands: &[Statement],
+        may_be_lost: bool,
+    ) -> DatabaseResult<Box<dyn Transaction>> {
+        let begun = self.0.begin_with(statements(commands), may_be_lost)?;
+        Ok(Box::new(NativeTransaction(begun)))
+    }
 }
 
 impl Transaction for NativeTransaction {

@@ -411,6 +411,14 @@ pub trait Database {
     fn batch(&self, statements: &[Statement]) -> DatabaseResult<Vec<u64>>;
     /// Begins a transaction.
     fn begin(&self, isolation: Isolation, read_only: bool) -> DatabaseResult<Box<dyn Transaction>>;
+    /// Begins a transaction that may write, and sends it statements, maybe without waiting for what becomes of them:
+    /// the next call of the transaction says that, its commit at the latest. Should the server crash soon after the
+    /// commit of one that may be lost, it may be.
+    fn begin_with(
+        &self,
+        statements: &[Statement],
+        may_be_lost: bool,
+    ) -> DatabaseResult<Box<dyn Transaction>>;
 }
 
 /// A transaction. Dropping it rolls back.
@@ -503,6 +511,14 @@ impl Database for NoDatabases {
         &self,
         _isolation: Isolation,
         _read_only: bool,
+    ) -> DatabaseResult<Box<dyn Transaction>> {
+        Self::fail()
+    }
+
+    fn begin_with(
+        &self,
+        _statements: &[Statement],
+        _may_be_lost: bool,
     ) -> DatabaseResult<Box<dyn Transaction>> {
         Self::fail()
     }

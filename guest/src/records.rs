@@ -62,10 +62,8 @@ impl Scope {
         let held = self.lock_run(&record.run)?;
         let change = self.record_change(&held, record, expect)?;
         let revision = change.revision();
-        let committed = self.commit(&held, vec![change]);
-        // Also where it failed: the outcome may be unknown.
-        self.reflect(&[&record.run], held.lock.is_some());
-        committed.map(|()| revision)
+        self.commit_and_tell(&record.run, &held, change)
+            .map(|()| revision)
     }
 
     /// Looks at the record that is there, and makes the change that replaces it.
@@ -151,10 +149,12 @@ impl Scope {
         }
         let mut calls = Vec::with_capacity(locked.len());
         let mut revisions = Vec::with_capacity(locked.len());
+        let mut runs = Vec::with_capacity(locked.len());
         for (index, held, record) in &locked {
             match change(self, held, record) {
                 Ok(change) => {
                     revisions.push((*index, change.revision()));
+                    runs.push(&record.run);
                     calls.push(Call {
                         held,
                         changes: vec![change],
@@ -163,13 +163,10 @@ impl Scope {
                 Err(error) => outcomes[*index] = Err(error),
             }
         }
-        for ((index, revision), outcome) in revisions.into_iter().zip(self.commit_all(calls)) {
+        let outcomes_of_calls = self.commit_all_and_tell(&runs, calls);
+        for ((index, revision), outcome) in revisions.into_iter().zip(outcomes_of_calls) {
             outcomes[index] = outcome.map(|()| revision);
         }
-        // Those that failed too: their outcome may be unknown.
-        let stored: Vec<&RunId> = locked.iter().map(|(_, _, record)| &record.run).collect();
-        let all_locked = locked.iter().all(|(_, held, _)| held.lock.is_some());
-        self.reflect(&stored, all_locked);
         group.clear();
     }
 

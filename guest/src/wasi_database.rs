@@ -128,6 +128,16 @@ impl Database for HostDatabase {
         let begun = postgres::Transaction::begin(&self.0, isolation, read_only)?;
         Ok(Box::new(HostTransaction(begun)))
     }
+
+    fn begin_with(
+        &self,
+        commands: &[Statement],
+        may_be_lost: bool,
+    ) -> DatabaseResult<Box<dyn Transaction>> {
+        let commands = statements(commands);
+        let begun = postgres::Transaction::begin_with(&self.0, &commands, may_be_lost)?;
+        Ok(Box::new(HostTransaction(begun)))
+    }
 }
 
 impl Transaction for HostTransaction {

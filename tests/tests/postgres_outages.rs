@@ -145,6 +145,73 @@ fn a_server_that_is_killed_again_and_again_loses_nothing() {
 }
 
 #[test]
+fn what_a_server_forgot_in_a_crash_is_noticed_by_every_list() {
+    let mut setting = Setting::new();
+    // So the server keeps what need not be durable in its memory, until something else has to be durable.
+    setting
+        .cluster
+        .configure("wal_writer_delay = 10s\nautovacuum = off\n")
+        .unwrap();
+    setting.cluster.restart().unwrap();
+    let store = setting.config().connect().unwrap();
+    let reader = setting.config().read_only().connect().unwrap();
+    put(&store, "first");
+    assert_eq!((ids(&store).len(), ids(&reader).len()), (1, 1));
+    let forgotten = |setting: &Setting, told: i64| {
+        let rows = setting.schema.count("metalab_store_runs");
+        assert!(rows < told, "the server lost nothing: it has {rows} rows");
+    };
+    for round in 1..4 {
+        let told = 1 + 20 * round;
+        for number in 0..20 {
+            put(&store, &format!("round{round}n{number:02}"));
+        }
+        assert_eq!(ids(&reader).len(), told);
+        setting.cluster.kill().unwrap();
+        setting.cluster.restart().unwrap();
+        forgotten(&setting, i64::try_from(told).unwrap());
+        // One that only reads does not believe it, and neither does one that was open or is opened then.
+        let fresh = setting.config().read_only().connect().unwrap();
+        for reader in [&reader, &fresh] {
+            assert_eq!(ids(reader).len(), told);
+            assert_ne!(
+                reader.index_state().unwrap().standing,
+                IndexStanding::Current
+            );
+        }
+        // One that writes makes it whole.
+        assert_eq!(ids(&store).len(), told);
+        assert_eq!(
+            setting.schema.count("metalab_store_runs"),
+            i64::try_from(told).unwrap()
+        );
+        assert_eq!(
+            reader.index_state().unwrap().standing,
+            IndexStanding::Current
+        );
+    }
+    // One that writes on without a list in between is closed, and another one finds what is missing.
+    for number in 0..20 {
+        put(&store, &format!("last{number:02}"));
+    }
+    setting.cluster.kill().unwrap();
+    setting.cluster.restart().unwrap();
+    forgotten(&setting, 81);
+    put(&store, "after");
+    store.close().unwrap();
+    setting.assert_completed(82);
+    // Where all writers closed the store before, nothing was lost, and nothing is compared.
+    setting.cluster.kill().unwrap();
+    setting.cluster.restart().unwrap();
+    let reader = setting.config().read_only().connect().unwrap();
+    assert_eq!(ids(&reader).len(), 82);
+    assert_eq!(
+        reader.index_state().unwrap().standing,
+        IndexStanding::Current
+    );
+}
+
+#[test]
 fn a_server_that_is_killed_during_a_rebuild_leaves_the_old_rows_or_the_new_ones() {
     let mut setting = Setting::new();
     let store = setting.config().connect().unwrap();

@@ -421,6 +421,70 @@ fn what_other_programs_did_is_found_when_the_store_is_opened() {
 }
 
 #[test]
+fn a_run_that_was_told_while_its_files_were_written_is_compared_by_what_they_hold() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let rows =
+        || schema.rows("SELECT run_id, stamp, xmin::text FROM {metalab_store_runs} ORDER BY 1");
+    let compare = || {
+        // Without it nobody knows what the database was compared with.
+        fs::remove_file(root.path().join("a_1/.index/database.json")).unwrap();
+        let store = config.connect().unwrap();
+        store.list_run_records(None).unwrap();
+        store.close().unwrap();
+        assert_current(&config);
+    };
+    let store = config.connect().unwrap();
+    for (number, id) in (0..4).zip(["one", "two", "three", "four"]) {
+        put(&store, &run(id, f64::from(number)));
+    }
+    let best = Metric {
+        name: "best".into(),
+        value: MetricValue::Float(0.5),
+    };
+    store
+        .put_derived("two", std::slice::from_ref(&best))
+        .unwrap();
+    let told = rows();
+    // Who puts the same again changes the row: nobody who compared it before may take it for unchanged.
+    put(&store, &run("one", 0.0));
+    store.put_derived("two", &[best]).unwrap();
+    let again = rows();
+    for (before, after) in told.iter().zip(&again) {
+        let same = matches!(&before[0], Value::Text(id) if id == "three" || id == "four");
+        assert_eq!(before == after, same, "{before:?} {after:?}");
+        assert_eq!(before[1] == after[1], same, "{before:?} {after:?}");
+    }
+    store.close().unwrap();
+    // A comparison, and one that reads every file, finds all as it is and leaves it alone.
+    compare();
+    let store = config.connect().unwrap();
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!((report.runs, report.added, report.changed), (4, 0, 0));
+    store.close().unwrap();
+    assert_eq!(rows(), again);
+
+    // What another program changed in place, with the size that it had, is found by both.
+    let place = root.path().join("a_1");
+    let edit = |file: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(place.join(file)).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(place.join(file), text.replace(from, to)).unwrap();
+    };
+    edit("runs/three.json", "2.0", "2.5");
+    edit("derived/two.json", "0.5", "0.7");
+    compare();
+    fs::remove_file(place.join("derived/two.json")).unwrap();
+    edit("runs/four.json", "3.0", "3.5");
+    let store = config.connect().unwrap();
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!((report.runs, report.added, report.changed), (4, 0, 2));
+    store.close().unwrap();
+    assert_current(&config);
+}
+
+#[test]
 fn a_database_that_lost_rows_tables_or_its_mark_is_not_believed() {
     let root = tempfile::tempdir().unwrap();
     let schema = Schema::new();
@@ -708,10 +772,18 @@ fn tables_of_a_newer_version_are_refused_and_older_ones_brought_up_to_date() {
     store.close().unwrap();
     assert_current(&config);
     // Our own tables, too.
-    schema.run("UPDATE {metalab_store_meta} SET value = '2' WHERE key = 'version'");
+    schema.run(
+        "DROP TABLE {metalab_store_steady};\nUPDATE {metalab_store_meta} SET value = '1' WHERE key = 'version'",
+    );
+    assert_eq!(standing(&config), IndexStanding::Unreachable);
+    let store = config.connect().unwrap();
+    assert_eq!(ids(&store), ["one"]);
+    store.close().unwrap();
+    assert_current(&config);
+    schema.run("UPDATE {metalab_store_meta} SET value = '3' WHERE key = 'version'");
     let store = config.connect().unwrap();
     let refused = store.rebuild_index().err().unwrap();
-    assert!(refused.to_string().contains("version \"2\""), "{refused}");
+    assert!(refused.to_string().contains("version \"3\""), "{refused}");
     assert_eq!(ids(&store), ["one"]);
 }
 

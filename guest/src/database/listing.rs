@@ -47,6 +47,8 @@ pub struct DatabaseList {
     damaged: Vec<Damage>,
     /// How many of the listing's damaged runs are in the list of damaged files.
     told: usize,
+    /// The directories whose marks a crash of the server would have removed.
+    steady: Vec<String>,
 }
 
 impl DatabaseList {
@@ -64,6 +66,7 @@ impl DatabaseList {
         let Some(ids) = sql.believed(scopes, access)? else {
             return Ok(None);
         };
+        let steady = sql.steady.borrow().clone();
         let mut list = Self {
             sql,
             scopes: scopes.to_vec(),
@@ -78,6 +81,7 @@ impl DatabaseList {
             columns: column_names(query),
             damaged: damaged.to_vec(),
             told: 0,
+            steady,
         };
         if access == Access::ReadWrite {
             list.sql.sorted_by(query);
@@ -101,7 +105,7 @@ impl DatabaseList {
             experiment: self.experiment.as_deref(),
         };
         let database = sql.database()?;
-        let mut damaged = directories::unreadable(&**database, &sql.schema, &self.ids)?;
+        let mut damaged = Vec::new();
         if self.query.limit.is_some() || self.query.columns.is_some() {
             let page = page::run(&**database, within, &self.query, false)?;
             self.left = page.rows.len() as u64;
@@ -120,6 +124,12 @@ impl DatabaseList {
             self.left = listing.total().unwrap_or_default();
             self.rest = Some(listing);
         }
+        damaged.extend(directories::unreadable(
+            &**database,
+            &sql.schema,
+            &self.ids,
+            &self.steady,
+        )?);
         Ok(damaged)
     }
 
@@ -242,10 +252,11 @@ impl DatabaseList {
             scopes: &self.ids,
             experiment: self.experiment.as_deref(),
         };
-        let counted = self
-            .sql
-            .database()
-            .and_then(|database| page::count(&**database, within, &self.query));
+        let counted = self.sql.database().and_then(|database| {
+            let total = page::count(&**database, within, &self.query)?;
+            directories::unreadable(&**database, &self.sql.schema, &[], &self.steady)?;
+            Ok(total)
+        });
         let total = self.sql.heard(counted).unwrap_or_else(|_| {
             // The files know it too.
             let query = Query {
@@ -364,8 +375,9 @@ pub(crate) fn catalogue(
         experiment: None,
     };
     let asked = sql.database().and_then(|database| {
-        let unreadable = directories::unreadable(&**database, &sql.schema, &ids)?;
         let found = fields::run(&**database, within, query)?;
+        let steady = sql.steady.borrow();
+        let unreadable = directories::unreadable(&**database, &sql.schema, &ids, &steady)?;
         Ok((found, unreadable))
     });
     let Ok((found, unreadable)) = sql.heard(asked) else {

@@ -29,7 +29,7 @@ use crate::sql::directories::{self, Tables};
 use crate::sql::{Schema, sorting};
 use state::Stamps;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// How long the database is left alone after it did not answer, in nanoseconds, for the first time.
@@ -63,6 +63,10 @@ pub(crate) struct Sql {
     sorted: RefCell<BTreeMap<String, u32>>,
     /// Why the database was not asked last.
     trouble: RefCell<Option<String>>,
+    /// The directories that the server was found not to have crashed for since they were given their marks.
+    pub(crate) steady: RefCell<Vec<String>>,
+    /// The directories, by their paths in the granted one, whose state says that writers are at work.
+    pub(crate) live: RefCell<BTreeSet<String>>,
     /// Whether this store told the database of anything.
     pub(crate) told: Cell<bool>,
     /// The number of this store's note of runs that the database was not told of.
@@ -94,6 +98,8 @@ impl Sql {
             known: RefCell::default(),
             sorted: RefCell::default(),
             trouble: RefCell::default(),
+            steady: RefCell::default(),
+            live: RefCell::default(),
             told: Cell::new(false),
             note: Cell::new(ports.random.next()),
         })
@@ -137,6 +143,15 @@ impl Sql {
         Ok(&self.database)
     }
 
+    /// Remembers how the database answered something that is asked again in another way if it failed: a connection
+    /// that broke says nothing yet.
+    pub(crate) fn tried<T>(&self, answer: DatabaseResult<T>) -> DatabaseResult<T> {
+        match answer {
+            Err(failure) if failure.kind == DatabaseFailureKind::Disconnected => Err(failure),
+            answer => self.heard(answer),
+        }
+    }
+
     fn paused(&self) -> DatabaseFailure {
         let trouble = self.trouble.borrow();
         DatabaseFailure {
@@ -178,6 +193,7 @@ impl Sql {
     pub(crate) fn forget(&self) {
         *self.id.borrow_mut() = None;
         self.agreed.borrow_mut().clear();
+        self.live.borrow_mut().clear();
         self.known.borrow_mut().clear();
     }
 
@@ -266,6 +282,7 @@ impl Sql {
     /// Stops believing what was found of a directory.
     pub(crate) fn doubt(&self, place: &str) {
         self.agreed.borrow_mut().remove(place);
+        self.live.borrow_mut().remove(place);
     }
 }
 

@@ -9,12 +9,12 @@
 
 use super::Sql;
 use super::pending::notes;
-use super::state::{self, State};
+use super::state::{self, Place, State};
 use super::sync::Sync;
 use crate::error::Result;
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Durability};
-use crate::ports::DatabaseResult;
+use crate::ports::{DatabaseResult, Statement};
 use crate::scope::Scope;
 use crate::sql::catalogue;
 use crate::sql::directories::{self, Directory};
@@ -52,8 +52,12 @@ impl Sql {
             };
             let mut all = true;
             for (scope, state) in scopes.iter().zip(&states) {
-                let same =
-                    |known: &Directory| known.scope == state.scope && known.mark == state.mark;
+                // While writers are at work, the server may lose in a crash what it was told last.
+                let same = |known: &Directory| {
+                    known.scope == state.scope
+                        && known.mark == state.mark
+                        && (known.steady || !state.live)
+                };
                 if !known.iter().any(same) {
                     // Another database, or this one as it was some time ago.
                     self.doubt(&place_in_grant(scope));
@@ -64,6 +68,8 @@ impl Sql {
                 }
             }
             if all {
+                let steady = known.iter().filter(|known| known.steady);
+                *self.steady.borrow_mut() = steady.map(|known| known.scope.clone()).collect();
                 return Ok(Some(states.into_iter().map(|state| state.scope).collect()));
             }
             if !may_write {
@@ -189,12 +195,14 @@ impl Scope {
         let place = place_in_grant(self);
         if let Some((content, mut state)) = State::read(&self.tree)
             && sql.agrees(&place, &content)
-            && !state.live
         {
-            state.live = true;
-            state.stamps = None;
-            let stamps = sql.explained(&place);
-            sql.agree(&place, state.write(self)?, stamps);
+            if !state.live {
+                state.live = true;
+                state.stamps = None;
+                let stamps = sql.explained(&place);
+                sql.agree(&place, state.write(self)?, stamps);
+            }
+            sql.live.borrow_mut().insert(place);
         }
         Ok(())
     }
@@ -234,9 +242,11 @@ impl Scope {
         };
         state.stamps = Some(stamps);
         state.live = false;
-        state.mark = sql.new_id();
-        if sql.mark(&state).is_err() {
-            // The marks differ now, or the old one stays in both: either way nothing wrong is believed.
+        let old = std::mem::replace(&mut state.mark, sql.new_id());
+        let mark = directories::mark_closed(&sql.schema, &state.scope, &old, &state.mark);
+        if !matches!(sql.ask(|database| database.execute(&mark)), Ok(1)) {
+            // The server crashed and may have forgotten something, the marks differ now, or the old one stays in
+            // both: in no case anything wrong is believed.
             return Ok(());
         }
         state.write(self)?;
@@ -269,26 +279,35 @@ impl Sql {
         Ok(())
     }
 
-    /// Makes the database keep a directory's mark.
-    pub(crate) fn mark(&self, state: &State) -> crate::ports::DatabaseResult<()> {
-        let statement = self.marking(state);
-        self.ask(|database| database.execute(&statement)).map(drop)
+    /// Begins to watch whether the server crashes before a comparison has marked a directory.
+    pub(crate) fn watch(&self, state: &State) -> DatabaseResult<()> {
+        let watch = directories::watch(&self.schema, &state.mark);
+        self.ask(|database| database.execute(&watch)).map(drop)
     }
 
-    /// Makes the statement for it.
-    pub(crate) fn marking(&self, state: &State) -> crate::ports::Statement {
+    /// Makes the database keep the mark of a directory that was compared; fails if the server crashed since that was
+    /// begun, and may have forgotten what it was found to know.
+    pub(crate) fn mark(
+        &self,
+        state: &State,
+        execute: impl FnOnce(&Statement) -> DatabaseResult<u64>,
+    ) -> DatabaseResult<()> {
         let directory = Directory {
             scope: state.scope.clone(),
             mark: state.mark.clone(),
+            steady: true,
         };
         let inode = state.place.inode.to_string();
-        directories::name(
-            &self.schema,
-            &directory,
-            &state.place.machine,
-            &inode,
-            &state.place.directory,
-        )
+        let Place {
+            machine,
+            directory: outside,
+            ..
+        } = &state.place;
+        let mark = directories::mark_compared(&self.schema, &directory, machine, &inode, outside);
+        match execute(&mark)? {
+            0 => Err(directories::crashed()),
+            _ => Ok(()),
+        }
     }
 }
 

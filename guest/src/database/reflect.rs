@@ -3,21 +3,27 @@
 //! The run's lock is held meanwhile, so that of two writers the one that wrote the files last tells the
 //! database last. What is told is read from the files, not passed along: so a note that is replayed, a
 //! derived put and a record put are all the same, and none can tell half of it.
+//!
+//! A put knows what its files are about to say. So it is told while they are written and synced: the server works
+//! on it meanwhile, in a transaction that is committed when the files are durable, and rolled back if they are not.
+//! Then a row is known by what the files hold ([`content_stamp`]): what they are like is not known yet.
 
 use super::Sql;
 use super::ready::place_in_grant;
 use super::state::{self, Place, State};
 use crate::codec;
+use crate::commit::{Call, Change, Held};
 use crate::error::Result;
 use crate::json::Object;
 use crate::layout;
 use crate::names::{ExperimentId, RunId};
-use crate::ports::{DatabaseResult, Directory, SqlValue, Stat, Statement};
+use crate::ports::{DatabaseResult, Directory, SqlValue, Stat, Statement, Transaction};
 use crate::scope::{Scope, revision};
 use crate::sql::Schema;
 use crate::sql::directories::{self, statement, texts};
 use crate::sql::projection::{self, Projected};
 use crate::sql::runs::{self, Fragment, Row};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The most runs that are told in one statement.
@@ -47,6 +53,21 @@ pub(crate) fn stamp(record: &Stat, derived: Option<&Stat>) -> String {
         None => one(record),
         Some(derived) => format!("{} {}", one(record), one(derived)),
     }
+}
+
+/// Returns the stamp of a run whose files are not written yet: the digests of what they are about to hold, and a
+/// number that no other row ever has. Whoever changes a row names its stamp, and must not take it for an earlier one
+/// that told the same.
+fn content_stamp(record: &str, derived: Option<&str>, number: u64) -> String {
+    format!("={record} {} {number:016x}", derived.unwrap_or("-"))
+}
+
+/// Returns the digests of the record and of the derived metrics in such a stamp; none if it is another one.
+pub(crate) fn contents_of(stamp: &str) -> Option<(&str, Option<&str>)> {
+    let mut parts = stamp.strip_prefix('=')?.split(' ');
+    let record = parts.next()?;
+    let derived = parts.next()?;
+    Some((record, Some(derived).filter(|derived| *derived != "-")))
 }
 
 /// How the files of runs are looked at.
@@ -119,25 +140,66 @@ impl Scope {
         let Ok(record) = String::from_utf8(content) else {
             return Ok(Seen::Unreadable(run.clone(), stamp));
         };
+        let told = looking.told(run, &revision, &record, derived.as_deref(), &stamp, show);
+        Ok(match told {
+            Some(told) => Seen::Run(Box::new(told)),
+            None => Seen::Unreadable(run.clone(), stamp),
+        })
+    }
+
+    /// Says what the files of a run will say once a call's changes are made; none if that is not sure, or if it
+    /// will have no record.
+    fn foresee(&self, looking: &Looking<'_>, run: &RunId, call: &Call<'_>) -> Option<Told> {
+        let content = |path| match call.content_of(&path) {
+            Some(content) => Some(Some(Cow::Borrowed(content))),
+            None => {
+                let content = self.tree.read(&path, codec::MAX_DOCUMENT).ok()?;
+                Some(content.map(Cow::Owned))
+            }
+        };
+        let record = content(layout::run_record(run))??;
+        let derived = content(layout::derived(run))?;
+        let text = |content| std::str::from_utf8(content).ok();
+        let derived = match &derived {
+            None => None,
+            Some(derived) => Some(text(derived)?),
+        };
+        let digest = revision(&record);
+        let derived_digest = derived.map(|derived| revision(derived.as_bytes()));
+        let number = self.ports.random.next();
+        let stamp = content_stamp(&digest, derived_digest.as_deref(), number);
+        looking.told(run, &digest, text(&record)?, derived, &stamp, |_| {})
+    }
+}
+
+impl Looking<'_> {
+    /// Makes what the database is told of a run out of the texts of its files, and shows the record; none if that
+    /// cannot be read.
+    fn told(
+        &self,
+        run: &RunId,
+        revision: &str,
+        record: &str,
+        derived: Option<&str>,
+        stamp: &str,
+        show: impl FnOnce(&Object<'_>),
+    ) -> Option<Told> {
         let mut projected = None;
         let row = Row::seen(
-            looking.id,
+            self.id,
             run.as_str(),
-            &revision,
-            &record,
-            derived.as_deref(),
-            &stamp,
+            revision,
+            record,
+            derived,
+            stamp,
             |record, derived| {
                 show(record);
-                if looking.projection {
+                if self.projection {
                     projected = Some(Projected::new(run.as_str(), record, derived));
                 }
             },
         );
-        Ok(match row {
-            Ok(row) => Seen::Run(Box::new(Told { row, projected })),
-            Err(_) => Seen::Unreadable(run.clone(), stamp),
-        })
+        row.ok().map(|row| Told { row, projected })
     }
 }
 
@@ -263,6 +325,85 @@ impl Sql {
 }
 
 impl Scope {
+    /// Makes the changes of one call, and tells the database of the run whose lock it holds.
+    pub(crate) fn commit_and_tell(
+        &self,
+        run: &RunId,
+        held: &Held,
+        change: Change<'_>,
+    ) -> Result<()> {
+        let changes = vec![change];
+        let outcomes = self.commit_all_and_tell(&[run], vec![Call { held, changes }]);
+        outcomes.into_iter().next().unwrap_or(Ok(()))
+    }
+
+    /// Makes the changes of several calls with one sync, and tells the database of the runs whose locks they hold;
+    /// runs and outcomes are in the order of the calls.
+    pub(crate) fn commit_all_and_tell(
+        &self,
+        runs: &[&RunId],
+        calls: Vec<Call<'_>>,
+    ) -> Vec<Result<()>> {
+        let locked = calls.iter().all(|call| call.held.lock.is_some());
+        let foretold = self.foretell(runs, &calls, locked);
+        let outcomes = self.commit_all(calls);
+        let told = match foretold {
+            Some(foretold) if outcomes.iter().all(Result::is_ok) => self.confirm(foretold),
+            // What was foretold and did not come is rolled back.
+            foretold => {
+                drop(foretold);
+                false
+            }
+        };
+        if !told {
+            // Also where it failed: the outcome may be unknown.
+            self.reflect(runs, locked);
+        }
+        outcomes
+    }
+
+    /// Begins to tell the database what the files are about to say of some runs; none: it is told afterwards.
+    fn foretell(
+        &self,
+        runs: &[&RunId],
+        calls: &[Call<'_>],
+        locked: bool,
+    ) -> Option<Box<dyn Transaction>> {
+        let sql = self.sql.as_ref()?;
+        if !locked || runs.is_empty() || runs.len() > GROUP || sql.is_paused() {
+            return None;
+        }
+        let id = self.directory_id(sql).ok()?;
+        let looking = Looking::by_paths(&id, sql.options.projection);
+        let told: Option<Vec<Told>> = runs
+            .iter()
+            .zip(calls)
+            .map(|(run, call)| self.foresee(&looking, run, call))
+            .collect();
+        let told = told?;
+        let statement = tell(&sql.schema, &mut told.iter().collect::<Vec<_>>());
+        let database = sql.database().ok()?;
+        // Once others know that writers are at work, they look whether the server crashed since.
+        let may_be_lost = sql.live.borrow().contains(&place_in_grant(self));
+        sql.tried(database.begin_with(&[statement], may_be_lost))
+            .ok()
+    }
+
+    /// Commits what was foretold, now that the files say it. False: the database was not told.
+    fn confirm(&self, foretold: Box<dyn Transaction>) -> bool {
+        self.sql.as_ref().is_some_and(|sql| {
+            sql.tried(foretold.commit()).is_ok() && self.after_telling(sql).is_ok()
+        })
+    }
+
+    fn after_telling(&self, sql: &Sql) -> Result<()> {
+        self.look_after_write(sql)?;
+        if !sql.told.replace(true) {
+            self.join_database(sql)?;
+        }
+        Ok(())
+    }
+
     /// Tells the database what the files say of some runs whose locks are held, or notes that it was not told.
     ///
     /// The files were changed, and the change is durable: whatever happens here, the call has succeeded.
@@ -289,11 +430,7 @@ impl Scope {
                     .collect();
                 sql.tell(&id, &seen?)?;
             }
-            self.look_after_write(sql)?;
-            if !sql.told.replace(true) {
-                self.join_database(sql)?;
-            }
-            Ok(())
+            self.after_telling(sql)
         });
         if told.is_err() {
             self.note_pending(sql, runs.iter().copied());
@@ -356,6 +493,10 @@ impl Scope {
         }
         let here = Place::of(self);
         let state = State::read(&self.tree).map(|(_, state)| state);
+        if state.as_ref().is_none_or(|state| !state.live) {
+            // Others do not know any more that this store is at work.
+            sql.live.borrow_mut().remove(&place);
+        }
         if let Some(state) = &state
             && state.database == database
             && state.place.can_be(&here)
@@ -381,6 +522,7 @@ impl Scope {
         let directory = directories::Directory {
             scope: found.unwrap_or_else(|| sql.new_id()),
             mark: String::new(),
+            steady: true,
         };
         let name = directories::name(
             &sql.schema,

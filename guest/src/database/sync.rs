@@ -9,7 +9,7 @@
 
 use super::Sql;
 use super::ready::{place_in_grant, set_aside};
-use super::reflect::{Looking, Seen, Told, stamp};
+use super::reflect::{Looking, Seen, Told, contents_of, stamp};
 use super::state::{self, Place, Stamps, State};
 use crate::codec;
 use crate::error::{Error, Result};
@@ -206,6 +206,7 @@ impl Sync {
             stamps: None,
             live: true,
         };
+        sql.watch(&state)?;
         let notes = set_aside(scope)?;
         let stamps = state::stamps(&scope.tree)?;
         let mut names = scope.recorded_runs()?;
@@ -343,7 +344,11 @@ impl Sync {
             difference.send.push((run.clone(), None));
             return Ok(());
         }
-        if known.stamp == stamp && (!self.full || self.says_the_same(run, &known)?) {
+        // A row that was told before the files were written is known by what they hold.
+        let by_content = contents_of(&known.stamp).is_some();
+        if (by_content || known.stamp == stamp)
+            && (!(self.full || by_content) || self.says_the_same(run, &known)?)
+        {
             self.report.runs += 1;
             return Ok(());
         }
@@ -373,7 +378,9 @@ impl Sync {
             && difference.gone.is_empty()
             && difference.readable.is_empty()
         {
-            self.sql.mark(&self.state)?;
+            self.sql.mark(&self.state, |mark| {
+                self.sql.ask(|database| database.execute(mark))
+            })?;
             return self.settled();
         }
         Ok(Stage::Load(Box::new(self.begin_load(difference)?)))
@@ -643,7 +650,8 @@ impl Sync {
         } else if self.report.added + self.report.changed >= MANY as u64 {
             run(transaction, &runs::analyze(schema))?;
         }
-        transaction.execute(&self.sql.marking(&self.state))?;
+        self.sql
+            .mark(&self.state, |mark| transaction.execute(mark))?;
         load.transaction.commit()
     }
 
@@ -746,8 +754,9 @@ impl Sync {
         for note in self.notes.drain(..) {
             self.scope.tree.remove(&note)?;
         }
-        self.sql
-            .agree(&place_in_grant(&self.scope), content, self.state.stamps);
+        let place = place_in_grant(&self.scope);
+        self.sql.agree(&place, content, self.state.stamps);
+        self.sql.live.borrow_mut().insert(place);
         self.sql.told.set(true);
         if self.full && self.sql.options.projection {
             let manifests = self.scope.all_manifests()?;
@@ -904,12 +913,18 @@ impl Compare {
 }
 
 fn known(row: &[SqlValue]) -> Option<Known> {
+    let stamp = text(row, 1)?;
+    let digests = match (text(row, 3), contents_of(stamp)) {
+        // What the texts were when they were told; they were not asked for now.
+        (None, Some((record, derived))) => (Some(record), derived),
+        (record, _) => (record, text(row, 4)),
+    };
     Some(Known {
         run: text(row, 0)?.to_owned(),
-        stamp: text(row, 1)?.to_owned(),
+        stamp: stamp.to_owned(),
         row: matches!(row.get(2), Some(SqlValue::Boolean(true))),
-        record: text(row, 3).map(str::to_owned),
-        derived: text(row, 4).map(str::to_owned),
+        record: digests.0.map(str::to_owned),
+        derived: digests.1.map(str::to_owned),
     })
 }
 

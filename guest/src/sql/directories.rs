@@ -8,10 +8,16 @@ use crate::ports::{
 };
 
 /// The version of this store's own tables.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The version of the reference's tables.
 pub(crate) const PROJECTION: u32 = 3;
+
+/// The table that a crash of the server empties. It holds the marks of directories that were given since the last one.
+///
+/// Commits of puts are not made durable by the server before they are answered: the files are that. A server that
+/// crashed may have lost the last of them, and is known by this.
+const STEADY: &str = "metalab_store_steady";
 
 /// The most rows of an answer about the tables themselves.
 const FEW: u32 = 10_000;
@@ -83,8 +89,11 @@ fn judge(rows: &RowSet, projection: bool) -> Tables {
     let Some(version) = value("version") else {
         return Tables::Missing;
     };
-    if version.parse() != Ok(VERSION) {
-        return Tables::Newer("metalab_store_meta", version.to_owned());
+    match version.parse::<u32>() {
+        Ok(VERSION) => {}
+        // What this version added is created.
+        Ok(older) if older < VERSION => return Tables::Missing,
+        _ => return Tables::Newer("metalab_store_meta", version.to_owned()),
     }
     let projected = value("projection").and_then(|version| version.parse().ok());
     match value("database") {
@@ -147,6 +156,13 @@ pub(crate) fn migrate(
              stamp text NOT NULL, PRIMARY KEY (scope, run_id))"
         ),
     )?;
+    let steady = schema.name(STEADY);
+    run(
+        &*transaction,
+        &format!(
+            "CREATE UNLOGGED TABLE IF NOT EXISTS {steady} (scope text COLLATE \"C\" PRIMARY KEY, mark text NOT NULL)"
+        ),
+    )?;
     if projection {
         super::projection::create(&*transaction, schema)?;
         set(&*transaction, &meta, "projection", &PROJECTION.to_string())?;
@@ -190,6 +206,8 @@ pub(crate) struct Directory {
     pub(crate) scope: String,
     /// What `.index/database.json` has to say too.
     pub(crate) mark: String,
+    /// Whether the server did not crash since the directory was given its mark.
+    pub(crate) steady: bool,
 }
 
 /// Returns the directories of these ids that the database knows.
@@ -199,7 +217,9 @@ pub(crate) fn known(
     scopes: &[&str],
 ) -> DatabaseResult<Vec<Directory>> {
     let sql = format!(
-        "SELECT scope, mark FROM {} WHERE scope = ANY($1::text[])",
+        "SELECT scope, mark, EXISTS (SELECT 1 FROM {} AS steady WHERE steady.scope = named.scope AND steady.mark = named.mark) \
+         FROM {} AS named WHERE scope = ANY($1::text[])",
+        schema.name(STEADY),
         schema.name("metalab_store_directories")
     );
     let rows = database.query(&statement(sql, vec![texts(scopes.iter().copied())]), FEW)?;
@@ -207,23 +227,37 @@ pub(crate) fn known(
         Some(Directory {
             scope: text(row, 0)?.to_owned(),
             mark: text(row, 1)?.to_owned(),
+            steady: matches!(row.get(2), Some(SqlValue::Boolean(true))),
         })
     };
     Ok(rows.rows.iter().filter_map(directory).collect())
 }
 
-/// Returns the runs of these directories whose record cannot be read.
+/// Returns the runs of these directories whose record cannot be read. It is asked last: fails if the server crashed
+/// since the `steady` ones were found to be that, because what it said since then may be less than what it knew.
 pub(crate) fn unreadable(
     database: &dyn Database,
     schema: &Schema,
     scopes: &[String],
+    steady: &[String],
 ) -> DatabaseResult<Vec<Key>> {
     let sql = format!(
-        "SELECT scope, run_id FROM {} WHERE scope = ANY($1::text[]) ORDER BY scope, run_id",
-        schema.name("metalab_store_unreadable")
+        "SELECT scope, run_id FROM {} WHERE scope = ANY($1::text[]) \
+         UNION ALL SELECT scope, NULL FROM unnest($2::text[]) AS asked (scope) \
+         WHERE NOT EXISTS (SELECT 1 FROM {} AS steady WHERE steady.scope = asked.scope) ORDER BY scope, run_id",
+        schema.name("metalab_store_unreadable"),
+        schema.name(STEADY)
     );
-    let scopes = texts(scopes.iter().map(String::as_str));
-    let rows = database.query(&statement(sql, vec![scopes]), u32::MAX)?;
+    let names = |scopes: &[String]| texts(scopes.iter().map(String::as_str));
+    let parameters = vec![names(scopes), names(steady)];
+    let rows = database.query(&statement(sql, parameters), u32::MAX)?;
+    if rows
+        .rows
+        .iter()
+        .any(|row| row.get(1) == Some(&SqlValue::Null))
+    {
+        return Err(crashed());
+    }
     let key = |row: &Vec<SqlValue>| {
         Some(Key {
             scope: text(row, 0)?.to_owned(),
@@ -254,7 +288,17 @@ pub(crate) fn find(
         .map(str::to_owned))
 }
 
-/// Makes the statement that names a directory with a mark.
+/// What a directory that is known gets.
+const RENAMED: &str = "ON CONFLICT (scope) DO UPDATE SET mark = EXCLUDED.mark, machine = EXCLUDED.machine, \
+    inode = EXCLUDED.inode, directory = EXCLUDED.directory, updated_at = now()";
+
+fn named(directory: &Directory, machine: &str, inode: &str, outside: &str) -> Vec<SqlValue> {
+    let Directory { scope, mark, .. } = directory;
+    let texts = [scope.as_str(), mark.as_str(), machine, inode, outside];
+    texts.map(|text| SqlValue::Text(text.to_owned())).to_vec()
+}
+
+/// Makes the statement that names a directory without a mark.
 pub(crate) fn name(
     schema: &Schema,
     directory: &Directory,
@@ -263,24 +307,67 @@ pub(crate) fn name(
     outside: &str,
 ) -> Statement {
     let sql = format!(
-        "INSERT INTO {} (scope, mark, machine, inode, directory) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (scope) DO UPDATE SET mark = EXCLUDED.mark, machine = EXCLUDED.machine, inode = EXCLUDED.inode, \
-         directory = EXCLUDED.directory, updated_at = now()",
+        "INSERT INTO {} (scope, mark, machine, inode, directory) VALUES ($1, $2, $3, $4, $5) {RENAMED}",
         schema.name("metalab_store_directories")
     );
-    let parameters = [
-        directory.scope.as_str(),
-        directory.mark.as_str(),
-        machine,
-        inode,
-        outside,
-    ];
+    statement(sql, named(directory, machine, inode, outside))
+}
+
+/// Makes the statement that begins to watch whether the server crashes until a directory gets its new mark.
+pub(crate) fn watch(schema: &Schema, mark: &str) -> Statement {
     statement(
-        sql,
-        parameters
-            .map(|text| SqlValue::Text(text.to_owned()))
-            .to_vec(),
+        format!(
+            "INSERT INTO {} (scope, mark) VALUES ($1, '')",
+            schema.name(STEADY)
+        ),
+        vec![SqlValue::Text(mark.to_owned())],
     )
+}
+
+/// Makes the statement that gives a directory a new mark, unless the server crashed since that was to be watched:
+/// then no row is changed.
+pub(crate) fn mark_compared(
+    schema: &Schema,
+    directory: &Directory,
+    machine: &str,
+    inode: &str,
+    outside: &str,
+) -> Statement {
+    let steady = schema.name(STEADY);
+    let sql = format!(
+        "WITH watched AS (DELETE FROM {steady} WHERE scope = $2 RETURNING scope), \
+         steady AS (INSERT INTO {steady} (scope, mark) SELECT $1, $2 FROM watched \
+         ON CONFLICT (scope) DO UPDATE SET mark = EXCLUDED.mark) \
+         INSERT INTO {} (scope, mark, machine, inode, directory) SELECT $1, $2, $3, $4, $5 FROM watched {RENAMED}",
+        schema.name("metalab_store_directories")
+    );
+    statement(sql, named(directory, machine, inode, outside))
+}
+
+/// Makes the statement that gives a directory another mark, unless the server crashed since it was given the one
+/// that it has: then no row is changed.
+pub(crate) fn mark_closed(schema: &Schema, scope: &str, old: &str, new: &str) -> Statement {
+    let sql = format!(
+        "WITH steady AS (UPDATE {} SET mark = $3 WHERE scope = $1 AND mark = $2 RETURNING scope) \
+         UPDATE {} AS named SET mark = $3, updated_at = now() FROM steady WHERE named.scope = steady.scope AND named.mark = $2",
+        schema.name(STEADY),
+        schema.name("metalab_store_directories")
+    );
+    let parameters = [scope, old, new].map(|text| SqlValue::Text(text.to_owned()));
+    statement(sql, parameters.to_vec())
+}
+
+/// Makes the failure of a server that crashed while its answers were relied on.
+pub(crate) fn crashed() -> DatabaseFailure {
+    DatabaseFailure {
+        kind: DatabaseFailureKind::Refused,
+        sqlstate: None,
+        retryable: true,
+        outcome_unknown: false,
+        message:
+            "the server crashed while it was asked, and may have forgotten what it was told last"
+                .into(),
+    }
 }
 
 /// Makes the failure of tables that this version must not touch.

@@ -108,6 +108,10 @@ impl Database for Liar {
     fn begin(&self, _: Isolation, _: bool) -> DatabaseResult<Box<dyn Transaction>> {
         Ok(Box::new(self.clone()))
     }
+
+    fn begin_with(&self, _: &[Statement], _: bool) -> DatabaseResult<Box<dyn Transaction>> {
+        Ok(Box::new(self.clone()))
+    }
 }
 
 impl Transaction for Liar {

@@ -133,6 +133,15 @@ test('a transaction is committed, and one that is dropped has no effect', async 
   dropped.execute(insert);
   dropped[Symbol.dispose]();
   assert.equal(count(), 3n);
+  const begun = Transaction.beginWith('index', [insert, insert], true);
+  assert.equal(count(), 3n);
+  const shown = begun.query(statement("SELECT current_setting('synchronous_commit')"), 1);
+  assert.equal(shown.rows[0][0].val, 'off');
+  begun.commit();
+  assert.equal(count(), 5n);
+  const refused = failed(() => Transaction.beginWith('index', [insert, statement('SELECT 1/0')], false).commit());
+  assert.equal(refused.sqlstate, '22012');
+  assert.equal(count(), 5n);
 });
 
 test('a transaction in which a statement failed says at its commit that it was rolled back', (t) => {

@@ -10,6 +10,8 @@ use futures_util::{SinkExt, TryStreamExt};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
@@ -52,11 +54,14 @@ pub struct RowSet {
 /// A running COPY.
 pub(crate) type Copy = Pin<Box<CopyInSink<Bytes>>>;
 
+/// Answers to statements that were sent.
+pub(crate) type Answers = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
 /// A connection.
 pub(crate) struct Connection {
     /// Taken when the connection ends: dropping a runtime where it may not be dropped panics.
     runtime: Option<Runtime>,
-    client: Client,
+    client: Arc<Client>,
     tls: MakeRustlsConnect,
     prepared: VecDeque<(String, Prepared)>,
     max_answer: usize,
@@ -107,7 +112,7 @@ impl Connection {
         });
         let mut connection = Self {
             runtime: Some(runtime),
-            client,
+            client: Arc::new(client),
             tls: tls.clone(),
             prepared: VecDeque::new(),
             max_answer: settings.max_answer,
@@ -153,14 +158,88 @@ impl Connection {
         self.simple(&both, timeout)
     }
 
+    /// Begins a transaction and sends statements in it. What the server answers is waited for later.
+    pub(crate) fn start(
+        &mut self,
+        begin: String,
+        statements: Vec<Statement>,
+        timeout: Duration,
+    ) -> Result<Answers, Failure> {
+        self.used = Instant::now();
+        let mut all = Vec::with_capacity(statements.len());
+        for statement in statements {
+            text::check(&statement.sql, Place::Within)?;
+            let prepared = self.prepare_now(&statement.sql, timeout)?;
+            value::check(&statement.parameters, prepared.params())?;
+            all.push((prepared, statement.parameters));
+        }
+        let client = Arc::clone(&self.client);
+        let mut answers: Answers = Box::pin(async move {
+            let begin = client.batch_execute(&begin);
+            let run = join_all(
+                all.iter()
+                    .map(|(prepared, parameters)| client.execute_raw(prepared, slice(parameters))),
+            );
+            // They are polled, and so sent, in this order.
+            let (begun, ran) = futures_util::join!(begin, run);
+            let done = begun.and_then(|()| ran.into_iter().try_for_each(|ran| ran.map(drop)));
+            done.map_err(|error| Failure::of(&error))
+        });
+        let Some(runtime) = &self.runtime else {
+            return Err(over());
+        };
+        runtime.block_on(async {
+            if let Poll::Ready(answered) = futures_util::poll!(answers.as_mut()) {
+                answered?;
+                answers = Box::pin(async { Ok(()) });
+            }
+            let_others_go_on().await;
+            Ok(())
+        })?;
+        Ok(answers)
+    }
+
+    /// Waits for what the server answers.
+    pub(crate) fn answered(&mut self, answers: Answers, timeout: Duration) -> Result<(), Failure> {
+        let answered = self.wait(timeout, answers);
+        self.forget_stale(answered)
+    }
+
+    /// Commits, and waits for what the server still has to answer to the statements before. If one of them failed,
+    /// the server rolls back.
+    pub(crate) fn commit(
+        &mut self,
+        answers: Option<Answers>,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        self.used = Instant::now();
+        let client = &self.client;
+        let committed = self.wait(timeout, async {
+            let before = async {
+                match answers {
+                    None => Ok(()),
+                    Some(answers) => answers.await,
+                }
+            };
+            let (answered, committed) = futures_util::join!(before, client.batch_execute("COMMIT"));
+            answered?;
+            committed.map_err(|error| Failure::of(&error))
+        });
+        self.forget_stale(committed)
+    }
+
+    /// Lets all statements be prepared anew after a plan was found stale.
+    fn forget_stale<T>(&mut self, answer: Result<T, Failure>) -> Result<T, Failure> {
+        if answer.as_ref().is_err_and(is_stale) {
+            self.prepared.clear();
+        }
+        answer
+    }
+
     /// Says whether the connection is over, after a look at what the server may have said meanwhile.
     pub(crate) fn is_over(&self) -> bool {
         if let Some(runtime) = &self.runtime {
-            runtime.block_on(async {
-                for _ in 0..3 {
-                    tokio::task::yield_now().await;
-                }
-            });
+            runtime.block_on(let_others_go_on());
         }
         self.client.is_closed() || self.was_cancelled()
     }
@@ -177,10 +256,7 @@ impl Connection {
         answer: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let Some(runtime) = &self.runtime else {
-            return Err(Failure::new(
-                FailureKind::Disconnected,
-                "the connection is over",
-            ));
+            return Err(over());
         };
         runtime.block_on(async {
             let mut answer = pin!(answer);
@@ -262,10 +338,7 @@ impl Connection {
 
     fn prepare_now(&mut self, sql: &str, timeout: Duration) -> Result<Prepared, Failure> {
         let Some(runtime) = self.runtime.take() else {
-            return Err(Failure::new(
-                FailureKind::Disconnected,
-                "the connection is over",
-            ));
+            return Err(over());
         };
         let prepared =
             runtime.block_on(async { tokio::time::timeout(timeout, self.prepare(sql)).await });
@@ -485,6 +558,17 @@ impl Drop for Connection {
 /// Statements are planned for their parameters each time: a plan for any parameters may be a hundred times slower,
 /// and planning takes less than a round trip.
 const PLANS: &str = "SET SESSION plan_cache_mode = force_custom_plan";
+
+fn over() -> Failure {
+    Failure::new(FailureKind::Disconnected, "the connection is over")
+}
+
+/// Lets what drives the connection send and receive what can be at once.
+async fn let_others_go_on() {
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+}
 
 fn place(within: bool) -> Place {
     if within { Place::Within } else { Place::Alone }

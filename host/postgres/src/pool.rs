@@ -122,12 +122,48 @@ impl Pool {
                 let begin = isolation.begin(read_only);
                 connection.begin(&begin, self.0.settings.transaction_timeout)
             })?;
-            let transaction = Transaction::new(lease, &self.0.settings);
-            let mut begun = self.0.begun();
-            begun.retain(|held| held.strong_count() > 0);
-            begun.push(transaction.held());
-            Ok(transaction)
+            let timeout = self.0.settings.transaction_timeout;
+            Ok(self.begun(Transaction::new(lease, None, timeout, &self.0.settings)))
         })
+    }
+
+    /// Begins a transaction and sends statements in it, without waiting for the server: it works on them while the
+    /// caller does something else. Whether they succeeded is said by the next call of the transaction, its commit
+    /// at the latest. Dropping it rolls back.
+    ///
+    /// The commit of one that may be lost is not made durable before it is answered: should the server crash within
+    /// the next second, it may be gone.
+    ///
+    /// # Errors
+    /// Why it could not begin.
+    pub fn begin_with(
+        &self,
+        statements: Vec<Statement>,
+        may_be_lost: bool,
+    ) -> Result<Transaction, Failure> {
+        blocking(|| {
+            let mut lease = Lease::take(&self.0)?;
+            let timeout = self.0.settings.statement_timeout;
+            let mut begin = Isolation::ReadCommitted.begin(false);
+            if may_be_lost {
+                begin.push_str("; SET LOCAL synchronous_commit = off");
+            }
+            let answers = lease.run(|connection| connection.start(begin, statements, timeout))?;
+            Ok(self.begun(Transaction::new(
+                lease,
+                Some(answers),
+                timeout,
+                &self.0.settings,
+            )))
+        })
+    }
+
+    /// Remembers a transaction, for those who wait for its connection should it be forgotten.
+    fn begun(&self, transaction: Transaction) -> Transaction {
+        let mut begun = self.0.begun();
+        begun.retain(|held| held.strong_count() > 0);
+        begun.push(transaction.held());
+        transaction
     }
 
     fn with<T: Send>(

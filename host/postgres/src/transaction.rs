@@ -1,6 +1,6 @@
 //! Transactions, and the cursors and COPYs in them.
 
-use crate::connection::{Copy, RowSet, Statement, cursor_text};
+use crate::connection::{Answers, Copy, RowSet, Statement, cursor_text};
 use crate::failure::{Failure, FailureKind};
 use crate::pool::{Lease, blocking};
 use crate::settings::Settings;
@@ -49,6 +49,8 @@ pub(crate) struct Held {
 struct Open {
     /// None once the transaction is over.
     lease: Option<Lease>,
+    /// What the server still has to answer to the first statements.
+    answers: Option<Answers>,
     cursors: u64,
     /// Whether a COPY is under way: nothing else can be asked then.
     copying: bool,
@@ -57,6 +59,17 @@ struct Open {
 }
 
 impl Open {
+    /// Runs something on the connection.
+    fn on_connection<T>(
+        &mut self,
+        run: impl FnOnce(&mut crate::connection::Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match &mut self.lease {
+            None => Err(over()),
+            Some(lease) => lease.run(run),
+        }
+    }
+
     /// Notes what became of a statement.
     fn note<T>(&mut self, answer: Result<T, Failure>) -> Result<T, Failure> {
         match answer {
@@ -118,10 +131,12 @@ impl Held {
                     "a COPY is under way in this transaction; finish it first",
                 ));
             }
-            let Some(lease) = &mut open.lease else {
-                return Err(over());
-            };
-            let answer = lease.run(run);
+            if let Some(answers) = open.answers.take() {
+                let answered =
+                    open.on_connection(|connection| connection.answered(answers, self.timeout));
+                open.note(answered)?;
+            }
+            let answer = open.on_connection(run);
             open.note(answer)
         })
     }
@@ -182,15 +197,21 @@ impl Transaction {
         Arc::downgrade(&self.0)
     }
 
-    pub(crate) fn new(lease: Lease, settings: &Settings) -> Self {
+    pub(crate) fn new(
+        lease: Lease,
+        answers: Option<Answers>,
+        timeout: Duration,
+        settings: &Settings,
+    ) -> Self {
         Self(Arc::new(Held {
             lease: Mutex::new(Open {
                 lease: Some(lease),
+                answers,
                 cursors: 0,
                 copying: false,
                 failed: None,
             }),
-            timeout: settings.transaction_timeout,
+            timeout,
             begun: Instant::now(),
             max_age: settings.transaction_max_age,
         }))
@@ -275,9 +296,14 @@ impl Transaction {
         let timeout = self.0.timeout;
         blocking(|| {
             self.0.end_if_old();
-            let (lease, failed, copying) = {
+            let (lease, answers, failed, copying) = {
                 let mut open = self.0.open();
-                (open.lease.take(), open.failed.take(), open.copying)
+                (
+                    open.lease.take(),
+                    open.answers.take(),
+                    open.failed.take(),
+                    open.copying,
+                )
             };
             let mut lease = lease.ok_or_else(over)?;
             if copying {
@@ -295,7 +321,7 @@ impl Transaction {
                 );
                 return Err(failure);
             }
-            let committed = lease.run(|connection| connection.simple("COMMIT", timeout));
+            let committed = lease.run(|connection| connection.commit(answers, timeout));
             if committed.is_err() {
                 end(Some(lease));
             }

@@ -282,6 +282,111 @@ fn a_transaction_in_which_a_statement_failed_says_at_its_commit_that_it_was_roll
 }
 
 #[test]
+fn statements_that_begin_a_transaction_run_while_nobody_waits_and_count_from_its_commit_on() {
+    let schema = Schema::new();
+    let pool = schema.pool();
+    pool.execute(&sql("CREATE TABLE t (id bigint PRIMARY KEY)"))
+        .unwrap();
+    let insert = |id| statement("INSERT INTO t VALUES ($1)", vec![Value::Integer(id)]);
+    let count = |pool: &Pool| one(pool, "SELECT count(*) FROM t");
+    let observer = schema.pool();
+    let session = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND state = 'idle in transaction' \
+         AND query LIKE 'INSERT%'",
+        schema.name
+    );
+
+    let begun = pool.begin_with(vec![insert(1), insert(2)], false).unwrap();
+    // The server has done them although nothing was asked of the connection since.
+    while one(&observer, &session) != Value::Integer(1) {
+        std::thread::yield_now();
+    }
+    assert_eq!(count(&observer), Value::Integer(0));
+    begun.commit().unwrap();
+    assert_eq!(begun.commit().unwrap_err().kind, FailureKind::Refused);
+    assert_eq!(count(&observer), Value::Integer(2));
+
+    // What comes later in the transaction sees them.
+    let begun = pool.begin_with(vec![insert(3)], false).unwrap();
+    let seen = begun.query(&sql("SELECT count(*) FROM t"), 1).unwrap();
+    assert_eq!(seen.rows, [[Value::Integer(3)]]);
+    begun.execute(&insert(4)).unwrap();
+    begun.commit().unwrap();
+    assert_eq!(count(&observer), Value::Integer(4));
+
+    // One that is dropped leaves nothing, and a connection that can be used.
+    drop(pool.begin_with(vec![insert(5), insert(6)], false).unwrap());
+    assert_eq!(count(&pool), Value::Integer(4));
+    let many: Vec<_> = (10..3_000).map(insert).collect();
+    pool.begin_with(many, false).unwrap().commit().unwrap();
+    assert_eq!(count(&pool), Value::Integer(2_994));
+    pool.begin_with(Vec::new(), false)
+        .unwrap()
+        .commit()
+        .unwrap();
+    // Whether the server makes it durable at once is a matter of this transaction alone.
+    let durable = |transaction: &metalab_store_postgres::Transaction| {
+        let shown = sql("SELECT current_setting('synchronous_commit')");
+        transaction.query(&shown, 1).unwrap().rows
+    };
+    for (may_be_lost, expected) in [(true, "off"), (false, "on")] {
+        let begun = pool.begin_with(vec![insert(5_000)], may_be_lost).unwrap();
+        assert_eq!(durable(&begun), [[text(expected)]]);
+    }
+    assert_eq!(pool.size(), 1);
+}
+
+#[test]
+fn a_statement_that_begins_a_transaction_and_fails_says_so_at_the_next_call() {
+    let schema = Schema::new();
+    let pool = schema.pool();
+    pool.execute(&sql("CREATE TABLE t (id bigint PRIMARY KEY)"))
+        .unwrap();
+    let insert = |id| statement("INSERT INTO t VALUES ($1)", vec![Value::Integer(id)]);
+    pool.execute(&insert(1)).unwrap();
+    let begun = pool
+        .begin_with(vec![insert(2), insert(1), insert(3)], false)
+        .unwrap();
+    let failure = begun.commit().unwrap_err();
+    assert_eq!(failure.sqlstate.as_deref(), Some("23505"), "{failure}");
+    assert!(!failure.outcome_unknown && !failure.retryable);
+    let begun = pool.begin_with(vec![insert(2), insert(1)], false).unwrap();
+    let failure = begun.execute(&insert(4)).unwrap_err();
+    assert_eq!(failure.sqlstate.as_deref(), Some("23505"), "{failure}");
+    let failure = begun.commit().unwrap_err();
+    assert!(failure.message.contains("was rolled back"), "{failure}");
+    assert_eq!(one(&pool, "SELECT count(*) FROM t"), Value::Integer(1));
+
+    // What cannot be sent at all begins nothing.
+    for (bad, state) in [
+        (sql("SELECT * FROM nothing_of_this_name"), Some("42P01")),
+        (sql("COMMIT"), None),
+    ] {
+        let failure = pool
+            .begin_with(vec![insert(5), bad], false)
+            .map(drop)
+            .unwrap_err();
+        assert_eq!(failure.sqlstate.as_deref(), state, "{failure}");
+    }
+    assert_eq!(one(&pool, "SELECT count(*) FROM t"), Value::Integer(1));
+
+    // A plan that became stale meanwhile is told, and made anew the next time.
+    let all = sql("SELECT * FROM t");
+    pool.begin_with(vec![all.clone()], false)
+        .unwrap()
+        .commit()
+        .unwrap();
+    pool.execute(&sql("ALTER TABLE t ADD COLUMN a text"))
+        .unwrap();
+    pool.begin_with(vec![all.clone()], false)
+        .unwrap()
+        .commit()
+        .ok();
+    pool.begin_with(vec![all], false).unwrap().commit().unwrap();
+    assert_eq!(pool.size(), 1);
+}
+
+#[test]
 fn isolation_and_read_only_are_what_was_asked_for() {
     let pool = Pool::new(settings()).unwrap();
     for (isolation, name) in [

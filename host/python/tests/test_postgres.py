@@ -124,6 +124,17 @@ def test_a_transaction_is_there_after_its_commit_and_gone_without(context: Postg
     context.drop(number)
     assert one(context, "SELECT count(*) FROM t") == ("integer", 3)
 
+    begun = context.begin_with("index", [("INSERT INTO t VALUES (4)", []), ("INSERT INTO t VALUES (5)", [])], True)
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 3)
+    shown = begun.query("SELECT current_setting('synchronous_commit')", [], 1)
+    assert shown.rows == [[("text", "off")]]
+    begun.commit()
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 5)
+    again: list[tuple[str, list[Value]]] = [("DELETE FROM t WHERE a > 3", []), ("INSERT INTO t VALUES (1)", [])]
+    assert failure(lambda: context.begin_with("index", again, False).commit()).sqlstate == "23505"
+    context.begin_with("index", again[:1], False).commit()
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 3)
+
     broken = context.begin("index", "repeatable-read", False)
     assert failure(lambda: broken.execute("INSERT INTO t VALUES (1)", [])).sqlstate == "23505"
     assert failure(broken.commit).kind == "refused"

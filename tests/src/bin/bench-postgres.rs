@@ -374,6 +374,46 @@ fn rebuild(store: &Store) -> RebuildReport {
     rebuild.report().unwrap()
 }
 
+/// Measures calls while the database does not answer: after the first one, it is left alone.
+fn silence(root: &Path) {
+    title("calls while the server does not answer (reach 50 ms)");
+    // The system accepts connections, and nobody ever says anything.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let uri = format!("postgresql://lab@127.0.0.1:{port}/lab?sslmode=disable");
+    let store = PostgresStoreConfig::new(uri, root)
+        .scoped("silent:1")
+        .connect_timeout(Duration::from_millis(500))
+        .connect()
+        .unwrap();
+    let put = |index: usize| {
+        let text = record(index).replace("bench:1", "silent:1");
+        store.put_run_text(&text, &Expectation::Anything).unwrap();
+    };
+    let mut first = Times::default();
+    first.measure(|| put(0));
+    let (mut puts, mut pages) = (Times::default(), Times::default());
+    for index in 1..=20 {
+        puts.measure(|| put(index));
+        pages.measure(|| {
+            let query = RunQuery {
+                filter: "metrics.metric_0 < 100".to_owned(),
+                limit: Some(100),
+                ..RunQuery::default()
+            };
+            let mut list = store.query_runs(&query).unwrap();
+            list.next_lines(1 << 24).unwrap()
+        });
+    }
+    show("the first put, which waits for a connection", &first, None);
+    for (name, times) in [("put", &puts), ("page", &pages)] {
+        show(name, times, None);
+        let longest = times.0.iter().max().unwrap().as_secs_f64() * 1e3;
+        println!("    the longest {name:12} {longest:>10.3} ms");
+    }
+    store.close().unwrap();
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut count = RUNS;
@@ -425,6 +465,7 @@ fn main() {
     gets(&store, &schema, &raw, count);
     puts(&store, &raw, 300);
     store.close().unwrap();
+    silence(root.path());
     if let Some(file) = measured::json_file() {
         measured::save(Path::new(&file), root.path());
     }

@@ -114,6 +114,10 @@ impl Database for Server {
         assert_eq!((isolation, read_only), (Isolation::RepeatableRead, true));
         Ok(Box::new(Begun(self.asks().begin(isolation, read_only)?)))
     }
+
+    fn begin_with(&self, _: &[Statement], _: bool) -> DatabaseResult<Box<dyn Transaction>> {
+        panic!("no query writes")
+    }
 }
 
 struct Begun(Box<dyn Transaction>);

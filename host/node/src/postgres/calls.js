@@ -133,6 +133,21 @@ export class Calls {
     return this.#hold({ connection, failed: null, copying: false, cursors: 0 });
   }
 
+  /** Begins a transaction and runs statements in it. A crash of the server may lose it if it may be lost. */
+  async beginWith(statements, mayBeLost) {
+    const id = await this.begin('read-committed', false);
+    try {
+      if (mayBeLost) {
+        await this.#within(id, (connection, timeout) => connection.simple('SET LOCAL synchronous_commit = off', timeout));
+      }
+      await this.batch(id, statements);
+    } catch (error) {
+      await this.drop(id);
+      throw error;
+    }
+    return id;
+  }
+
   /** Makes a call within a transaction, and notes what became of it. */
   async #within(id, call) {
     const held = this.#transaction(id);

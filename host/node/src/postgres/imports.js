@@ -73,6 +73,11 @@ export function postgres(bindings) {
       return new Transaction(from, from.ask('begin', isolation, readOnly), 'drop');
     }
 
+    static beginWith(binding, statements, mayBeLost) {
+      const from = pool(binding);
+      return new Transaction(from, from.ask('beginWith', bounded(statements), mayBeLost), 'drop');
+    }
+
     query(statement, maxRows) {
       return this.ask('query', statement, maxRows);
     }

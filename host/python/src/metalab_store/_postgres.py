@@ -427,6 +427,20 @@ class PostgresContext:
         """Begins a transaction."""
         return Transaction(self.binding(binding), isolation, read_only)
 
+    def begin_with(
+        self, binding: str, statements: list[tuple[str, list[Value]]], may_be_lost: bool
+    ) -> Transaction:
+        """Begins a transaction and runs statements in it. A crash of the server may lose it if it may be lost."""
+        transaction = self.begin(binding, "read-committed", read_only=False)
+        try:
+            if may_be_lost:
+                transaction.execute("SET LOCAL synchronous_commit = off", [])
+            transaction.batch(statements)
+        except BaseException:
+            transaction.end()
+            raise
+        return transaction
+
 
 def _end(resource: Transaction | Cursor | CopyWriter) -> None:
     if isinstance(resource, Transaction):

@@ -84,6 +84,14 @@ def define(postgres: c.LinkerInstance) -> None:
 
         return _guarded(run)
 
+    def begin_with(_: Any, binding: str, statements: list[Any], may_be_lost: bool) -> Any:
+        def run(context: PostgresContext) -> Any:
+            begun = context.begin_with(binding, list(map(_statement, statements)), may_be_lost)
+            number = context.push(begun)
+            return ResourceHost.own(number, TRANSACTION)
+
+        return _guarded(run)
+
     def transaction_query(store: Any, borrowed: ResourceAny, statement: Any, max_rows: int) -> Any:
         number = representation(store, borrowed)
         return _guarded(lambda context: _rows(_transaction(context, number).query(*_statement(statement), max_rows)))
@@ -138,6 +146,7 @@ def define(postgres: c.LinkerInstance) -> None:
         "execute": execute,
         "batch": batch,
         "[static]transaction.begin": begin,
+        "[static]transaction.begin-with": begin_with,
         "[method]transaction.query": transaction_query,
         "[method]transaction.execute": transaction_execute,
         "[method]transaction.batch": transaction_batch,

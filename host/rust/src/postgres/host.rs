@@ -64,6 +64,18 @@ impl PostgresView<'_> {
     }
 }
 
+impl PostgresView<'_> {
+    fn hold(
+        &mut self,
+        begun: Result<driver::Transaction, Failure>,
+    ) -> Answer<Resource<HeldTransaction>> {
+        match begun {
+            Ok(transaction) => Ok(Ok(self.table.push(HeldTransaction(transaction))?)),
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+}
+
 fn all(statements: Vec<Statement>) -> Vec<driver::Statement> {
     statements.into_iter().map(Into::into).collect()
 }
@@ -104,10 +116,22 @@ impl HostTransaction for PostgresView<'_> {
         let begun = self
             .pool(&binding)
             .and_then(|pool| Ok(pool.begin(isolation.into(), read_only)?));
-        match begun {
-            Ok(transaction) => Ok(Ok(self.table.push(HeldTransaction(transaction))?)),
-            Err(failure) => Ok(Err(failure)),
+        self.hold(begun)
+    }
+
+    fn begin_with(
+        &mut self,
+        binding: String,
+        statements: Vec<Statement>,
+        may_be_lost: bool,
+    ) -> Answer<Resource<HeldTransaction>> {
+        if let Some(failure) = too_many(&statements) {
+            return Ok(Err(failure));
         }
+        let begun = self
+            .pool(&binding)
+            .and_then(|pool| Ok(pool.begin_with(all(statements), may_be_lost)?));
+        self.hold(begun)
     }
 
     fn query(
