@@ -86,10 +86,15 @@ impl DatabaseList {
         if access == Access::ReadWrite {
             list.sql.sorted_by(query);
         }
+        let begun = list.sql.now();
         let asked = list.ask();
+        let took = list.sql.now().saturating_sub(begun);
         let Ok(found) = list.sql.heard(asked) else {
             return Ok(None);
         };
+        if access == Access::ReadWrite {
+            list.sql.filtered_by(query, took);
+        }
         for key in found {
             list.add_damage_of(&key)?;
         }
@@ -99,10 +104,12 @@ impl DatabaseList {
     /// Asks for the rows, and for the runs that cannot be read.
     fn ask(&mut self) -> DatabaseResult<Vec<Key>> {
         let sql = Rc::clone(&self.sql);
+        let indexes = sql.indexes_for(&self.query);
         let within = Within {
             schema: &sql.schema,
             scopes: &self.ids,
             experiment: self.experiment.as_deref(),
+            indexes: &indexes,
         };
         let database = sql.database()?;
         let mut damaged = Vec::new();
@@ -247,10 +254,12 @@ impl DatabaseList {
         if let Some(total) = self.total.get() {
             return total;
         }
+        let indexes = self.sql.indexes_for(&self.query);
         let within = Within {
             schema: &self.sql.schema,
             scopes: &self.ids,
             experiment: self.experiment.as_deref(),
+            indexes: &indexes,
         };
         let counted = self.sql.database().and_then(|database| {
             let total = page::count(&**database, within, &self.query)?;
@@ -369,10 +378,12 @@ pub(crate) fn catalogue(
     let Some(ids) = sql.believed(scopes, access)? else {
         return Ok(None);
     };
+    let indexes = sql.indexes_for(query);
     let within = Within {
         schema: &sql.schema,
         scopes: &ids,
         experiment: None,
+        indexes: &indexes,
     };
     let asked = sql.database().and_then(|database| {
         let found = fields::run(&**database, within, query)?;

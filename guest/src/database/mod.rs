@@ -24,9 +24,9 @@ use crate::model::IndexOptions;
 use crate::ports::{
     Clock, Database, DatabaseFailure, DatabaseFailureKind, DatabaseResult, Ports, Random, Stat,
 };
-use crate::query::Query;
+use crate::query::{Query, SortKey};
 use crate::sql::directories::{self, Tables};
-use crate::sql::{Schema, sorting};
+use crate::sql::{Schema, sorting, translate};
 use state::Stamps;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,9 @@ const FIRST_PAUSE: u64 = 1_000_000_000;
 
 /// How many pages with one sort key are many.
 const OFTEN: u32 = 3;
+
+/// How long a page takes, in nanoseconds, that takes long.
+const SLOW: u64 = 10_000_000;
 
 /// How many sort keys are counted.
 const SORT_KEYS: usize = 64;
@@ -61,6 +64,10 @@ pub(crate) struct Sql {
     pub(crate) known: RefCell<BTreeMap<String, (Stat, String)>>,
     /// How often pages were asked for, by the first sort key.
     sorted: RefCell<BTreeMap<String, u32>>,
+    /// How often pages took long whose filter compares a number, by its field.
+    compared: RefCell<BTreeMap<String, u32>>,
+    /// The names of the indexes that were made for sort keys and numbers, once they were asked for.
+    indexes: RefCell<Option<Rc<BTreeSet<String>>>>,
     /// Why the database was not asked last.
     trouble: RefCell<Option<String>>,
     /// The directories that the server was found not to have crashed for since they were given their marks.
@@ -97,6 +104,8 @@ impl Sql {
             agreed: RefCell::default(),
             known: RefCell::default(),
             sorted: RefCell::default(),
+            compared: RefCell::default(),
+            indexes: RefCell::default(),
             trouble: RefCell::default(),
             steady: RefCell::default(),
             live: RefCell::default(),
@@ -113,6 +122,11 @@ impl Sql {
     /// Says whether the database is left alone for now.
     pub(crate) fn is_paused(&self) -> bool {
         self.clock.now() < self.pause.get().0
+    }
+
+    /// Returns the time, in nanoseconds since 1970.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
     }
 
     /// Asks the database, unless it is left alone for now.
@@ -195,6 +209,7 @@ impl Sql {
         self.agreed.borrow_mut().clear();
         self.live.borrow_mut().clear();
         self.known.borrow_mut().clear();
+        *self.indexes.borrow_mut() = None;
     }
 
     /// Returns why the database was not asked last, if it was not.
@@ -261,22 +276,63 @@ impl Sql {
         let Some(key) = query.sort.0.first().filter(|_| query.limit.is_some()) else {
             return;
         };
-        let Some(statements) = sorting::create(&self.schema, key) else {
-            return;
-        };
-        let asked = {
-            let mut sorted = self.sorted.borrow_mut();
-            if sorted.len() >= SORT_KEYS && !sorted.contains_key(&key.to_string()) {
-                return;
-            }
-            let asked = sorted.entry(key.to_string()).or_default();
-            *asked += 1;
-            *asked
-        };
-        if asked == OFTEN {
+        if let Some(statements) = sorting::create(&self.schema, key)
+            && self.is_often(&self.sorted, key)
+        {
             // Without it the page only takes longer.
             drop(self.ask(|database| database.batch(&statements)));
         }
+    }
+
+    /// Gives a number that filters compare an index of its own if page after page took long: then few runs match,
+    /// and all others are looked at for them.
+    pub(crate) fn filtered_by(&self, query: &Query, took: u64) {
+        if took < SLOW || query.limit.is_none() {
+            return;
+        }
+        let compared = query.filter.as_ref().map(translate::compared);
+        for key in compared.unwrap_or_default() {
+            if let Some(statements) = sorting::create_for_ranges(&self.schema, &key) {
+                if self.is_often(&self.compared, &key) {
+                    // Without it the page only takes longer.
+                    drop(self.ask(|database| database.batch(&statements)));
+                }
+                // Somebody else may have made it, or taken it away.
+                *self.indexes.borrow_mut() = None;
+                return;
+            }
+        }
+    }
+
+    /// Returns the names of the indexes that a query's filter might use.
+    pub(crate) fn indexes_for(&self, query: &Query) -> Rc<BTreeSet<String>> {
+        let compares = query.filter.as_ref().map(translate::compared);
+        if compares.is_none_or(|keys| keys.is_empty()) {
+            return Rc::default();
+        }
+        if let Some(indexes) = &*self.indexes.borrow() {
+            return Rc::clone(indexes);
+        }
+        let existing = sorting::existing(&self.schema);
+        let most = u32::try_from(sorting::MAX_INDEXES).unwrap_or(u32::MAX);
+        let found = self.ask(|database| database.query(&existing, 2 * most));
+        let rows = found.map(|found| found.rows).unwrap_or_default();
+        let names = rows.iter().filter_map(|row| directories::text(row, 0));
+        let indexes: Rc<BTreeSet<String>> = Rc::new(names.map(str::to_owned).collect());
+        *self.indexes.borrow_mut() = Some(Rc::clone(&indexes));
+        indexes
+    }
+
+    /// Counts a key, and says whether that makes it a frequent one.
+    fn is_often(&self, counted: &RefCell<BTreeMap<String, u32>>, key: &SortKey) -> bool {
+        let mut counted = counted.borrow_mut();
+        let name = key.to_string();
+        if counted.len() >= SORT_KEYS && !counted.contains_key(&name) {
+            return false;
+        }
+        let asked = counted.entry(name).or_default();
+        *asked += 1;
+        *asked == OFTEN
     }
 
     /// Stops believing what was found of a directory.

@@ -3,10 +3,11 @@
 //! The database answers for all rows but the inexact ones. Those come along as they are, and the evaluation
 //! that files use decides about them from their texts; then both are merged in the query's order.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use super::identifier::Schema;
 use super::runs::{TABLE, push};
+use super::sorting;
 use super::translate::{self, Parameters};
 use crate::codec;
 use crate::json::{Object, Value};
@@ -14,7 +15,7 @@ use crate::ports::{
     self, Database, DatabaseFailure, DatabaseFailureKind, DatabaseResult, Isolation, RowSet,
     SqlValue, Statement, Transaction,
 };
-use crate::query::{Pager, Position, Query, RecordRow};
+use crate::query::{Pager, Position, Query, RecordRow, SortKey};
 use crate::run_list::needs_derived;
 
 /// The most inexact rows that come along with a page. With more, the page is made of two statements.
@@ -36,6 +37,8 @@ pub struct Within<'q> {
     pub scopes: &'q [String],
     /// The experiment that the record has to name.
     pub experiment: Option<&'q str>,
+    /// The names of the indexes that [`sorting`] made.
+    pub indexes: &'q BTreeSet<String>,
 }
 
 /// Names a run.
@@ -209,6 +212,14 @@ impl Within<'_> {
         if let Some(filter) = &query.filter {
             let condition = translate::condition(filter, query.now, parameters);
             push(&mut sql, format_args!(" AND ({condition})"));
+            // The index of the first sort key is given its bounds with the order.
+            let first = query.sort.0.first().map(|key| &key.field);
+            let has_index = |key: &SortKey| {
+                first != Some(&key.field) && self.indexes.contains(&sorting::index_name(key))
+            };
+            for range in translate::ranges(filter, has_index, parameters) {
+                push(&mut sql, format_args!(" AND {range}"));
+            }
         }
         sql
     }

@@ -1,6 +1,7 @@
-//! Indexes for the sort keys that a store is asked for again and again.
+//! Indexes for the sort keys that a store is asked for again and again, and for the numbers that its filters compare.
 //!
-//! Without one, a page sorted by a metric looks at every run of the directory. Which metrics there are, only the
+//! Without one, a page sorted by a metric looks at every run of the directory, and so does a page of the few runs
+//! whose metric is in some range. Which metrics there are, only the
 //! runs know, so that no table can have their indexes from the start. Such an index costs every later write a
 //! little, and its creation keeps writers waiting while it looks at all rows: so nothing here happens by itself.
 
@@ -28,6 +29,17 @@ const MAX_STEPS: usize = 8;
 /// itself quotes them in the second, whose text is made of nothing but the number of steps.
 #[must_use]
 pub fn create(schema: &Schema, key: &SortKey) -> Option<[Statement; 2]> {
+    made(schema, key, false)
+}
+
+/// Does the same for a number that filters compare, and lets the server count how its values are spread: only then it
+/// knows whether few runs are in a range or many. It does not count that for an index of a part of the table by itself.
+#[must_use]
+pub fn create_for_ranges(schema: &Schema, key: &SortKey) -> Option<[Statement; 2]> {
+    made(schema, key, true)
+}
+
+fn made(schema: &Schema, key: &SortKey, ranges: bool) -> Option<[Statement; 2]> {
     let metric = |name: &String| vec![Step::Key(name.clone())];
     let (name, path) = match &key.field {
         Field::DurationMs => ("duration_ms", Vec::new()),
@@ -65,6 +77,13 @@ pub fn create(schema: &Schema, key: &SortKey) -> Option<[Statement; 2]> {
     for index in 0..keys.len() {
         push(&mut arguments, format_args!(", given->'keys'->>{index}"));
     }
+    let statistics = match ranges {
+        false => String::new(),
+        true => format!(
+            "EXECUTE format($made$CREATE STATISTICS IF NOT EXISTS %2$I.%1$I ON ({rank}), ({number}) FROM %2$I.{TABLE}$made$, \
+             given->>'index', given->>'schema'{arguments}); EXECUTE format('ANALYZE %I.{TABLE}', given->>'schema'); "
+        ),
+    };
     let sql = format!(
         "DO $do$ DECLARE given jsonb := current_setting('metalab_store.sort')::jsonb; BEGIN \
          PERFORM pg_advisory_xact_lock(hashtext(given->>'schema'), hashtext('{TABLE}')); \
@@ -72,7 +91,8 @@ pub fn create(schema: &Schema, key: &SortKey) -> Option<[Statement; 2]> {
          AND starts_with(indexname, 'metalab_store_sort_')) < {MAX_INDEXES} THEN EXECUTE format($index$\
          CREATE INDEX IF NOT EXISTS %1$I ON %2$I.{TABLE} (scope, ({rank}), ({number}), ({text}) {direction}, \
           age, experiment_id, run_id) WHERE NOT inexact\
-         $index$, given->>'index', given->>'schema'{arguments}); END IF; END $do$"
+         $index$, given->>'index', given->>'schema'{arguments}); \
+         {statistics}END IF; END $do$"
     );
     let mut given = Object::new();
     given.insert("schema", schema.as_str());
@@ -90,6 +110,19 @@ pub fn create(schema: &Schema, key: &SortKey) -> Option<[Statement; 2]> {
             parameters: Vec::new(),
         },
     ])
+}
+
+/// Returns the statement that names the indexes that were made for ranges.
+#[must_use]
+pub fn existing(schema: &Schema) -> Statement {
+    Statement {
+        sql: format!(
+            "SELECT stxname::text FROM pg_statistic_ext JOIN pg_namespace AS place ON place.oid = stxnamespace \
+             WHERE nspname = $1::text AND stxrelid = (SELECT oid FROM pg_class WHERE relnamespace = place.oid AND relname = '{TABLE}') \
+             AND starts_with(stxname, 'metalab_store_sort_') ORDER BY 1"
+        ),
+        parameters: vec![SqlValue::Text(schema.as_str().to_owned())],
+    }
 }
 
 /// Returns the name of the index of a sort key.

@@ -618,6 +618,106 @@ fn after_ids(last: &Position, parameters: &mut Parameters) -> String {
     }
 }
 
+/// Returns the keys of the numbers that all runs of a filter are compared with: an index of one of them finds the runs.
+#[must_use]
+pub fn compared(filter: &Expr) -> Vec<SortKey> {
+    let mut keys: Vec<SortKey> = Vec::new();
+    for part in parts(filter) {
+        if let Some((field, _)) = range_of(part)
+            && keys.iter().all(|key| key.field != *field)
+        {
+            keys.push(ascending(field));
+        }
+    }
+    keys
+}
+
+/// Returns what has to be true, all of it, of every run of a filter.
+fn parts(filter: &Expr) -> &[Expr] {
+    match filter {
+        Expr::And(children) => children,
+        one => std::slice::from_ref(one),
+    }
+}
+
+/// The ends of a range of numbers, each with the operator that a number within it has towards it.
+type Ends<'e> = Vec<(CompareOp, &'e Literal)>;
+
+/// Returns the field and the range of a part of a filter that compares a number.
+fn range_of(part: &Expr) -> Option<(&Field, Ends<'_>)> {
+    let (field, ends) = match part {
+        Expr::Compare {
+            op: CompareOp::NotEqual,
+            ..
+        } => return None,
+        Expr::Compare { field, op, value } => (field, vec![(*op, value)]),
+        Expr::Between { field, low, high } => (
+            field,
+            vec![
+                (CompareOp::GreaterOrEqual, low),
+                (CompareOp::LessOrEqual, high),
+            ],
+        ),
+        _ => return None,
+    };
+    let are_numbers = ends.iter().all(|(_, end)| match end {
+        Literal::Int(_) | Literal::Big(_) => true,
+        Literal::Float(value) => value.is_finite(),
+        _ => false,
+    });
+    are_numbers.then_some((field, ends))
+}
+
+/// Says the same as the parts of a filter that compare a number, in the words of the ascending index of the number's
+/// field, where there is one.
+///
+/// They follow from the filter and decide nothing. An index finds few runs by them; where it would find many, the
+/// server knows that from its statistics, and reads the runs in the order of the page. Without an index it knows
+/// nothing and guesses wrong.
+#[must_use]
+pub fn ranges(
+    filter: &Expr,
+    has_index: impl Fn(&SortKey) -> bool,
+    parameters: &mut Parameters,
+) -> Vec<String> {
+    let ranges = parts(filter).iter().filter_map(range_of);
+    let ranges = ranges.filter(|(field, _)| has_index(&ascending(field)));
+    ranges
+        .filter_map(|(field, ends)| range(field, &ends, parameters))
+        .collect()
+}
+
+fn ascending(field: &Field) -> SortKey {
+    SortKey {
+        field: field.clone(),
+        direction: Direction::Ascending,
+    }
+}
+
+fn range(field: &Field, ends: &Ends<'_>, parameters: &mut Parameters) -> Option<String> {
+    let key = ascending(field);
+    let made = SortedKey::of(&key, parameters);
+    let Source::Json(json) = &made.source else {
+        return None;
+    };
+    let number = sorted_number(json, key.direction);
+    let mut finite = format!("{} = {}", made.rank, rank::NUMBER);
+    for (op, end) in ends {
+        let end = parameters.json(as_json(end)?);
+        finite.push_str(&format!(" AND {number} {} ({end})::numeric", op.as_str()));
+    }
+    // An infinity is beyond every number.
+    let beyond = match ends.as_slice() {
+        [(CompareOp::Less | CompareOp::LessOrEqual, _)] => Some(rank::LEAST),
+        [(CompareOp::Greater | CompareOp::GreaterOrEqual, _)] => Some(rank::MOST),
+        _ => None,
+    };
+    Some(match beyond {
+        Some(beyond) => format!("(({finite}) OR {} = {beyond})", made.rank),
+        None => format!("({finite})"),
+    })
+}
+
 /// Where a row stands in one key, relative to a cursor: conditions that may be NULL instead of false.
 struct Placed {
     after: String,

@@ -11,6 +11,7 @@ use metalab_store_guest::query::{Query, QueryText};
 use metalab_store_guest::sql::{self, Schema, fields, page};
 use metalab_store_guest::testing;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// A database that answers every statement with rows that it makes of numbers, a bounded number of times.
@@ -189,6 +190,7 @@ fn no_answer_of_a_database_breaks_the_reader_of_rows() {
             schema: &schema,
             scopes: &scopes,
             experiment: None,
+            indexes: &BTreeSet::new(),
         };
         let mut seen = Vec::new();
         seen.push(page::run(&liar, within, &query, true).map_or_else(

@@ -208,6 +208,7 @@ fn queries(store: &Store) {
             "",
         ),
         ("params.param_3 = 4 or metrics.metric_0 < 100", ""),
+        // It has an index after three slow pages.
         ("metrics.metric_0 < 100", ""),
         ("status = \"failed\"", "metrics.metric_0"),
         ("", "metrics.metric_0 desc"),

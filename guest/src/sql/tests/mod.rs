@@ -8,7 +8,7 @@ mod table;
 
 use super::page::{Found, Key, Listing, Page, Within};
 use super::runs::Row;
-use super::{Schema, fields, page, runs, sorting};
+use super::{Schema, fields, page, runs, sorting, translate};
 use crate::json::python::Random;
 use crate::ports::{Database, SqlValue, Statement};
 use crate::query::{Query, QueryText};

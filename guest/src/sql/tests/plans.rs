@@ -183,6 +183,105 @@ fn a_sort_key_with_an_index_of_its_own_is_not_sorted_by() {
 }
 
 #[test]
+fn a_number_with_an_index_of_its_own_finds_few_runs_by_it_and_many_in_the_order_of_the_page() {
+    let mut server = many();
+    let first = QueryText {
+        limit: Some(100),
+        ..QueryText::default()
+    };
+    let ordered = "metalab_store_runs_order";
+    let few = [
+        "metrics.loss < 1",
+        "metrics.loss <= 0.5",
+        "metrics.loss > 996",
+        "metrics.loss = 7.5",
+        "metrics.loss between 3 and 4",
+        r#"status = "success" and metrics.loss < 1"#,
+    ];
+    let many = [
+        "metrics.loss < 900",
+        "metrics.loss > 2",
+        "metrics.loss between 3 and 990",
+        "metrics.loss < 1 or metrics.loss > 2",
+        "not metrics.loss < 1",
+    ];
+    let scopes = ["s".to_owned()];
+    let pages = |server: &Server, filters: &[&str]| -> Vec<Page> {
+        let page = |filter: &&str| {
+            let text = QueryText { filter, ..first };
+            page::run(server, server.within(&scopes), &query(&text), true).unwrap()
+        };
+        filters.iter().map(page).collect()
+    };
+    let before = (pages(&server, &few), pages(&server, &many));
+    assert!(
+        before
+            .0
+            .iter()
+            .all(|page| !page.rows.is_empty() && page.next.is_none())
+    );
+    let asked_for_few = QueryText {
+        filter: few[5],
+        ..first
+    };
+    let asked = query(&asked_for_few);
+    let keys = translate::compared(asked.filter.as_ref().unwrap());
+    let [key] = keys.as_slice() else {
+        panic!("{keys:?}");
+    };
+    let create = sorting::create_for_ranges(&server.schema, key).unwrap();
+    server.in_one_transaction(&create);
+    server.in_one_transaction(&create);
+    let own = sorting::index_name(key);
+    let existing = server.query(&sorting::existing(&server.schema), 9);
+    assert_eq!(existing.unwrap().rows, [[SqlValue::Text(own.clone())]]);
+    // A store that does not know of it asks as before.
+    let found = plan(&server, &["s"], &asked_for_few);
+    assert!(holds(&found, ordered), "{found:?}");
+    server.indexes.insert(own.clone());
+    for filter in few {
+        let found = plan(&server, &["s"], &QueryText { filter, ..first });
+        assert!(holds(&found, &own), "{filter}: {found:?}");
+        assert!(!holds(&found, ordered), "{filter}: {found:?}");
+        let found = plan(&server, &["s", "other"], &QueryText { filter, ..first });
+        assert!(holds(&found, &own), "{filter}: {found:?}");
+    }
+    for filter in many {
+        let found = plan(&server, &["s"], &QueryText { filter, ..first });
+        assert!(holds(&found, ordered), "{filter}: {found:?}");
+        assert!(!holds(&found, &own), "{filter}: {found:?}");
+        assert!(!holds(&found, "Sort"), "{filter}: {found:?}");
+    }
+    let after = (pages(&server, &few), pages(&server, &many));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn the_numbers_that_an_index_could_find_runs_by_are_those_that_every_run_is_compared_with() {
+    for (filter, expected) in [
+        ("metrics.a < 1", vec!["metrics.a"]),
+        (
+            "metrics.a = 1 and params.b.c >= 2 and metrics.a > 0",
+            vec!["metrics.a", "params.b.c"],
+        ),
+        ("duration_ms between 1 and 2.5", vec!["duration_ms"]),
+        ("metrics.a < 1 or metrics.b < 1", vec![]),
+        ("metrics.a != 1", vec![]),
+        ("not metrics.a < 1", vec![]),
+        (r#"metrics.a = "x""#, vec![]),
+        ("metrics.a < inf", vec![]),
+    ] {
+        let asked = query(&QueryText {
+            filter,
+            ..QueryText::default()
+        });
+        let keys = translate::compared(asked.filter.as_ref().unwrap());
+        let names: Vec<String> = keys.iter().map(|key| key.field.to_string()).collect();
+        assert_eq!(names, expected, "{filter}");
+    }
+}
+
+#[test]
 fn the_names_of_a_sort_key_are_quoted_by_the_server_and_its_indexes_are_few() {
     let server = Server::new();
     let hostile = r#"a'); DROP TABLE %1$s; -- \\ $index$ $do$ \" é"#;

@@ -1,6 +1,7 @@
 //! A schema of our own on the server that the environment names, and the port to it.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -12,6 +13,8 @@ use crate::ports::{CopyWriter, Cursor, Database, DatabaseResult, Isolation, RowS
 pub(super) struct Server {
     database: Rc<dyn Database>,
     pub(super) schema: Schema,
+    /// The indexes that a store would know of.
+    pub(super) indexes: BTreeSet<String>,
     /// How many times the server was asked.
     pub(super) asked: Rc<Cell<usize>>,
 }
@@ -33,6 +36,7 @@ impl Server {
         let server = Self {
             database: native::databases("test", native::test_pool()).named("test"),
             schema: Schema::new(name).unwrap(),
+            indexes: BTreeSet::new(),
             asked: Rc::default(),
         };
         server.run(&format!("CREATE SCHEMA {}", server.schema));
@@ -60,6 +64,7 @@ impl Server {
             schema: &self.schema,
             scopes,
             experiment: None,
+            indexes: &self.indexes,
         }
     }
 
