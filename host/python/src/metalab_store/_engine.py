@@ -62,7 +62,7 @@ class Engine:
             self.linker.add_wasip2()
             with self.linker.root() as root:
                 _imports.define(root, interface)
-            self.indices = {name: self._index(name) for name in ("config", "store", "transfer")}
+            self.indices = {name: self._index(name) for name in ("config", "store", "transfer", "maintenance")}
         except WasmtimeError as error:
             raise EngineError(f"the store's component cannot be started: {error}") from error
         #: The signatures of the functions that were called, by interface and name.
