@@ -77,8 +77,20 @@ def _entry(entry: os.DirEntry[str]) -> str:
     return f"d{name}/" if entry.is_dir(follow_symlinks=False) else f"o{name}/"
 
 
-def digest(root: int, directory: str, name: str) -> str | None:
-    """Says what a file is like, and what the SHA-256 of its content is."""
+#: The SHA-256 of files that this host wrote itself, by what they were like then: `identified`.
+Known = dict[tuple[int, ...], str]
+
+
+def identified(found: os.stat_result) -> tuple[int, ...]:
+    """Returns what changes whenever a file is another one, or holds something else."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def digest(root: int, directory: str, name: str, known: Known | None = None) -> str | None:
+    """Says what a file is like, and what the SHA-256 of its content is.
+
+    What is known is asked for once, and forgotten.
+    """
     opened = _open_directory(root, directory) if _is_name(name) else None
     if opened is None:
         return None
@@ -92,6 +104,8 @@ def digest(root: int, directory: str, name: str) -> str | None:
         os.close(descriptor)
         return None
     with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if known and (hashed_before := known.pop(identified(found), None)) is not None:
+            return f"{_line(found)[:-1]} {hashed_before}"
         hashed = hashlib.file_digest(file, "sha256").hexdigest()
         # What grew meanwhile is read again in another way.
         if os.fstat(file.fileno()).st_size != found.st_size or file.tell() != found.st_size:
