@@ -149,6 +149,8 @@ class _Ticker:
 
     def __init__(self, engine: WasmtimeEngine) -> None:
         self._engine = engine
+        #: How often the epoch was advanced.
+        self.epoch = 0
         self._running = 0
         self._changed = threading.Condition()
         self._started = False
@@ -185,6 +187,7 @@ class _Ticker:
             advanced = now
             while left >= TICK:
                 left -= TICK
+                self.epoch += 1
                 self._engine.increment_epoch()
 
 
