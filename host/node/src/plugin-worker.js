@@ -1,6 +1,7 @@
 // The process that a plugin runs in: it computes one run at a time, each in an instance of its own.
 
 import { FileStoreConfig, PostgresStoreConfig } from './config.js';
+import { endWithParent } from './libc.js';
 import { raw } from './store.js';
 
 /** The most runs of a list, and the most bytes of a piece of an artifact. */
@@ -16,7 +17,12 @@ let instantiate;
 const modules = new Map();
 
 /** Opens the store, and loads the plugin. */
-async function start({ plugin, kind, settings, scopes, limits: given }) {
+async function start({ plugin, kind, settings, scopes, limits: given, parent }) {
+  // A plugin that loops lets no message through, not even that nobody is left who would end it.
+  endWithParent();
+  if (process.ppid !== parent) {
+    process.exit();
+  }
   limits = given;
   const Config = kind === 'file' ? FileStoreConfig : PostgresStoreConfig;
   store = raw(new Config(settings, scopes).connect());

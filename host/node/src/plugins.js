@@ -316,6 +316,7 @@ export async function derive(config, plugin, { where = '', limits = {}, workers 
       settings: config.readOnly()._settings(),
       scopes: config._scopes,
       limits: all,
+      parent: process.pid,
     };
     let next = 0;
     let done = 0;
