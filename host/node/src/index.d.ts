@@ -815,7 +815,7 @@ export function collectGarbage(store: string | URL | FileStoreConfig | PostgresS
 
 /** What a plugin may use for one run. */
 export interface PluginLimits {
-  /** Memory in bytes. Default 256 MiB. A plugin that wants more traps. */
+  /** Memory in bytes. Default 256 MiB. A plugin that traps is run once more with a sixteenth more, to tell whether that was why. */
   memoryBytes?: number;
   /** How long it may take, in milliseconds, what the store does for it included. Default 10,000. */
   timeMs?: number;
@@ -855,7 +855,7 @@ export interface DeriveReport {
   /** Runs whose derived metrics were stored, or would be. */
   derived: number;
   /** The runs that failed, in the order of the list: they keep the derived metrics that they had. */
-  failures: { runId: string; code: 'refused' | 'trap' | 'time' | 'calls' | 'garbage' | 'store'; message: string }[];
+  failures: { runId: string; code: 'refused' | 'trap' | 'time' | 'memory' | 'calls' | 'garbage' | 'store'; message: string }[];
   /** The files found damaged: they hide no run. */
   damaged: Damage[];
 }
