@@ -33,7 +33,7 @@ def look(root: int, directory: str, names: str) -> str | None:
     opened = None if listed is None else _open_directory(root, directory)
     if listed is None or opened is None:
         return None
-    lines = []
+    lines: list[str] = []
     # Thousands are looked at in one call.
     look_at, add = os.stat, lines.append
     try:
