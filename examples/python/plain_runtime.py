@@ -1,9 +1,9 @@
 """The store's component in a runtime that knows nothing of it: PyPI's `wasmtime` alone, with WASI and one directory.
 
-    python plain_runtime.py metalab_store.wasm ./experiments/my_exp_1.0 my_exp:1.0
+    python plain_runtime.py metalab_store_wasi.wasm ./experiments/my_exp_1.0 my_exp:1.0
 
-What the store asks of a host besides WASI is answered with "no" here: a store that is only read needs no locks and no
-database. `target/component/metalab_store.wasm` is the component.
+`cargo xtask component` makes `target/component/metalab_store_wasi.wasm`: the store's component with a "no" linked in for
+everything that it asks of a host besides WASI. A store that is only read needs no locks and no database.
 """
 
 import json
@@ -22,53 +22,6 @@ def record(**fields):
     return made
 
 
-def no_database(*_):
-    """Answers a call of a database."""
-    return record(kind="not-granted", sqlstate=None, retryable=False, outcome_unknown=False, message="no database")
-
-
-def no_rows(*_):
-    """As `no_database`, where an answer would be a record too: then this runtime wants to know which case it is."""
-    return c.Variant("err", no_database())
-
-
-def no_lock(*_):
-    """Answers whoever wants a lock."""
-    return c.Variant("no-directory")
-
-
-def link(engine):
-    """Returns a linker with WASI, and a "no" to everything else."""
-    linker = c.Linker(engine)
-    linker.add_wasip2()
-    with linker.root() as root:
-        with root.add_instance(CONTRACT.format("roots")) as roots:
-            roots.add_resource("lock", c.ResourceType.host(1), lambda store, number: None)
-            roots.add_func("[method]lock.set-content", no_lock)
-            roots.add_func("acquire", no_lock)
-            roots.add_func("sync", lambda *_: None)
-            roots.add_func("get-identity", lambda *_: record(machine="", boot="", device=0, inode=0))
-            roots.add_func("utc-offset", lambda *_: 0)
-        with root.add_instance(CONTRACT.format("bulk")) as bulk:
-            bulk.add_resource("reader", c.ResourceType.host(5), lambda store, number: None)
-            for name in ("list", "look", "digest", "read"):
-                bulk.add_func(name, lambda *_: None)
-            bulk.add_func("[method]reader.next", lambda *_: "")
-        with root.add_instance(CONTRACT.format("postgres")) as postgres:
-            for number, name in enumerate(("transaction", "cursor", "copy-writer"), 2):
-                postgres.add_resource(name, c.ResourceType.host(number), lambda store, number: None)
-            for name in ("query", "[method]transaction.query", "[method]cursor.next"):
-                postgres.add_func(name, no_rows)
-            methods = ("execute", "batch", "open-cursor", "copy-in", "commit")
-            for name in (
-                *("execute", "batch", "[static]transaction.begin"),
-                *(f"[method]transaction.{method}" for method in methods),
-                *("[method]copy-writer.write", "[method]copy-writer.finish"),
-            ):
-                postgres.add_func(name, no_database)
-    return linker
-
-
 def main(component, directory, experiment):
     """Prints the runs of an experiment, the newest first."""
     engine = Engine()
@@ -77,7 +30,9 @@ def main(component, directory, experiment):
     wasi.preopen_dir(directory, "store", False)
     store.set_wasi(wasi)
     binary = c.Component.from_file(engine, component)
-    instance = link(engine).instantiate(store, binary)
+    linker = c.Linker(engine)
+    linker.add_wasip2()
+    instance = linker.instantiate(store, binary)
     interface = binary.get_export_index(CONTRACT.format("store"))
 
     def call(name, *arguments):

@@ -3,7 +3,7 @@
 
 use metalab_store::types::{
     ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, LogChunk, Manifest,
-    ManifestHeader, RunQuery, StructuredResult,
+    ManifestHeader, Metric, MetricValue, RunQuery, StructuredResult,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 
 mod host;
 mod native;
+mod whole;
 
 pub use host::RustHost;
 pub use native::Native;
+pub use whole::{Copying, Which};
 
 /// The most bytes of an artifact that cross in one call.
 const CHUNK: u32 = 256 * 1024;
@@ -46,7 +48,7 @@ impl Failure {
 type Outcome<T> = Result<T, Failure>;
 
 /// What makes the calls of the script.
-pub trait Target {
+pub trait Target: Default {
     /// An open store.
     type Store: Opened;
 
@@ -67,6 +69,31 @@ pub trait Target {
     /// # Errors
     /// That of the call.
     fn parse_locator(&self, locator: &str) -> Option<Outcome<Value>>;
+
+    /// Verifies a store, and says what was found.
+    ///
+    /// # Errors
+    /// That of the call.
+    fn verify(&self, which: Which<'_>, repair: bool) -> Outcome<Value>;
+
+    /// Looks for garbage of any age, and says what was found.
+    ///
+    /// # Errors
+    /// That of the call.
+    fn collect_garbage(&self, which: Which<'_>, apply: bool) -> Outcome<Value>;
+
+    /// Copies from a collection to another one or to an archive.
+    ///
+    /// # Errors
+    /// That of the call.
+    fn transfer(&self, from: &Path, to: &Path, how: &Copying<'_>) -> Outcome<Value>;
+
+    /// Runs a plugin of this repository.
+    ///
+    /// # Errors
+    /// That of the call.
+    fn derive(&self, which: Which<'_>, plugin: &str, filter: &str, dry_run: bool)
+    -> Outcome<Value>;
 }
 
 /// A list as a transcript shows it.
@@ -106,6 +133,11 @@ pub trait Opened {
     fn run_exists(&self, run: &str) -> Outcome<bool>;
     fn delete_run(&self, run: &str) -> Outcome<bool>;
     fn put_derived_text(&self, run: &str, derived: &str) -> Outcome<String>;
+    fn run_metrics(&self, run: &str) -> Outcome<Option<Vec<Metric>>>;
+    fn put_derived(&self, run: &str, metrics: &[Metric]) -> Outcome<String>;
+    fn put_derived_batch(&self, derived: &[(String, Vec<Metric>)])
+    -> Outcome<Vec<Outcome<String>>>;
+    fn get_derived(&self, run: &str) -> Outcome<Option<Vec<Metric>>>;
     fn get_derived_text(&self, run: &str) -> Outcome<Option<String>>;
     fn derived_exists(&self, run: &str) -> Outcome<bool>;
     fn put_result(&self, run: &str, name: &str, result: StructuredResult) -> Outcome<String>;
@@ -158,6 +190,7 @@ pub fn transcript<T: Target>(target: &T, root: &Path) -> Vec<Value> {
     assert_eq!(script["format"], 1);
     let mut executor = Executor {
         target,
+        plain: T::default(),
         root: root.clone(),
         stores: BTreeMap::new(),
         cursor: None,
@@ -248,6 +281,7 @@ fn hashed(content: &[u8]) -> Value {
 
 struct Executor<'t, T: Target> {
     target: &'t T,
+    plain: T,
     root: PathBuf,
     stores: BTreeMap<String, T::Store>,
     cursor: Option<String>,
@@ -258,9 +292,10 @@ impl<T: Target> Executor<'_, T> {
     fn one(&mut self, call: &str, args: &Args<'_>) -> Option<Outcome<Value>> {
         Some(match call {
             "open" => {
+                let root = self.below(args.maybe("below"));
                 let opened =
-                    self.target
-                        .open(&self.root, args.maybe("experiment"), args.flag("read_only"));
+                    self.target(args)
+                        .open(&root, args.maybe("experiment"), args.flag("read_only"));
                 opened.map(|store| {
                     self.stores.insert(args.text("store").to_owned(), store);
                     Value::Null
@@ -285,11 +320,57 @@ impl<T: Target> Executor<'_, T> {
                 Ok(Value::Null)
             }
             "query_runs" => self.query_runs(args),
+            "verify" | "collect_garbage" | "derive" | "transfer" => self.of_whole(call, args),
             _ => match self.stores.get(args.text("store")) {
                 Some(store) => self.of_store(store, call, args),
                 None => Err(Failure::closed()),
             },
         })
+    }
+
+    /// An index is of the root's collection alone.
+    fn target(&self, args: &Args<'_>) -> &T {
+        match args.maybe("below") {
+            Some(_) => &self.plain,
+            None => self.target,
+        }
+    }
+
+    fn below(&self, directory: Option<&str>) -> PathBuf {
+        let mut root = self.root.clone();
+        root.extend(directory);
+        root
+    }
+
+    fn of_whole(&self, call: &str, args: &Args<'_>) -> Outcome<Value> {
+        if call == "transfer" {
+            let experiments = args.list("experiments").iter();
+            let how = Copying {
+                experiments: experiments
+                    .map(|experiment| experiment.as_str().unwrap().to_owned())
+                    .collect(),
+                filter: args.text("filter"),
+                existing: args.text("existing"),
+                dry_run: args.flag("dry_run"),
+            };
+            let (from, to) = (self.below(args.maybe("from")), self.below(args.maybe("to")));
+            return self.target.transfer(&from, &to, &how);
+        }
+        let root = self.below(args.maybe("below"));
+        let which = Which {
+            root: &root,
+            experiment: args.maybe("experiment"),
+            read_only: args.0["read_only"] == true,
+        };
+        let target = self.target(args);
+        match call {
+            "verify" => target.verify(which, args.flag("repair")),
+            "collect_garbage" => target.collect_garbage(which, args.flag("apply")),
+            _ => {
+                let (plugin, filter) = (args.text("plugin"), args.text("filter"));
+                target.derive(which, plugin, filter, args.flag("dry_run"))
+            }
+        }
     }
 
     fn query(&self, args: &Args<'_>) -> RunQuery {
@@ -330,13 +411,7 @@ impl<T: Target> Executor<'_, T> {
             "put_run_text" => store
                 .put_run_text(args.text("record"), args.expect())
                 .map(Value::from),
-            "put_run_lines" => store.put_run_lines(args.text("lines")).map(|outcomes| {
-                let shown = outcomes.into_iter().map(|outcome| match outcome {
-                    Ok(revision) => json!({ "revision": revision }),
-                    Err(failure) => json!({ "error": failure.json() }),
-                });
-                shown.collect()
-            }),
+            "put_run_lines" => store.put_run_lines(args.text("lines")).map(shown_outcomes),
             "get_run_text" => store.get_run_text(run()).map(Value::from),
             "run_status" => store.run_status(run()).map(Value::from),
             "list_runs" => store
@@ -353,6 +428,19 @@ impl<T: Target> Executor<'_, T> {
             "put_derived_text" => store
                 .put_derived_text(run(), args.text("derived"))
                 .map(Value::from),
+            "run_metrics" => store.run_metrics(run()).map(shown_metrics),
+            "get_derived" => store.get_derived(run()).map(shown_metrics),
+            "put_derived" => store
+                .put_derived(run(), &metrics(&args.0["metrics"]))
+                .map(Value::from),
+            "put_derived_batch" => {
+                let derived: Vec<(String, Vec<Metric>)> = args
+                    .list("derived")
+                    .iter()
+                    .map(|pair| (pair[0].as_str().unwrap().to_owned(), metrics(&pair[1])))
+                    .collect();
+                store.put_derived_batch(&derived).map(shown_outcomes)
+            }
             "get_derived_text" => store.get_derived_text(run()).map(Value::from),
             "derived_exists" => store.derived_exists(run()).map(Value::from),
             "put_result" => {
@@ -471,7 +559,7 @@ impl<T: Target> Executor<'_, T> {
         let mut files = serde_json::Map::new();
         for (path, content) in crate::tree(&self.root) {
             let mut parents = path.trim_end_matches('/').split('/').rev().skip(1);
-            if parents.any(|part| part == ".index" || part == ".locks") {
+            if parents.any(|part| HIDDEN.contains(&part)) {
                 continue;
             }
             let digest = if path.ends_with('/') {
@@ -484,6 +572,53 @@ impl<T: Target> Executor<'_, T> {
         }
         json!({ "tree": hex(text.as_bytes()), "files": files })
     }
+}
+
+/// Directories whose content is no part of the tree.
+const HIDDEN: [&str; 3] = [".index", ".locks", ".quarantine"];
+
+fn shown_outcomes(outcomes: Vec<Outcome<String>>) -> Value {
+    let shown = outcomes.into_iter().map(|outcome| match outcome {
+        Ok(revision) => json!({ "revision": revision }),
+        Err(failure) => json!({ "error": failure.json() }),
+    });
+    shown.collect()
+}
+
+/// Reads metrics of the script: `[name, case, value]`.
+fn metrics(given: &Value) -> Vec<Metric> {
+    let metric = |metric: &Value| {
+        let text = || metric[2].as_str().unwrap().to_owned();
+        Metric {
+            name: metric[0].as_str().unwrap().to_owned(),
+            value: match metric[1].as_str().unwrap() {
+                "boolean" => MetricValue::Boolean(metric[2].as_bool().unwrap()),
+                "integer" => MetricValue::Integer(text().parse().unwrap()),
+                "big-integer" => MetricValue::BigInteger(text()),
+                "float" => {
+                    let bits = u64::from_str_radix(&text(), 16).unwrap();
+                    MetricValue::Float(f64::from_bits(bits))
+                }
+                "text" => MetricValue::Text(text()),
+                _ => MetricValue::Other(text()),
+            },
+        }
+    };
+    given.as_array().unwrap().iter().map(metric).collect()
+}
+
+fn shown_metrics(metrics: Option<Vec<Metric>>) -> Value {
+    let metric = |Metric { name, value }| match value {
+        MetricValue::Boolean(value) => json!([name, "boolean", value]),
+        MetricValue::Integer(value) => json!([name, "integer", value.to_string()]),
+        MetricValue::BigInteger(value) => json!([name, "big-integer", value]),
+        MetricValue::Float(value) => json!([name, "float", format!("{:016x}", value.to_bits())]),
+        MetricValue::Text(value) => json!([name, "text", value]),
+        MetricValue::Other(value) => json!([name, "other", value]),
+    };
+    metrics.map_or(Value::Null, |metrics| {
+        metrics.into_iter().map(metric).collect()
+    })
 }
 
 fn shown(lines: &Lines) -> Value {

@@ -420,6 +420,38 @@ fn what_other_programs_did_is_found_when_the_store_is_opened() {
     assert_current(&config);
 }
 
+/// A run whose record could not be read was put. Its row and the note that it could not be read were both there, and who opened
+/// the store then took the row for one of a run that was gone: the run was in no answer any more. Now the note goes alone.
+#[test]
+fn a_run_that_could_not_be_read_and_was_put_since_stays_in_the_index() {
+    let directory = TempDir::new().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(directory.path()).scoped("exp:1");
+    let store = config.connect().unwrap();
+    let damaged = ["a", "m", "z"];
+    put(&store, &run("k", 1.0));
+    for id in damaged {
+        fs::write(directory.path().join(format!("exp_1/runs/{id}.json")), "{").unwrap();
+    }
+    store.close().unwrap();
+    let store = config.connect().unwrap();
+    assert_eq!(ids(&store), ["k"]);
+    for id in damaged {
+        put(&store, &run(id, 2.0));
+    }
+    store.close().unwrap();
+    for _ in 0..3 {
+        // Something that another program does, so that the files are compared with the database.
+        fs::write(directory.path().join("exp_1/runs/other.json"), "{").unwrap();
+        fs::remove_file(directory.path().join("exp_1/runs/other.json")).unwrap();
+        let store = config.connect().unwrap();
+        let mut found = ids(&store);
+        found.sort();
+        assert_eq!(found, ["a", "k", "m", "z"]);
+        store.close().unwrap();
+    }
+}
+
 #[test]
 fn a_run_that_was_told_while_its_files_were_written_is_compared_by_what_they_hold() {
     let root = tempfile::tempdir().unwrap();

@@ -1,11 +1,12 @@
 //! Building the component.
 
+use crate::alone::alone;
 use crate::paths::Paths;
 use crate::process::{Failure, cargo, run};
 use crate::step;
 use crate::toolchain::{TARGET, Toolchain};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The first bytes of a component: WebAssembly, layer 1. A core module has layer 0.
@@ -54,13 +55,25 @@ pub(crate) fn build(paths: &Paths) -> Result<PathBuf, Failure> {
     }
     let directory = paths.target.join("component");
     let component = directory.join("metalab_store.wasm");
-    // Written only if it changed: everything that embeds it would be built again.
-    if fs::read(&component).map_or(true, |old| old != bytes) {
-        let staged = directory.join("metalab_store.wasm.new");
-        fs::create_dir_all(&directory)
-            .and_then(|()| fs::write(&staged, &bytes))
-            .map_err(io)?;
-        fs::rename(&staged, &component).map_err(io)?;
+    if write_if_changed(&component, &bytes)? || !directory.join(ALONE).exists() {
+        write_if_changed(&directory.join(ALONE), &alone(&bytes)?)?;
     }
     Ok(component)
+}
+
+/// The component for runtimes that have WASI alone.
+const ALONE: &str = "metalab_store_wasi.wasm";
+
+/// Writes a file only if it changed, and says whether it did: everything that embeds it would be built again.
+fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool, Failure> {
+    if fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(false);
+    }
+    let staged = path.with_extension("new");
+    let directory = path.parent().unwrap_or(path);
+    fs::create_dir_all(directory)
+        .and_then(|()| fs::write(&staged, bytes))
+        .and_then(|()| fs::rename(&staged, path))
+        .map(|()| true)
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }

@@ -2,6 +2,7 @@
 //!
 //! What a command needs, it fetches or builds, or it names the one command that helps.
 
+mod alone;
 mod attacks;
 mod component;
 mod dependencies;
@@ -29,7 +30,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   demo        build everything, run a small real experiment into ./demo-store and show it
   test        build everything and run all tests
   build       build the component, the command and the libraries
-  component   build the component alone: target/component/metalab_store.wasm
+  component   build the component alone: target/component/metalab_store.wasm, and metalab_store_wasi.wasm beside it
   reproduce   build the component twice, in different directories, and compare the bytes
   plugins     build the plugins, the example among them: target/plugins
   python      build the Python package, and a virtual environment with it: target/python

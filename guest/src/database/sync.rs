@@ -284,7 +284,7 @@ impl Sync {
             let run = compare.names[compare.at].clone();
             compare.at += 1;
             // What comes before it in the database is in no file any more.
-            let known = loop {
+            let mut known = loop {
                 let next = self.sql.heard(compare.peek())?;
                 match next {
                     Some(next) if next.run.as_str() < run.as_str() => {
@@ -298,6 +298,15 @@ impl Sync {
                     _ => break None,
                 }
             };
+            if known.as_ref().is_some_and(|known| !known.row)
+                && let Some(next) = self.sql.heard(compare.peek())?
+                && next.run == run.as_str()
+            {
+                // It could not be read once, and was put since then.
+                let unreadable = known.map(|known| known.run);
+                compare.difference.readable.extend(unreadable);
+                known = compare.page.pop_front();
+            }
             self.judge(&run, known, &mut compare.difference)?;
         }
         if compare.at < compare.names.len() {
@@ -882,7 +891,7 @@ impl Compare {
         };
         let text = format!(
             "SELECT run_id, stamp, true, {}, {} FROM {} WHERE scope = $1 \
-             UNION ALL SELECT run_id, stamp, false, NULL, NULL FROM {} WHERE scope = $1 ORDER BY 1",
+             UNION ALL SELECT run_id, stamp, false, NULL, NULL FROM {} WHERE scope = $1 ORDER BY 1, 3",
             digest("record"),
             digest("derived"),
             sql.schema.name(runs::TABLE),

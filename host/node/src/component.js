@@ -66,5 +66,5 @@ export function interfaces(root) {
     }
     return found;
   };
-  return { config: named('config'), store: named('store'), transfer: named('transfer') };
+  return { config: named('config'), store: named('store'), transfer: named('transfer'), maintenance: named('maintenance') };
 }

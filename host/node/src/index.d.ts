@@ -696,11 +696,126 @@ export class EngineError extends StoreError {
   readonly code: 'engine';
 }
 
+// --- maintenance -----------------------------------------------------------------------------------------------------
+
+/** Something that is not as it should be: `docs/verify.md`. */
+export interface Finding {
+  severity: 'damage' | 'warning' | 'orphan' | 'leftover';
+  /** What it is: `unreadable`, `altered`, …. */
+  kind: string;
+  /** The file or directory, relative to the collection's root, or to the directory of the experiment's store. */
+  file: string;
+  /** The run that it belongs to. */
+  runId: string | null;
+  /** What is wrong, in one sentence. */
+  reason: string;
+  /** What can be done about it, in one sentence. */
+  wayOut: string;
+  /** What was done about it, if it was put right. */
+  repaired: string | null;
+}
+
+/** How far a verification is. */
+export interface VerifyProgress {
+  /** The directory, relative to the store's; empty for the store's own. */
+  directory: string;
+  phase: 'journal' | 'runs' | 'other files' | 'index' | 'database' | 'done';
+  /** How much of the phase is done. */
+  done: number;
+  /** Out of how much. */
+  total: number;
+  /** The bytes read so far. */
+  bytes: number;
+}
+
+/** How a store is verified. */
+export interface VerifyOptions {
+  /** Whether what has exactly one right answer is put right. What is replaced is kept in `.quarantine/`. */
+  repair?: boolean;
+  /** Called often. An exception of it stops the work; what was put right stays so. */
+  onProgress?: (progress: VerifyProgress) => void;
+  /** Called for each finding. An exception of it stops the work too. */
+  onFinding?: (finding: Finding) => void;
+}
+
+/** What was looked at, and what was found. */
+export interface VerifyReport {
+  runs: number;
+  files: number;
+  /** Bytes that were read. */
+  bytes: number;
+  /** Files of which nothing was known before. */
+  fresh: number;
+  /** Files that this store's own writers replaced since, or that have only grown. */
+  replaced: number;
+  /** Damaged things that are not put right. */
+  damage: number;
+  warnings: number;
+  /** Things that belong to nothing. */
+  orphans: number;
+  /** Things that dead writers left. */
+  leftovers: number;
+  /** Findings that were put right. */
+  repaired: number;
+  /** What each experiment holds, as one number: the same that a transfer computes. */
+  digests: { experimentId: string; runs: number; digest: string }[];
+  findings: Finding[];
+}
+
+/**
+ * Reads every file of a store, of a collection all of it, and says what is not as it should be.
+ *
+ * A store that may be written notes what each file was, for the next time. What is wrong with a file, or with one
+ * experiment, is a finding and ends nothing.
+ */
+export function verify(store: string | URL | FileStoreConfig | PostgresStoreConfig | Store, options?: VerifyOptions): VerifyReport;
+
+/** Something that a dead writer left, or that belongs to nothing. */
+export interface Garbage {
+  /** What it is. */
+  kind: string;
+  /** The file, relative to the collection's root, or to the directory of the experiment's store. */
+  file: string;
+  /** Its size in bytes. */
+  bytes: number;
+  /** Why it is not needed, in one sentence. */
+  reason: string;
+  /** Why it stays; null if it is removed, or would be. */
+  kept: string | null;
+}
+
+/** How garbage is collected. */
+export interface GarbageOptions {
+  /** Whether anything is removed, or only told what would be. Default false. */
+  apply?: boolean;
+  /** How long a file must not have changed, in seconds. Default a day. */
+  graceSeconds?: number;
+  /** Called often, with the directory and the runs looked at. An exception of it stops the work; what was removed stays so. */
+  onProgress?: (progress: { directory: string; runs: number; total: number }) => void;
+  /** Called for everything that is found. An exception of it stops the work too. */
+  onFound?: (garbage: Garbage) => void;
+}
+
+/** What was found, and what became of it. */
+export interface GarbageReport {
+  /** The files that were removed, or would be. */
+  files: number;
+  bytes: number;
+  /** The files that stay. */
+  keptFiles: number;
+  keptBytes: number;
+  /** All of them. */
+  found: Garbage[];
+}
+
+/** Looks for what dead writers left in a store, in all of a collection, and removes it if told. */
+export function collectGarbage(store: string | URL | FileStoreConfig | PostgresStoreConfig | Store, options?: GarbageOptions): GarbageReport;
+
 // --- plugins ---------------------------------------------------------------------------------------------------------
 
 /** What a plugin may use for one run. */
 export interface PluginLimits {
-  /** Memory in bytes. Default 256 MiB. A plugin that wants more traps. */
+  /** Memory in bytes. Default 256 MiB. A plugin that traps is run once more with a sixteenth more, to tell whether that was why. */
   memoryBytes?: number;
   /** How long it may take, in milliseconds, what the store does for it included. Default 10,000. */
   timeMs?: number;
@@ -740,7 +855,7 @@ export interface DeriveReport {
   /** Runs whose derived metrics were stored, or would be. */
   derived: number;
   /** The runs that failed, in the order of the list: they keep the derived metrics that they had. */
-  failures: { runId: string; code: 'refused' | 'trap' | 'time' | 'calls' | 'garbage' | 'store'; message: string }[];
+  failures: { runId: string; code: 'refused' | 'trap' | 'time' | 'memory' | 'calls' | 'garbage' | 'store'; message: string }[];
   /** The files found damaged: they hide no run. */
   damaged: Damage[];
 }

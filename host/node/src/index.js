@@ -7,6 +7,7 @@ export { FileStoreConfig, PostgresStoreConfig, openStore, parseLocator, parseToC
 export { ArtifactReader, ArtifactWriter, RunList, Store } from './store.js';
 export { Plugin, derive } from './plugins.js';
 export { exportStore } from './transfer.js';
+export { collectGarbage, verify } from './maintenance.js';
 export { Float, parse, stringify } from './json.js';
 export {
   AlreadyExistsError, ClosedError, ConflictError, CorruptError, DatabaseError, EngineError, InvalidArgumentError, InvalidNameError,

@@ -25,10 +25,11 @@ export class Instance {
     this.#roots = roots(grant);
     this.#postgres = postgres(bindings);
     try {
-      const { config, store, transfer } = instantiate({ ...this.#wasi.imports, ...this.#roots.imports, ...this.#bulk.imports, ...this.#postgres.imports });
+      const { config, store, transfer, maintenance } = instantiate({ ...this.#wasi.imports, ...this.#roots.imports, ...this.#bulk.imports, ...this.#postgres.imports });
       this.config = config;
       this.store = store;
       this.transfer = transfer;
+      this.maintenance = maintenance;
     } catch (error) {
       this.end();
       throw error instanceof StoreError ? error : new EngineError(error.message, { cause: error });

@@ -7,6 +7,7 @@ import { getSystemErrorName } from 'node:util';
 const library = koffi.load(null);
 
 const raw = {
+  prctl: library.func('int prctl(int option, unsigned long argument)'),
   flock: library.func('int flock(int fd, int operation)'),
   syncfs: library.func('int syncfs(int fd)'),
   // On every machine that Linux runs on, the number of openat2 is 437, and no C library wraps it yet. What the C library
@@ -73,6 +74,13 @@ function call(operation, function_, ...rest) {
 }
 
 /** Locks an open file, or throws at once if somebody else holds it. */
+/** Tells the kernel to end this process when the thread that started it ends, whatever it is doing then. */
+export function endWithParent() {
+  const PR_SET_PDEATHSIG = 1;
+  const SIGKILL = 9;
+  raw.prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 export function flock(fd, operation) {
   call('flock', raw.flock, fd, operation);
 }

@@ -1,6 +1,7 @@
 // The process that a plugin runs in: it computes one run at a time, each in an instance of its own.
 
 import { FileStoreConfig, PostgresStoreConfig } from './config.js';
+import { endWithParent } from './libc.js';
 import { raw } from './store.js';
 
 /** The most runs of a list, and the most bytes of a piece of an artifact. */
@@ -14,14 +15,23 @@ let limits;
 let store;
 let instantiate;
 const modules = new Map();
+/** The same with a little more memory. */
+const roomy = new Map();
 
 /** Opens the store, and loads the plugin. */
-async function start({ plugin, kind, settings, scopes, limits: given }) {
+async function start({ plugin, kind, settings, scopes, limits: given, parent }) {
+  // A plugin that loops lets no message through, not even that nobody is left who would end it.
+  endWithParent();
+  if (process.ppid !== parent) {
+    process.exit();
+  }
   limits = given;
   const Config = kind === 'file' ? FileStoreConfig : PostgresStoreConfig;
   store = raw(new Config(settings, scopes).connect());
-  for (const [name, content] of plugin.modules) {
-    modules.set(name, new WebAssembly.Module(content));
+  for (const [from, to] of [[plugin.modules, modules], [plugin.roomy, roomy]]) {
+    for (const [name, content] of from) {
+      to.set(name, new WebAssembly.Module(content));
+    }
   }
   // The code imports nothing: what the plugin may use is given to it below.
   ({ instantiate } = await import(`data:text/javascript;base64,${Buffer.from(plugin.code).toString('base64')}`));
@@ -95,9 +105,30 @@ function readArtifact(runId, name, offset, maxBytes) {
 
 /** Computes a run: its metrics, or why there are none. */
 function compute(runId) {
+  const answer = computeWith(modules, runId);
+  if (answer.code !== 'trap') {
+    return answer;
+  }
+  // A plugin that gets no more memory traps, and nothing tells that from another trap. What a plugin does depends on the
+  // store alone: with a little more memory it does the same again, and either takes it or not.
+  const memories = [];
+  process.send('ready');
+  computeWith(roomy, runId, memories);
+  if (memories.some((memory) => memory.buffer.byteLength > limits.memoryBytes)) {
+    return { code: 'memory', message: `the plugin wanted more than ${limits.memoryBytes} bytes of memory` };
+  }
+  return answer;
+}
+
+function computeWith(from, runId, memories = []) {
   const view = new View();
+  const instance = (module, imports) => {
+    const made = new WebAssembly.Instance(module, imports);
+    memories.push(...Object.values(made.exports).filter((value) => value instanceof WebAssembly.Memory));
+    return made;
+  };
   try {
-    const { derive } = instantiate((name) => modules.get(name), view.imports());
+    const { derive } = instantiate((name) => from.get(name), view.imports(), instance);
     return { derived: derive(runId) };
   } catch (error) {
     if (view.ended !== null) {

@@ -30,6 +30,10 @@ const NAME_BYTES = 256;
 /** The most text of a run's metrics. */
 const ANSWER = 2 * 2 ** 20;
 
+/** How much more memory a plugin that trapped gets for a second look at why: this part of its limit, or as many bytes. */
+const ROOM = 16;
+const LEAST_ROOM = 4 * 2 ** 20;
+
 /** How many characters of a plugin's reason are kept. */
 const REASON = 1000;
 
@@ -112,11 +116,8 @@ export class Plugin {
 
   /** @hidden What a worker needs. */
   _files(memoryBytes) {
-    const modules = new Map();
-    for (const [name, content] of this.#files.modules) {
-      modules.set(name, limitMemory(content, memoryBytes));
-    }
-    return { code: this.#files.code, modules };
+    const limited = (bytes) => new Map([...this.#files.modules].map(([name, content]) => [name, limitMemory(content, bytes)]));
+    return { code: this.#files.code, modules: limited(memoryBytes), roomy: limited(memoryBytes + Math.max(memoryBytes / ROOM, LEAST_ROOM)) };
   }
 }
 
@@ -171,7 +172,8 @@ class Computer {
         child.removeAllListeners();
         child.on('message', (answer) => {
           if (answer === 'ready') {
-            // To start the process and to open the store was not the plugin's work.
+            // To start the process and to open the store was not the plugin's work. A second look has its own time.
+            clearTimeout(clock);
             clock = setTimeout(resolve, timeMs, { code: 'time', message: `the plugin took longer than ${timeMs} ms`, gone: true });
           } else {
             resolve(answer);
@@ -316,6 +318,7 @@ export async function derive(config, plugin, { where = '', limits = {}, workers 
       settings: config.readOnly()._settings(),
       scopes: config._scopes,
       limits: all,
+      parent: process.pid,
     };
     let next = 0;
     let done = 0;

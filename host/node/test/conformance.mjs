@@ -4,10 +4,11 @@ import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { dirname, join, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ClosedError, FileStoreConfig, PostgresStoreConfig, StoreError, parseLocator } from '../src/index.js';
+import { ClosedError, FileStoreConfig, PostgresStoreConfig, StoreError, collectGarbage, derive, exportStore, parseLocator, verify } from '../src/index.js';
 import { fromWire } from '../src/errors.js';
 import { raw } from '../src/store.js';
 import { damageTo } from '../src/values.js';
+import { TARGET } from './help.mjs';
 
 const sha256 = (content) => createHash('sha256').update(content).digest('hex');
 const hashed = (content) => ({ size: content.byteLength, sha256: sha256(content) });
@@ -53,6 +54,37 @@ const expectation = (expect) => {
   return { tag: 'revision', val: expect.revision };
 };
 
+/** Directories whose content is no part of the tree. */
+const HIDDEN = ['.index', '.locks', '.quarantine'];
+
+const bits = new DataView(new ArrayBuffer(8));
+
+/** Metrics are `[name, case, value]`: an integer in decimal, a float as the digits of its bits. */
+const metricsFrom = (metrics) =>
+  metrics.map(([name, tag, given]) => {
+    let val = given;
+    if (tag === 'integer') {
+      val = BigInt(given);
+    } else if (tag === 'float') {
+      bits.setBigUint64(0, BigInt(`0x${given}`));
+      val = bits.getFloat64(0);
+    }
+    return { name, value: { tag, val } };
+  });
+
+const metricsTo = (metrics) =>
+  metrics?.map(({ name, value: { tag, val } }) => {
+    if (tag === 'float') {
+      bits.setFloat64(0, val);
+      return [name, tag, bits.getBigUint64(0).toString(16).padStart(16, '0')];
+    }
+    return [name, tag, tag === 'integer' ? String(val) : val];
+  });
+
+const outcomes = (given) => given.map(({ tag, val }) => (tag === 'ok' ? { revision: val } : { error: describe(fromWire(val)) }));
+
+const counts = ({ runs, files }) => ({ runs, files });
+
 class Executor {
   #root;
   #index;
@@ -64,9 +96,9 @@ class Executor {
     this.#index = index;
   }
 
-  *run(operations) {
+  async *run(operations) {
     for (const { call, args } of operations) {
-      yield this.#hidden(this.#one(call, args));
+      yield this.#hidden(await this.#one(call, args));
     }
     for (const store of this.#stores.values()) {
       store.close();
@@ -76,10 +108,10 @@ class Executor {
     yield { tree: sha256(text.join('')), files };
   }
 
-  #one(call, args) {
+  async #one(call, args) {
     try {
       if (Object.hasOwn(this.#free, call)) {
-        return { answer: this.#free[call](args) ?? null };
+        return { answer: (await this.#free[call](args)) ?? null };
       }
       const store = this.#stores.get(args.store);
       if (store === undefined) {
@@ -105,7 +137,7 @@ class Executor {
         const path = prefix + entry.name;
         if (entry.isDirectory()) {
           found.push([`${path}/`, '']);
-          if (entry.name !== '.index' && entry.name !== '.locks') {
+          if (!HIDDEN.includes(entry.name)) {
             walk(join(directory, entry.name), `${path}/`);
           }
         } else {
@@ -120,13 +152,32 @@ class Executor {
   }
 
   #free = {
-    open: ({ store, experiment, read_only: readOnly }) => {
-      const settings = { root: this.#root, access: readOnly ? 'read-only' : 'read-write' };
-      let config = this.#index === null ? new FileStoreConfig(settings) : new PostgresStoreConfig({ ...settings, ...this.#index });
-      if (experiment !== null) {
-        config = config.scoped(experiment);
-      }
-      this.#stores.set(store, config.connect());
+    open: (args) => {
+      this.#stores.set(args.store, this.#config(args).connect());
+    },
+    verify: (args) => {
+      const { findings, runs, damage, warnings, orphans, leftovers, repaired } = verify(this.#config(args), { repair: args.repair });
+      return {
+        findings: findings.map(({ severity, kind, file, runId, reason, wayOut, repaired: done }) => ({
+          severity, kind, file, run_id: runId, reason, way_out: wayOut, repaired: done,
+        })),
+        report: { runs, damage, warnings, orphans, leftovers, repaired },
+      };
+    },
+    collect_garbage: (args) => {
+      const { files, bytes, keptFiles, keptBytes, found } = collectGarbage(this.#config(args), { apply: args.apply, graceSeconds: 0 });
+      return { files, bytes, kept_files: keptFiles, kept_bytes: keptBytes, found };
+    },
+    transfer: ({ from, to, experiments, filter: where, existing, dry_run: dryRun }) => {
+      const report = exportStore(join(this.#root, from), join(this.#root, to), { experiments, where, existing, dryRun });
+      const failures = report.failures.map(({ experimentId, runId, file, reason }) => ({ experiment_id: experimentId, run_id: runId, file, reason }));
+      return { copied: counts(report.copied), skipped: counts(report.skipped), failed: counts(report.failed), removed: report.removed, failures };
+    },
+    derive: async (args) => {
+      const plugin = join(TARGET, 'plugins', `${args.plugin}.wasm`);
+      const limits = { calls: 100, timeMs: 300_000 };
+      const { runs, derived, failures } = await derive(this.#config(args), plugin, { where: args.filter, dryRun: args.dry_run, limits });
+      return { runs, derived, failures: failures.map(({ runId, code }) => ({ run_id: runId, code })) };
     },
     list_experiments: () => new FileStoreConfig({ root: this.#root }).listExperiments(),
     parse_locator: ({ locator }) => parseLocator(locator),
@@ -137,6 +188,13 @@ class Executor {
     },
     remove: ({ file }) => fs.unlinkSync(join(this.#root, file)),
   };
+
+  #config({ experiment, read_only: readOnly, below }) {
+    const settings = { root: join(this.#root, below ?? ''), access: readOnly ? 'read-only' : 'read-write' };
+    const plain = this.#index === null || below !== undefined;
+    const config = plain ? new FileStoreConfig(settings) : new PostgresStoreConfig({ ...settings, ...this.#index });
+    return experiment === null ? config : config.scoped(experiment);
+  }
 
   #reference(artifact) {
     if (artifact.uri !== undefined) {
@@ -179,12 +237,14 @@ class Executor {
     },
     working_directory: (holder) => holder.call((store) => store.getWorkingDirectory()),
     put_run_text: (holder, { record, expect }) => holder.call((store) => store.putRunText(record, expectation(expect))),
-    put_run_lines: (holder, { lines }) =>
-      holder
-        .call((store) => store.putRunLines(lines))
-        .map(({ tag, val }) => (tag === 'ok' ? { revision: val } : { error: describe(fromWire(val)) })),
+    put_run_lines: (holder, { lines }) => outcomes(holder.call((store) => store.putRunLines(lines))),
     get_run_text: (holder, { run }) => holder.call((store) => store.getRunText(run)),
     run_status: (holder, { run }) => holder.call((store) => store.getRunRecord(run))?.status,
+    run_metrics: (holder, { run }) => metricsTo(holder.call((store) => store.getRunRecord(run))?.metrics),
+    get_derived: (holder, { run }) => metricsTo(holder.call((store) => store.getDerived(run))),
+    put_derived: (holder, { run, metrics }) => holder.call((store) => store.putDerived(run, metricsFrom(metrics))),
+    put_derived_batch: (holder, { derived }) =>
+      outcomes(holder.call((store) => store.putDerivedBatch(derived.map(([run, metrics]) => [run, metricsFrom(metrics)])))),
     list_runs: (holder, { experiment }) => this.#lines(holder, (store) => store.listRunRecords(optional(experiment))),
     query_runs: (holder, args) => {
       const answer = this.#lines(holder, (store) => store.queryRuns(this.#query(args)));
@@ -281,13 +341,17 @@ class Executor {
 }
 
 /** Makes the calls of a script on an empty root, with a database as index if its settings are given. */
-export function* transcript(script, root, index = null) {
+export async function transcript(script, root, index = null) {
   const { operations } = JSON.parse(fs.readFileSync(script, 'utf8'));
-  yield* new Executor(fs.realpathSync(root).replace(new RegExp(`${sep}$`), ''), index).run(operations);
+  const lines = [];
+  for await (const line of new Executor(fs.realpathSync(root).replace(new RegExp(`${sep}$`), ''), index).run(operations)) {
+    lines.push(line);
+  }
+  return lines;
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  for (const line of transcript(process.argv[2], process.argv[3])) {
+  for (const line of await transcript(process.argv[2], process.argv[3])) {
     process.stdout.write(`${JSON.stringify(line)}\n`);
   }
 }

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { FileStoreConfig, Plugin, derive } from '../src/index.js';
-import { TARGET, directory, open } from './help.mjs';
+import { TARGET, Worker, directory, open } from './help.mjs';
 
 const EXAMPLE = join(TARGET, 'plugins/example.wasm');
 // Nothing here takes long, but machines are busy.
@@ -34,8 +34,7 @@ test('whatever a plugin does fails that run with a reason and stops no other', a
     badjson: 'garbage',
     call: 'calls',
     control: 'garbage',
-    // Nothing tells a plugin that wants too much memory from one that fails otherwise.
-    exhaust: 'trap',
+    exhaust: 'memory',
     large: 'garbage',
     longname: 'garbage',
     overflow: 'trap',
@@ -116,6 +115,37 @@ test('whoever stops it need not wait for a plugin that loops', async (t) => {
     onProgress: () => stop.abort(new Error('enough')),
   });
   await assert.rejects(work, /enough/);
+});
+
+/** Returns the processor time that a process has used, or null if it is gone. */
+function usedTime(pid) {
+  let stat;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  } catch {
+    return null;
+  }
+  const [state, ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return state === 'Z' || state === 'X' ? null : Number(fields[10]);
+}
+
+test('a plugin that loops ends when the process that derives is killed', async (t) => {
+  const { root, store } = open(t);
+  put(store, 'count-1', 'loop-1');
+  store.close();
+  const worker = Worker.node(t, 'derive', root, join(TARGET, 'plugins/test.wasm'));
+  const children = (await worker.line()).split(' ');
+  assert.equal(children.length, 1);
+  const [child] = children;
+  t.after(() => usedTime(child) === null || process.kill(child, 'SIGKILL'));
+  // It loops as soon as it uses the processor for longer than anything else that it does takes.
+  for (const before = usedTime(child); usedTime(child) < before + 50; ) {
+    await new Promise(setImmediate);
+  }
+  await worker.kill();
+  while (usedTime(child) !== null) {
+    await new Promise(setImmediate);
+  }
 });
 
 test('what is no plugin has the code that it has in every host', async (t) => {

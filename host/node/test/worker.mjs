@@ -3,7 +3,7 @@
 // `worker.mjs MODE ROOT ARGUMENTS…`; it ends with its standard input, if it does not end by itself.
 
 import * as fs from 'node:fs';
-import { ConflictError, FileStoreConfig } from '../src/index.js';
+import { ConflictError, FileStoreConfig, derive } from '../src/index.js';
 import { raw } from '../src/store.js';
 import { roots } from '../src/roots.js';
 
@@ -50,6 +50,12 @@ const modes = {
       say(`done ${number}`);
       await turn();
     }
+  },
+
+  /** Runs a plugin, one run after the other, and says after each which processes it has started. */
+  async derive(plugin) {
+    const onProgress = () => say(fs.readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim());
+    await derive(store.config, plugin, { workers: 1, limits: { timeMs: 86_400_000 }, onProgress });
   },
 
   /** Holds the lock of a run, as a call in the middle does. */

@@ -5,15 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from metalab_store import ClosedError, FileStoreConfig, PostgresStoreConfig, StoreError, _artifacts, _instance
+from metalab_store import (
+    ClosedError,
+    FileStoreConfig,
+    PluginLimits,
+    PostgresStoreConfig,
+    StoreError,
+    _artifacts,
+    _instance,
+    collect_garbage,
+    derive,
+    export_store,
+    verify,
+)
+from metalab_store.errors import from_wire
 from metalab_store.store import RunList, Store
 
 Arguments = dict[str, Any]
+
+CHECKOUT = Path(os.environ.get("METALAB_CHECKOUT", Path(__file__).parents[3]))
+TARGET = Path(os.environ.get("METALAB_TARGET", CHECKOUT / "target"))
+
+#: Directories whose content is no part of the tree.
+_HIDDEN = (".index", ".locks", ".quarantine")
 
 
 class Executor:
@@ -60,17 +80,17 @@ class Executor:
             below = Path(directory).relative_to(self.root)
             for name in names:
                 found[f"{(below / name).as_posix()}/"] = ""
-            if below.name in (".index", ".locks"):
+            if below.name in _HIDDEN:
                 names.clear()
                 continue
             for name in files:
                 content = (Path(directory) / name).read_bytes().replace(os.fsencode(self.root), b"<root>")
                 found[(below / name).as_posix()] = hashlib.sha256(content).hexdigest()
-            names[:] = [name for name in names if below.name not in (".index", ".locks")]
+            names[:] = [name for name in names if below.name not in _HIDDEN]
         kept = {
             path: digest
             for path, digest in found.items()
-            if not any(part in (".index", ".locks") for part in path.rstrip("/").split("/")[:-1])
+            if not any(part in _HIDDEN for part in path.rstrip("/").split("/")[:-1])
         }
         return dict(sorted(kept.items(), key=lambda item: item[0].encode()))
 
@@ -80,14 +100,97 @@ def _error(error: StoreError) -> dict[str, str]:
 
 
 def _open(executor: Executor, args: Arguments) -> None:
+    executor.stores[args["store"]] = _config(executor, args).connect()
+
+
+def _config(executor: Executor, args: Arguments) -> FileStoreConfig | PostgresStoreConfig:
     config: FileStoreConfig | PostgresStoreConfig
-    if executor.index is None:
-        config = FileStoreConfig(root=str(executor.root), read_only=args["read_only"])
+    read_only = args.get("read_only", False)
+    if executor.index is None or "below" in args:
+        config = FileStoreConfig(root=str(executor.root / args.get("below", "")), read_only=read_only)
     else:
-        config = PostgresStoreConfig(file_root=str(executor.root), read_only=args["read_only"], **executor.index)
-    if args["experiment"] is not None:
-        config = config.scoped(args["experiment"])
-    executor.stores[args["store"]] = config.connect()
+        config = PostgresStoreConfig(file_root=str(executor.root), read_only=read_only, **executor.index)
+    return config if args["experiment"] is None else config.scoped(args["experiment"])
+
+
+def _verify(executor: Executor, args: Arguments) -> Any:
+    report = verify(_config(executor, args), repair=args["repair"])
+    counts = ("runs", "damage", "warnings", "orphans", "leftovers", "repaired")
+    return {
+        "findings": [vars(finding) for finding in report.findings],
+        "report": {name: getattr(report, name) for name in counts},
+    }
+
+
+def _collect_garbage(executor: Executor, args: Arguments) -> Any:
+    report = collect_garbage(_config(executor, args), apply=args["apply"], grace=0)
+    return {**vars(report), "found": [vars(garbage) for garbage in report.found]}
+
+
+def _transfer(executor: Executor, args: Arguments) -> Any:
+    report = export_store(
+        executor.root / args["from"],
+        executor.root / args["to"],
+        experiment_id=args["experiments"],
+        where=args["filter"],
+        existing=args["existing"],
+        dry_run=args["dry_run"],
+    )
+    return {
+        **{
+            name: {"runs": counts.runs, "files": counts.files}
+            for name, counts in (("copied", report.copied), ("skipped", report.skipped), ("failed", report.failed))
+        },
+        "removed": report.removed,
+        "failures": [vars(failure) for failure in report.failures],
+    }
+
+
+def _derive(executor: Executor, args: Arguments) -> Any:
+    plugin = TARGET / "plugins" / f"{args['plugin']}.wasm"
+    limits = PluginLimits(calls=100, time=300.0)
+    report = derive(_config(executor, args), plugin, args["filter"], limits=limits, dry_run=args["dry_run"])
+    failures = [{"run_id": failure.run_id, "code": failure.code} for failure in report.failures]
+    return {"runs": report.runs, "derived": report.derived, "failures": failures}
+
+
+def _metrics_in(metrics: list[list[Any]]) -> list[dict[str, Any]]:
+    def value(case: str, given: Any) -> Any:
+        if case == "integer":
+            return int(given)
+        return struct.unpack(">d", bytes.fromhex(given))[0] if case == "float" else given
+
+    return [{"name": name, "value": (case, value(case, given))} for name, case, given in metrics]
+
+
+def _metrics_out(metrics: list[dict[str, Any]] | None) -> Any:
+    def value(case: str, found: Any) -> Any:
+        if case == "integer":
+            return str(found)
+        return struct.pack(">d", found).hex() if case == "float" else found
+
+    if metrics is None:
+        return None
+    return [[metric["name"], metric["value"][0], value(*metric["value"])] for metric in metrics]
+
+
+def _run_metrics(_: Executor, store: Store[Any], args: Arguments) -> Any:
+    record = store._pool.call("[method]store.get-run-record", args["run"])
+    return None if record is None else _metrics_out(record["metrics"])
+
+
+def _get_derived(_: Executor, store: Store[Any], args: Arguments) -> Any:
+    return _metrics_out(store._pool.call("[method]store.get-derived", args["run"]))
+
+
+def _put_derived(_: Executor, store: Store[Any], args: Arguments) -> Any:
+    return store._pool.call("[method]store.put-derived", args["run"], _metrics_in(args["metrics"]))
+
+
+def _put_derived_batch(_: Executor, store: Store[Any], args: Arguments) -> Any:
+    derived = [(run, _metrics_in(metrics)) for run, metrics in args["derived"]]
+    outcomes = store._pool.call("[method]store.put-derived-batch", derived)
+    return [{"revision": value} if good else {"error": _error(from_wire(value))} for good, value in outcomes]
 
 
 def _list_experiments(executor: Executor, _: Arguments) -> Any:
@@ -271,6 +374,10 @@ _WITHOUT_STORE: dict[str, Callable[[Executor, Arguments], Any]] = {
     "parse_locator": _parse_locator,
     "plant": _plant,
     "remove": _remove,
+    "verify": _verify,
+    "collect_garbage": _collect_garbage,
+    "transfer": _transfer,
+    "derive": _derive,
 }
 
 _CALLS: dict[str, Callable[[Executor, Store[Any], Arguments], Any]] = {
@@ -280,6 +387,10 @@ _CALLS: dict[str, Callable[[Executor, Store[Any], Arguments], Any]] = {
     "put_run_lines": _put_run_lines,
     "get_run_text": _raw("get-run-text", "run"),
     "run_status": _run_status,
+    "run_metrics": _run_metrics,
+    "get_derived": _get_derived,
+    "put_derived": _put_derived,
+    "put_derived_batch": _put_derived_batch,
     "list_runs": lambda _, store, args: _lines(store._list("[method]store.list-run-records", args["experiment"])),
     "query_runs": _query_runs,
     "query_rows": _query_rows,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from metalab_store._bulk import MAX_DIGEST, MAX_NAMES
+from metalab_store._artifacts import place
+from metalab_store._bulk import MAX_DIGEST, MAX_NAMES, Known
 from metalab_store._roots import Roots
 
 
@@ -72,6 +73,37 @@ def test_a_file_of_any_bytes_is_hashed(inside: Path, roots: Roots, content: byte
     for name in ["large", "link", "none", "..", "", "../runs/a"]:
         assert roots.digest("runs", name) is None
     assert roots.digest("..", "in") is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, 20_000_001])
+def test_the_hash_of_what_was_placed_is_known_until_it_is_asked_for_or_the_file_changes(inside: Path, size: int) -> None:
+    known: Known = {}
+    content = os.urandom(size)
+    (inside / "source").write_bytes(content)
+    descriptor = os.open(inside, os.O_RDONLY | os.O_DIRECTORY)
+    source = os.open(inside / "source", os.O_RDONLY)
+    roots = Roots(descriptor, False, known)
+    hashed = hashlib.sha256(content).hexdigest()
+    try:
+        for name, given in (("runs/bytes", content), ("runs/copy", source)):
+            placed = place(descriptor, name, given, known, durable=True)
+            assert known[placed] == hashed
+            # Nobody reads it again: it would not tell this.
+            known[placed] = "known"
+            assert (roots.digest("runs", name[5:]) or "").endswith(" known")
+            assert known == {} and (roots.digest("runs", name[5:]) or "").endswith(f" {hashed}")
+            assert (inside / name).read_bytes() == content
+        os.lseek(source, 0, os.SEEK_SET)
+        place(descriptor, "runs/changed", source, known)
+        (inside / "runs/changed").write_bytes(content + b"x")
+        now = hashlib.sha256(content + b"x").hexdigest()
+        assert (roots.digest("runs", "changed") or "").endswith(f" {now}")
+        with pytest.raises(OSError):
+            place(descriptor, "runs/changed", source, known)
+    finally:
+        roots.close()
+        os.close(descriptor)
+        os.close(source)
 
 
 def test_many_files_come_in_pages_and_all_of_them(inside: Path, roots: Roots) -> None:

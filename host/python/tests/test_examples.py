@@ -6,9 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import CHECKOUT
+from conftest import CHECKOUT, TARGET
+from wasmtime import Engine
+from wasmtime import component as c
 
-from metalab_store import FileStoreConfig, RunRecord, component_bytes
+from metalab_store import FileStoreConfig, RunRecord
+
+#: The component for runtimes that have WASI alone.
+ALONE = TARGET / "component/metalab_store_wasi.wasm"
 
 
 def run(*arguments: str | Path, cwd: Path) -> str:
@@ -41,8 +46,29 @@ def test_a_runtime_that_knows_nothing_of_the_store_lists_it_with_wasi_alone(tmp_
             store.put_run_record(RunRecord.success(run_id=f"run{number}", metrics={"loss": number / 8}))
     directory = tmp_path / "exp_1"
     before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
-    component = tmp_path / "component.wasm"
-    component.write_bytes(component_bytes())
-    said = run(CHECKOUT / "examples/python/plain_runtime.py", component, directory, "exp:1", cwd=tmp_path)
+    said = run(CHECKOUT / "examples/python/plain_runtime.py", ALONE, directory, "exp:1", cwd=tmp_path)
     assert sorted(said.splitlines()) == [f"run{number} success {{'loss': {number / 8}}}" for number in range(3)]
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+def test_the_component_for_other_runtimes_imports_wasi_alone() -> None:
+    engine = Engine()
+    ty = c.Component.from_file(engine, str(ALONE)).type
+    foreign = [name for name in ty.imports(engine) if not name.startswith("wasi:")]
+    assert foreign == []
+    assert "metalab:store/store@0.1.0" in ty.exports(engine)
+
+
+def test_the_component_for_other_runtimes_writes_nothing_and_says_why(tmp_path: Path) -> None:
+    FileStoreConfig(root=str(tmp_path)).scoped("exp:1").connect().close()
+    before = sorted(tmp_path.rglob("*"))
+    program = (CHECKOUT / "examples/python/plain_runtime.py").read_text("utf-8")
+    put = 'call("[method]store.put-log", opened, "run", "log", "text")'
+    changed = program.replace('"read-only"', '"read-write"').replace("    runs = call", f"    {put}\n    runs = call")
+    changed = changed.replace('"store", False)', '"store", True)')
+    assert changed.count(put) == 1
+    done = subprocess.run(
+        [sys.executable, "-c", changed, ALONE, tmp_path / "exp_1", "exp:1"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("read-only: "), done.stderr
+    assert sorted(tmp_path.rglob("*")) == before

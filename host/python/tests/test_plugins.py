@@ -78,10 +78,34 @@ def test_whatever_a_plugin_does_fails_that_run_with_a_reason_and_stops_no_other(
     assert store.get_derived("count-2") == {"runs": 1}
 
 
-def test_a_plugin_that_loops_ends_when_its_time_is_over(store: FileStore, root: Path, plugin: Plugin) -> None:
-    put(store, "loop")
-    report = derive(config(root), plugin, limits=PluginLimits(time=0.2))
-    assert [failure.code for failure in report.failures] == ["time"]
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_plugin_that_loops_ends_when_its_time_is_over(
+    store: FileStore, root: Path, plugin: Plugin, workers: int
+) -> None:
+    put(store, "loop-1", "loop-2", "zero")
+    report = derive(config(root), plugin, limits=PluginLimits(time=0.2), workers=workers)
+    assert {failure.run_id: failure.code for failure in report.failures} == {"loop-1": "time", "loop-2": "time"}
+    assert report.derived == 1
+
+
+def test_many_workers_derive_what_one_does(store: FileStore, root: Path, plugin: Plugin) -> None:
+    names = [f"run-{number:03}" for number in range(300)] + ["trap-1", "refuse-1"]
+    put(store, *names)
+    answers = []
+    for workers in (1, 4):
+        seen: list[DeriveProgress] = []
+        report = derive(config(root), plugin, 'run_id contains "-"', workers=workers, progress=seen.append)
+        assert [progress.done for progress in seen] == list(range(1, 303)) and seen[-1].failed == 2
+        answers.append((report, [store.get_derived(name) for name in names]))
+    (one, first), (four, second) = answers
+    assert one == four
+    # The second time each of them saw the four metrics that it had by then.
+    assert second == [derived and {**derived, "derived": "4"} for derived in first]
+    assert first.count(None) == 2 and first[0] is not None and first[0]["derived"] == "0"
+    for workers in (0, -1, 257):
+        with pytest.raises(StoreError) as refused:
+            derive(config(root), plugin, workers=workers)
+        assert refused.value.code == "invalid-argument"
 
 
 def test_an_answer_that_is_too_large_is_a_failure_of_that_run(store: FileStore, root: Path, plugin: Plugin) -> None:
@@ -142,6 +166,17 @@ def test_progress_that_raises_ends_the_work(store: FileStore, root: Path, plugin
 
     with pytest.raises(KeyboardInterrupt):
         derive(config(root), plugin, progress=stop)
+
+
+def test_a_plugin_that_loops_is_ended_with_the_work(store: FileStore, root: Path, plugin: Plugin) -> None:
+    put(store, "loop", "zero")
+
+    def stop(_: DeriveProgress) -> None:
+        raise KeyboardInterrupt
+
+    # It would loop for an hour.
+    with pytest.raises(KeyboardInterrupt):
+        derive(config(root), plugin, limits=PluginLimits(time=3600.0), workers=2, progress=stop)
 
 
 def code_of(source: Path | bytes) -> str:

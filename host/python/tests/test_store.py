@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import os
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 import metalab_store as m
-from metalab_store import ArtifactDescriptor, FileStore, FileStoreConfig, Provenance, RunRecord, Status
+from metalab_store import ArtifactDescriptor, FileStore, FileStoreConfig, Provenance, RunRecord, Status, TrapError
+from metalab_store.store import _ahead
 
 
 def record(run_id: str, **more: Any) -> RunRecord:
@@ -523,3 +525,25 @@ def test_a_store_that_nobody_closed_is_closed_when_the_process_ends(root: Path) 
 
     subprocess.run([sys.executable, "-c", code, str(root)], check=True)
     assert [path.name for path in (root / "exp_1/.index").glob("journal-*") if path.suffix != ".lock"] == []
+
+
+def test_a_list_of_many_pages_is_whole_and_what_fails_in_one_of_them_is_raised(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"run{number:03}" for number in range(100)]
+    store.put_run_records(RunRecord.success(run_id=name, started_at=None, notes="a\nb") for name in names)
+    monkeypatch.setattr("metalab_store.store._PAGE", 2000)
+    assert [record.run_id for record in store.list_run_records()] == names
+    assert [row["notes"] for row in store.query(sort="run_id")] == ["a\nb"] * 100
+    assert gc.isenabled()
+
+    pages = iter(["x" * 2000, "y" * 2000])
+
+    def failing() -> Iterator[str]:
+        yield from pages
+        raise TrapError("in the middle")
+
+    got = _ahead(failing())
+    assert next(got)[0] == "x" and next(got)[0] == "y"
+    with pytest.raises(TrapError, match="in the middle"):
+        next(got)

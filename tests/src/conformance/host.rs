@@ -1,10 +1,11 @@
 //! The script's calls on the Rust host.
 
-use super::{Failure, Lines, Opened, Outcome, Pieces, Rows, Target};
+use super::whole::derive_whole;
+use super::{Copying, Failure, Lines, Opened, Outcome, Pieces, Rows, Target, Which};
 use crate::database::Schema;
 use metalab_store::types::{
     ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, LogChunk, Manifest,
-    ManifestHeader, RunQuery, Status, StructuredResult,
+    ManifestHeader, Metric, RunQuery, Status, StructuredResult,
 };
 use metalab_store::{Error, FileStoreConfig, RunList, Store, StoreConfig};
 use serde_json::Value;
@@ -15,8 +16,8 @@ use std::path::{Path, PathBuf};
 pub struct RustHost(pub Option<Schema>);
 
 impl RustHost {
-    fn config(&self, root: &Path) -> StoreConfig {
-        match &self.0 {
+    pub(super) fn config(index: Option<&Schema>, root: &Path) -> StoreConfig {
+        match index {
             None => FileStoreConfig::new(root).into(),
             Some(schema) => schema.config(root).into(),
         }
@@ -36,7 +37,7 @@ fn failed(error: &Error) -> Failure {
     }
 }
 
-fn told<T>(result: metalab_store::Result<T>) -> Outcome<T> {
+pub(super) fn told<T>(result: metalab_store::Result<T>) -> Outcome<T> {
     result.map_err(|error| failed(&error))
 }
 
@@ -48,7 +49,7 @@ impl Target for RustHost {
     type Store = Hosted;
 
     fn open(&self, root: &Path, experiment: Option<&str>, read_only: bool) -> Outcome<Hosted> {
-        let mut config = self.config(root);
+        let mut config = Self::config(self.0.as_ref(), root);
         if let Some(experiment) = experiment {
             config = config.scoped(experiment);
         }
@@ -61,12 +62,34 @@ impl Target for RustHost {
     }
 
     fn list_experiments(&self, root: &Path) -> Outcome<(Vec<String>, Vec<Damage>)> {
-        let found = told(self.config(root).list_experiments())?;
+        let found = told(Self::config(self.0.as_ref(), root).list_experiments())?;
         Ok((found.experiments, found.damaged))
     }
 
     fn parse_locator(&self, _: &str) -> Option<Outcome<Value>> {
         None
+    }
+
+    fn verify(&self, which: Which<'_>, repair: bool) -> Outcome<Value> {
+        self.verify_whole(which, repair)
+    }
+
+    fn collect_garbage(&self, which: Which<'_>, apply: bool) -> Outcome<Value> {
+        self.collect_whole(which, apply)
+    }
+
+    fn transfer(&self, from: &Path, to: &Path, how: &Copying<'_>) -> Outcome<Value> {
+        Self::transfer_whole(from, to, how)
+    }
+
+    fn derive(
+        &self,
+        which: Which<'_>,
+        plugin: &str,
+        filter: &str,
+        dry_run: bool,
+    ) -> Outcome<Value> {
+        derive_whole(self.0.as_ref(), which, plugin, filter, dry_run)
     }
 }
 
@@ -158,6 +181,27 @@ impl Opened for Hosted {
 
     fn put_derived_text(&self, run: &str, derived: &str) -> Outcome<String> {
         told(self.store.put_derived_text(run, derived))
+    }
+
+    fn run_metrics(&self, run: &str) -> Outcome<Option<Vec<Metric>>> {
+        let record = told(self.store.get_run_record(run))?;
+        Ok(record.map(|record| record.metrics))
+    }
+
+    fn put_derived(&self, run: &str, metrics: &[Metric]) -> Outcome<String> {
+        told(self.store.put_derived(run, metrics))
+    }
+
+    fn put_derived_batch(
+        &self,
+        derived: &[(String, Vec<Metric>)],
+    ) -> Outcome<Vec<Outcome<String>>> {
+        let outcomes = told(self.store.put_derived_batch(derived))?;
+        Ok(outcomes.into_iter().map(told).collect())
+    }
+
+    fn get_derived(&self, run: &str) -> Outcome<Option<Vec<Metric>>> {
+        told(self.store.get_derived(run))
     }
 
     fn get_derived_text(&self, run: &str) -> Outcome<Option<String>> {

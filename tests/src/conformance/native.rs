@@ -1,10 +1,11 @@
 //! The script's calls on the storage logic itself, without component and without sandbox.
 
-use super::{Failure, Lines, Opened, Outcome, Pieces, Rows, Target};
+use super::whole::derive_whole;
+use super::{Copying, Failure, Lines, Opened, Outcome, Pieces, Rows, Target, Which};
 use crate::database::Schema;
 use metalab_store::types::{
     ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, FieldSummary,
-    LogChunk, Manifest, ManifestHeader, RunQuery, StructuredResult,
+    LogChunk, Manifest, ManifestHeader, Metric, MetricValue, RunQuery, StructuredResult,
 };
 use metalab_store_guest::config::{self, Backend, StoreConfig};
 use metalab_store_guest::database::listing::RunListing;
@@ -24,6 +25,12 @@ pub struct Native(pub Option<Schema>);
 pub struct Direct {
     store: Store,
     directory: PathBuf,
+}
+
+impl Direct {
+    pub(super) fn into_store(self) -> Store {
+        self.store
+    }
 }
 
 fn failed(error: &Error) -> Failure {
@@ -50,7 +57,7 @@ fn failed(error: &Error) -> Failure {
     }
 }
 
-fn told<T>(result: Result<T, Error>) -> Outcome<T> {
+pub(super) fn told<T>(result: Result<T, Error>) -> Outcome<T> {
     result.map_err(|error| failed(&error))
 }
 
@@ -133,7 +140,8 @@ impl Target for Native {
         directory.extend(resolution.subdirectory);
         // What a host does and says when it grants a directory.
         if read_only && !directory.exists() {
-            let path = directory.display();
+            let missing = if root.exists() { &directory } else { root };
+            let path = missing.display();
             return Err(Failure {
                 code: "root".to_owned(),
                 message: format!("cannot open the store {path}: there is no such directory"),
@@ -171,6 +179,57 @@ impl Target for Native {
             })
         }))
     }
+
+    fn verify(&self, which: Which<'_>, repair: bool) -> Outcome<Value> {
+        self.verify_whole(which, repair)
+    }
+
+    fn collect_garbage(&self, which: Which<'_>, apply: bool) -> Outcome<Value> {
+        self.collect_whole(which, apply)
+    }
+
+    fn transfer(&self, from: &Path, to: &Path, how: &Copying<'_>) -> Outcome<Value> {
+        Self::transfer_whole(from, to, how)
+    }
+
+    /// The logic runs no plugins: the Rust host does, with the same index.
+    fn derive(
+        &self,
+        which: Which<'_>,
+        plugin: &str,
+        filter: &str,
+        dry_run: bool,
+    ) -> Outcome<Value> {
+        derive_whole(self.0.as_ref(), which, plugin, filter, dry_run)
+    }
+}
+
+fn metric_inward(metric: &Metric) -> model::Metric {
+    let value = match metric.value.clone() {
+        MetricValue::Boolean(value) => model::MetricValue::Boolean(value),
+        MetricValue::Integer(value) => model::MetricValue::Integer(value),
+        MetricValue::BigInteger(value) => model::MetricValue::BigInteger(value),
+        MetricValue::Float(value) => model::MetricValue::Float(value),
+        MetricValue::Text(value) => model::MetricValue::Text(value),
+        MetricValue::Other(value) => model::MetricValue::Other(value),
+    };
+    let name = metric.name.clone();
+    model::Metric { name, value }
+}
+
+fn metrics_outward(metrics: Vec<model::Metric>) -> Vec<Metric> {
+    let outward = |metric: model::Metric| Metric {
+        name: metric.name,
+        value: match metric.value {
+            model::MetricValue::Boolean(value) => MetricValue::Boolean(value),
+            model::MetricValue::Integer(value) => MetricValue::Integer(value),
+            model::MetricValue::BigInteger(value) => MetricValue::BigInteger(value),
+            model::MetricValue::Float(value) => MetricValue::Float(value),
+            model::MetricValue::Text(value) => MetricValue::Text(value),
+            model::MetricValue::Other(value) => MetricValue::Other(value),
+        },
+    };
+    metrics.into_iter().map(outward).collect()
 }
 
 fn lines(list: Result<RunListing, Error>) -> Outcome<Lines> {
@@ -284,6 +343,32 @@ impl Opened for Direct {
 
     fn put_derived_text(&self, run: &str, derived: &str) -> Outcome<String> {
         told(self.store.put_derived_text(run, derived))
+    }
+
+    fn run_metrics(&self, run: &str) -> Outcome<Option<Vec<Metric>>> {
+        let record = told(self.store.get_run_record(run))?;
+        Ok(record.map(|record| metrics_outward(record.metrics)))
+    }
+
+    fn put_derived(&self, run: &str, metrics: &[Metric]) -> Outcome<String> {
+        let metrics: Vec<_> = metrics.iter().map(metric_inward).collect();
+        told(self.store.put_derived(run, &metrics))
+    }
+
+    fn put_derived_batch(
+        &self,
+        derived: &[(String, Vec<Metric>)],
+    ) -> Outcome<Vec<Outcome<String>>> {
+        let derived: Vec<_> = derived
+            .iter()
+            .map(|(run, metrics)| (run.clone(), metrics.iter().map(metric_inward).collect()))
+            .collect();
+        let outcomes = told(self.store.put_derived_batch(&derived))?;
+        Ok(outcomes.into_iter().map(told).collect())
+    }
+
+    fn get_derived(&self, run: &str) -> Outcome<Option<Vec<Metric>>> {
+        told(self.store.get_derived(run)).map(|found| found.map(metrics_outward))
     }
 
     fn get_derived_text(&self, run: &str) -> Outcome<Option<String>> {

@@ -12,6 +12,16 @@ nothing else.
 
 from ._engine import component_bytes
 from ._instance import Limits
+from ._maintenance import (
+    Finding,
+    Garbage,
+    GarbageProgress,
+    GarbageReport,
+    VerifyProgress,
+    VerifyReport,
+    collect_garbage,
+    verify,
+)
 from ._transfer import ExperimentDigest, TransferCounts, TransferFailure, TransferReport, export_store
 from .config import (
     ComponentStoreConfig,
@@ -83,6 +93,10 @@ __all__ = [
     "Fields",
     "FileStore",
     "FileStoreConfig",
+    "Finding",
+    "Garbage",
+    "GarbageProgress",
+    "GarbageReport",
     "IndexState",
     "InvalidArgumentError",
     "InvalidNameError",
@@ -122,9 +136,13 @@ __all__ = [
     "TransferReport",
     "TrapError",
     "UnrepresentableError",
+    "VerifyProgress",
+    "VerifyReport",
+    "collect_garbage",
     "component_bytes",
     "create_store",
     "derive",
     "export_store",
     "parse_to_config",
+    "verify",
 ]

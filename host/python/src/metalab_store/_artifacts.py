@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
+import hashlib
 import io
 import os
 import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
+from ._bulk import Known, identified
 from ._instance import Resource
 from ._roots import describe
 from .errors import InvalidArgumentError, IoError
 
 #: The most bytes that cross into or out of the component in one call.
 CHUNK = 256 * 1024
-_COPY = 64 << 20
+#: How much is copied at once, and how many of these pieces may wait to be hashed.
+_PIECE = 1 << 20
+_BEHIND = 8
+_SYNC_FILE_RANGE_WRITE = 2
 _FICLONE = 0x40049409
 
 
@@ -80,8 +90,14 @@ def open_source(path: str | os.PathLike[str]) -> int:
     return descriptor
 
 
-def place(directory: int, name: str, source: int | bytes) -> None:
-    """Copies a file, or writes bytes, to a name in the store's directory that must not exist."""
+def place(
+    directory: int, name: str, source: int | bytes, known: Known | None = None, *, durable: bool = False
+) -> tuple[int, ...]:
+    """Copies a file, or writes bytes, to a name in the store's directory that must not exist.
+
+    Notes the hash of what was written in `known`, and returns under what. With `durable`, the
+    system begins to write it to the disk at once: it will be synced.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     parent, _, file = name.rpartition("/")
     try:
@@ -89,7 +105,11 @@ def place(directory: int, name: str, source: int | bytes) -> None:
         try:
             target = os.open(file, flags, 0o666, dir_fd=below)
             try:
-                _fill(target, source)
+                hashed = _fill(target, source, durable)
+                placed = identified(os.fstat(target))
+                if known is not None and hashed is not None:
+                    known[placed] = hashed
+                return placed
             except BaseException:
                 os.unlink(file, dir_fd=below)
                 raise
@@ -120,28 +140,54 @@ def _descend(directory: int, path: str) -> int:
     return below
 
 
-def _fill(target: int, source: int | bytes) -> None:
-    if isinstance(source, bytes):
-        view = memoryview(source)
-        while view:
-            view = view[os.write(target, view) :]
+def _fill(target: int, source: int | bytes, durable: bool) -> str | None:
+    """Writes what is to be there, and returns its SHA-256, unless it was not looked at."""
+    if isinstance(source, int):
+        try:
+            # A file system that shares blocks needs no copy; any reason why not is a reason to copy.
+            fcntl.ioctl(target, _FICLONE, source)
+            return None
+        except OSError:
+            pass
+    begin = _write_back() if durable else None
+    hashed = hashlib.sha256()
+    written = 0
+    # Hashing takes longer than copying, and both work without the lock of Python's interpreter.
+    with ThreadPoolExecutor(1) as hasher:
+        behind: deque[Future[None]] = deque()
+        for piece in _pieces(source):
+            behind.append(hasher.submit(hashed.update, piece))
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(target, view) :]
+            if begin is not None:
+                begin(target, written, len(piece), _SYNC_FILE_RANGE_WRITE)
+            written += len(piece)
+            if len(behind) > _BEHIND:
+                behind.popleft().result()
+    return hashed.hexdigest()
+
+
+def _pieces(source: int | bytes) -> Iterator[bytes | memoryview]:
+    if isinstance(source, int):
+        while piece := os.read(source, _PIECE):
+            yield piece
         return
-    try:
-        # A file system that shares blocks needs no copy; any reason why not is a reason to copy.
-        fcntl.ioctl(target, _FICLONE, source)
-        return
-    except OSError:
-        pass
-    copied = 0
-    try:
-        while (count := os.copy_file_range(source, target, _COPY)) > 0:
-            copied += count
-        return
-    except OSError as error:
-        if copied or error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    while os.sendfile(target, source, None, _COPY) > 0:
-        pass
+    view = memoryview(source)
+    for start in range(0, len(view), _PIECE):
+        yield view[start : start + _PIECE]
+
+
+@cache
+def _write_back() -> Callable[[int, int, int, int], int] | None:
+    """Returns the function of the C library that begins to write a part of a file to the disk, if it has one."""
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if function is None:
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    function.restype = ctypes.c_int
+    found: Callable[[int, int, int, int], int] = function
+    return found
 
 
 _WASI_CODES = {

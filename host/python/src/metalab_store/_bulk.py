@@ -19,6 +19,9 @@ MAX_DIGEST = 1 << 30
 #: So many characters of files are given at once.
 PAGE = 256 << 10
 
+_KIND = 0o170000
+_REGULAR = stat.S_IFREG
+
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -30,18 +33,19 @@ def look(root: int, directory: str, names: str) -> str | None:
     opened = None if listed is None else _open_directory(root, directory)
     if listed is None or opened is None:
         return None
-    lines = []
-    regular, look_at = stat.S_IFREG, os.stat
+    lines: list[str] = []
+    # Thousands are looked at in one call.
+    look_at, add = os.stat, lines.append
     try:
         for name in listed:
             try:
                 found = look_at(name, dir_fd=opened, follow_symlinks=False)
             except FileNotFoundError:
-                lines.append("-\n")
+                add("-\n")
             except (OSError, ValueError):
-                lines.append("?\n")
+                add("?\n")
             else:
-                lines.append(_line(found) if stat.S_IFMT(found.st_mode) == regular else "?\n")
+                add(_line(found) if found.st_mode & _KIND == _REGULAR else "?\n")
     finally:
         os.close(opened)
     return "".join(lines)
@@ -77,8 +81,20 @@ def _entry(entry: os.DirEntry[str]) -> str:
     return f"d{name}/" if entry.is_dir(follow_symlinks=False) else f"o{name}/"
 
 
-def digest(root: int, directory: str, name: str) -> str | None:
-    """Says what a file is like, and what the SHA-256 of its content is."""
+#: The SHA-256 of files that this host wrote itself, by what they were like then: `identified`.
+Known = dict[tuple[int, ...], str]
+
+
+def identified(found: os.stat_result) -> tuple[int, ...]:
+    """Returns what changes whenever a file is another one, or holds something else."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def digest(root: int, directory: str, name: str, known: Known | None = None) -> str | None:
+    """Says what a file is like, and what the SHA-256 of its content is.
+
+    What is known is asked for once, and forgotten.
+    """
     opened = _open_directory(root, directory) if _is_name(name) else None
     if opened is None:
         return None
@@ -92,6 +108,8 @@ def digest(root: int, directory: str, name: str) -> str | None:
         os.close(descriptor)
         return None
     with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if known and (hashed_before := known.pop(identified(found), None)) is not None:
+            return f"{_line(found)[:-1]} {hashed_before}"
         hashed = hashlib.file_digest(file, "sha256").hexdigest()
         # What grew meanwhile is read again in another way.
         if os.fstat(file.fileno()).st_size != found.st_size or file.tell() != found.st_size:
@@ -139,7 +157,7 @@ def read(root: int, directory: str, names: str) -> Reader | None:
 
 def _listed(names: str) -> list[str] | None:
     listed = names.split("/", MAX_NAMES)
-    if len(listed) > MAX_NAMES or not all(_is_name(name) for name in listed):
+    if len(listed) > MAX_NAMES or "" in listed or "." in listed or ".." in listed or "\0" in names:
         return None
     return listed
 
@@ -167,8 +185,10 @@ def _open_directory(root: int, path: str) -> int | None:
 
 
 def _line(found: os.stat_result) -> str:
-    # A time before 1970 is none, as in the other hosts.
-    modified, changed = max(found.st_mtime_ns, 0), max(found.st_ctime_ns, 0)
+    modified, changed = found.st_mtime_ns, found.st_ctime_ns
+    if modified < 0 or changed < 0:
+        # A time before 1970 is none, as in the other hosts.
+        modified, changed = max(modified, 0), max(changed, 0)
     return f"{found.st_size} {found.st_nlink} {modified} {changed}\n"
 
 

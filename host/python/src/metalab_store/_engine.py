@@ -62,7 +62,7 @@ class Engine:
             self.linker.add_wasip2()
             with self.linker.root() as root:
                 _imports.define(root, interface)
-            self.indices = {name: self._index(name) for name in ("config", "store", "transfer")}
+            self.indices = {name: self._index(name) for name in ("config", "store", "transfer", "maintenance")}
         except WasmtimeError as error:
             raise EngineError(f"the store's component cannot be started: {error}") from error
         #: The signatures of the functions that were called, by interface and name.
@@ -149,6 +149,8 @@ class _Ticker:
 
     def __init__(self, engine: WasmtimeEngine) -> None:
         self._engine = engine
+        #: How often the epoch was advanced.
+        self.epoch = 0
         self._running = 0
         self._changed = threading.Condition()
         self._started = False
@@ -185,6 +187,7 @@ class _Ticker:
             advanced = now
             while left >= TICK:
                 left -= TICK
+                self.epoch += 1
                 self._engine.increment_epoch()
 
 

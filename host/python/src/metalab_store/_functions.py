@@ -75,20 +75,21 @@ def _called(number: int | None, context: Any, ty: Any, arguments: Any, count: in
             signature.result.lower(store, answer, results[0])  # type: ignore[arg-type]
         return 0
     except WasmtimeError as error:
-        return _trap(str(error))
+        return trap(str(error))
     except (KeyboardInterrupt, SystemExit) as interrupt:
         # It cannot pass through the component: the call ends by a trap, and whoever made it raises this.
         _interrupts.pending = interrupt
-        return _trap("interrupted")
+        return trap("interrupted")
     except BaseException as error:  # noqa: BLE001
         # The functions here raise nothing, so this is a mistake of the host: the call traps, and the log says why.
         _log.exception("a host function failed")
-        return _trap(f"a host function failed: {error}")
+        return trap(f"a host function failed: {error}")
     finally:
         store._invalidate()
 
 
-def _trap(message: str) -> int | None:
+def trap(message: str) -> int | None:
+    """Returns what a function that the C library called answers with, so that the component traps."""
     return ctypes.cast(WasmtimeError(message)._consume(), ctypes.c_void_p).value
 
 

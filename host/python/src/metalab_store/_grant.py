@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wasmtime import WasiConfig, WasmtimeError
 
+from ._bulk import Known
 from ._roots import Roots, describe
 from .errors import RootError
 
@@ -33,6 +34,8 @@ class Grant:
         """Opens a directory to grant it. With write access, missing directories are created."""
         self.writable = writable
         self.path = root if subdirectory is None else os.path.join(root, subdirectory)
+        #: The hashes of files that were placed in it and not asked for yet.
+        self.known: Known = {}
         self._pid = os.getpid()
         self.directory = -1
         try:
@@ -70,7 +73,7 @@ class Grant:
     def roots(self) -> Roots:
         """Returns what the `roots` import of an instance works on."""
         try:
-            return Roots(self.directory, self.writable)
+            return Roots(self.directory, self.writable, self.known)
         except OSError as error:
             raise _refused(self.path, _reason(error), error) from error
 

@@ -128,10 +128,11 @@ class HeldLock:
 class Roots:
     """The directory that the `roots` import is about, or none."""
 
-    def __init__(self, directory: int | None, writable: bool) -> None:
+    def __init__(self, directory: int | None, writable: bool, known: _bulk.Known | None = None) -> None:
         """Takes a descriptor of the directory, which stays the caller's and has to outlive this."""
         self._directory = directory
         self._writable = writable
+        self._known = known
         # Opened once: the kernel reports a failed write-back to the descriptors that were open when it happened,
         # and a descriptor opened later may never hear of it.
         self._sync: int | None = None
@@ -207,7 +208,7 @@ class Roots:
 
     def digest(self, directory: str, name: str) -> str | None:
         """Hashes a file in a directory: see `_bulk`."""
-        return None if self._directory is None else _bulk.digest(self._directory, directory, name)
+        return None if self._directory is None else _bulk.digest(self._directory, directory, name, self._known)
 
     def listing(self, directory: str) -> str | None:
         """Lists a directory: see `_bulk`."""

@@ -6,16 +6,21 @@ instance of the plugin of its own. What this runtime can limit, and what it cann
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 from wasmtime import Store as WasmtimeStore
 from wasmtime import WasmtimeError
+from wasmtime import _ffi as ffi
 from wasmtime import component as c
 
 from . import _functions, _values
@@ -43,6 +48,8 @@ _LIST: Final = 4096
 _CHUNK: Final = 256 * 1024
 #: The most runs that are stored with one sync.
 _BATCH: Final = 128
+#: The most runs that are computed at once.
+_WORKERS: Final = 256
 #: How many characters of a plugin's reason are kept.
 _REASON: Final = 1000
 
@@ -109,12 +116,23 @@ class _Failed(Exception):
 class _View:
     """What the calls of one run work on."""
 
-    def __init__(self, pool: Pool | None, limits: PluginLimits) -> None:
+    def __init__(self, pool: Pool | None, limits: PluginLimits, engine: Engine, stop: threading.Event) -> None:
         self._pool = pool
         self._limits = limits
         self._calls = limits.calls
-        #: Why a call ended the run, if it was not the plugin that failed.
+        self._ticker = engine.ticker
+        self._stop = stop
+        self._end_epoch = engine.ticker.epoch + int(limits.time / TICK) + 1
+        #: Why the run was ended, if it was not the plugin that failed.
         self.ended: _Failed | None = None
+
+    def may_go_on(self) -> bool:
+        """Says, at each advance of the epoch, whether the plugin may go on."""
+        if self._stop.is_set():
+            self.ended = _Failed("time", "the work was ended")
+        elif self._ticker.epoch >= self._end_epoch:
+            self.ended = _Failed("time", f"the plugin took longer than {self._limits.time:g} s")
+        return self.ended is None
 
     def call(self, function: Callable[[Instance, c.ResourceAny], Any]) -> Any:
         """Passes a call on to the store; what the store says is what the plugin is told."""
@@ -144,6 +162,30 @@ def _view(function: Callable[[Instance, c.ResourceAny], Any]) -> Any:
     if view is None:
         raise WasmtimeError("the store cannot be asked before a run is computed")
     return view.call(function)
+
+
+#: The runs that are being computed, by what the C library calls back with.
+_watched: dict[int, _View] = {}
+
+
+def _ticked(_: Any, number: int | None, delta: Any, kind: Any) -> Any:
+    view = _watched.get(number or 0)
+    if view is None or not view.may_go_on():
+        return _functions.trap("the plugin was ended")
+    delta[0], kind[0] = 1, _CONTINUE
+    return 0
+
+
+#: Tells the runtime that the call goes on.
+_CONTINUE: Final = 0
+_on_tick = ctypes.CFUNCTYPE(
+    ctypes.c_size_t,
+    ctypes.POINTER(ffi.wasmtime_context_t),
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(ctypes.c_uint8),
+)(_ticked)
+_forget = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
 
 
 def _same(name: str) -> _functions.Function:
@@ -269,10 +311,15 @@ class Plugin:
                 "docs/plugins.md says how to build one"
             )
 
-    def _start(self, limits: PluginLimits) -> tuple[WasmtimeStore, c.Func, _values.Signature]:
+    def _start(
+        self, limits: PluginLimits, view: _View | None = None
+    ) -> tuple[WasmtimeStore, c.Func, _values.Signature]:
         store = WasmtimeStore(self._engine.wasmtime)
         store.set_limits(memory_size=limits.memory_bytes, table_elements=limits.table_entries)
         store.set_epoch_deadline(int(limits.time / TICK) + 1)
+        if view is not None:
+            store.set_epoch_deadline(1)
+            ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_tick, id(view), _forget)
         with self._engine.ticker:
             instance = self._linker.instantiate(store, self._component)
         func = instance.get_func(store, "derive")
@@ -280,24 +327,26 @@ class Plugin:
             raise PluginWorldError("this is no plugin: it exports no function derive")
         return store, func, _values.Signature.of(func.type(store))
 
-    def run(self, pool: Pool, run_id: str, limits: PluginLimits) -> list[dict[str, Any]]:
+    def run(self, pool: Pool, run_id: str, limits: PluginLimits, stop: threading.Event) -> list[dict[str, Any]]:
         """Computes the derived metrics of one run, and stores nothing."""
-        view = _active.view = _View(pool, limits)
+        view = _active.view = _View(pool, limits, self._engine, stop)
+        _watched[id(view)] = view
         store = None
         try:
-            store, func, signature = self._start(limits)
+            store, func, signature = self._start(limits, view)
             with self._engine.ticker:
                 good, derived = _values.call(func, signature, store, (run_id,))
         except WasmtimeError as error:
             if (interrupt := _functions.take_interrupt()) is not None:
                 raise interrupt from None
-            raise view.ended or _failure(error, limits) from None
+            raise view.ended or _failure(error) from None
         except (TypeError, ValueError, OverflowError) as error:
             raise _Failed("garbage", f"the plugin's answer cannot be used: {error}") from None
         finally:
             _active.view = None
             if store is not None:
                 store.close()
+            del _watched[id(view)]
         if not good:
             raise _Failed("refused", _short(derived))
         return _metrics(derived)
@@ -307,10 +356,8 @@ def _last(error: WasmtimeError) -> str:
     return str(error).strip().splitlines()[-1].strip()
 
 
-def _failure(error: WasmtimeError, limits: PluginLimits) -> _Failed:
+def _failure(error: WasmtimeError) -> _Failed:
     text = str(error)
-    if "wasm trap: interrupt" in text:
-        return _Failed("time", f"the plugin took longer than {limits.time:g} s")
     if "wasm trap" in text or "call stack exhausted" in text:
         return _Failed("trap", f"the plugin failed: {_short(_last(error))}")
     return _Failed("garbage", f"the plugin's answer cannot be used: {_short(_last(error))}")
@@ -352,45 +399,92 @@ def derive(
     where: str = "",
     *,
     limits: PluginLimits | None = None,
+    workers: int | None = None,
     dry_run: bool = False,
     progress: Callable[[DeriveProgress], object] | None = None,
 ) -> DeriveReport:
     """Runs a plugin over the runs of an experiment, and stores what it derives in place of what they had.
 
-    The plugin sees that experiment, read-only. What happens to one run is in the report, and stops nothing. `progress` is
-    called after each run; what it raises ends the work, and what was stored until then stays.
+    The plugin sees that experiment, read-only. What happens to one run is in the report, and stops nothing. `workers` runs
+    are computed at once, each in a thread: one a core, if there is no number. `progress` is called after each run; what it
+    raises ends the work, as Ctrl-C does, also a plugin that loops; what was stored until then stays.
     """
     if not config.experiment_id:
         raise InvalidArgumentError("a plugin sees one experiment: limit the store to it")
+    count = len(os.sched_getaffinity(0)) if workers is None else workers
+    if not 1 <= count <= _WORKERS:
+        raise InvalidArgumentError(f"{count} workers make no sense; there may be 1 to {_WORKERS}")
     loaded = plugin if isinstance(plugin, Plugin) else Plugin(plugin)
-    with _opened(config, dry_run) as (writer, reader):
+    with _opened(config, dry_run, count) as (writer, reader):
         good, found = reader.in_any(lambda instance, store: _runs(instance, store, where, None))
         if not good:
             raise from_wire(found)
         names, damaged = found
         report = DeriveReport(len(names), damaged=[Damage(**one) for one in damaged])
         work = _Work(report, writer)
-        for number, name in enumerate(names, 1):
-            try:
-                work.keep(name, loaded.run(reader, name, limits or PluginLimits()))
-            except _Failed as failed:
-                report.failures.append(RunFailure(name, failed.code, str(failed)))
-            if progress is not None:
-                progress(DeriveProgress(number, len(report.failures), len(names)))
+        computed = _computed(loaded, reader, names, limits or PluginLimits(), count)
+        try:
+            for number, (name, metrics) in enumerate(computed, 1):
+                if isinstance(metrics, _Failed):
+                    report.failures.append(RunFailure(name, metrics.code, str(metrics)))
+                else:
+                    work.keep(name, metrics)
+                if progress is not None:
+                    progress(DeriveProgress(number, len(report.failures), len(names)))
+        finally:
+            # Ends what is still computed.
+            computed.close()
         work.store()
         order = {name: number for number, name in enumerate(names)}
         report.failures.sort(key=lambda failure: order[failure.run_id])
         return report
 
 
+_Computed = list[dict[str, Any]] | _Failed
+
+
+def _computed(
+    plugin: Plugin, reader: Pool, names: list[str], limits: PluginLimits, workers: int
+) -> Generator[tuple[str, _Computed], None, None]:
+    """Computes runs, some at once, and returns what became of each as it comes."""
+    stop = threading.Event()
+    done: SimpleQueue[tuple[str, Future[_Computed]]] = SimpleQueue()
+
+    def compute(name: str) -> _Computed:
+        try:
+            return plugin.run(reader, name, limits, stop)
+        except _Failed as failed:
+            return failed
+
+    with ThreadPoolExecutor(workers, "metalab-store-derive") as threads:
+
+        def submit(name: str) -> None:
+            threads.submit(compute, name).add_done_callback(lambda future: done.put((name, future)))
+
+        following = iter(names)
+        try:
+            # A few more than are computed, so that nobody waits for the next; not all, for what is not stored is kept.
+            for name in islice(following, workers * 4):
+                submit(name)
+            for _ in names:
+                name, future = done.get()
+                computed = future.result()
+                for next_name in islice(following, 1):
+                    submit(next_name)
+                yield name, computed
+        finally:
+            stop.set()
+            threads.shutdown(cancel_futures=True)
+
+
 class _opened:
     """A store to write, unless nothing is to be written, and one to read."""
 
-    def __init__(self, config: StoreConfig, dry_run: bool) -> None:
+    def __init__(self, config: StoreConfig, dry_run: bool, readers: int) -> None:
         # The writer first: it makes what is then read.
         self._writer = None if dry_run else replace(config, read_only=False, max_instances=1).connect()
         try:
-            self._reader = replace(config, read_only=True, max_instances=1).connect()
+            self._reader = replace(config, read_only=True, max_instances=readers).connect()
         except BaseException:
             if self._writer is not None:
                 self._writer.close()

@@ -216,12 +216,40 @@ def record_to_text(record: Any) -> str:
 
 
 _STATUS = {status.value: status for status in Status}
-_RECORD_KEYS = frozenset(
-    """_schema_version run_id experiment_id status context_fingerprint params_fingerprint seed_fingerprint started_at
-    finished_at duration_ms metrics provenance error params_resolved tags warnings notes artifacts""".split()
-)
+#: What a key that a file does not have means. None where an empty value is made of it.
+_RECORD_DEFAULTS: dict[str, Any] = {
+    "_schema_version": None,
+    "run_id": "",
+    "experiment_id": "",
+    "status": "failed",
+    "context_fingerprint": "",
+    "params_fingerprint": "",
+    "seed_fingerprint": "",
+    "started_at": None,
+    "finished_at": None,
+    "duration_ms": 0,
+    "metrics": None,
+    "provenance": None,
+    "error": None,
+    "params_resolved": None,
+    "tags": None,
+    "warnings": None,
+    "notes": None,
+    "artifacts": None,
+}
+_ARTIFACT_DEFAULTS: dict[str, Any] = {
+    "artifact_id": "",
+    "name": "",
+    "kind": "blob",
+    "format": "binary",
+    "uri": "",
+    "content_hash": None,
+    "size_bytes": None,
+    "metadata": None,
+}
+_RECORD_KEYS = frozenset(_RECORD_DEFAULTS)
+_ARTIFACT_KEYS = frozenset(_ARTIFACT_DEFAULTS)
 _PROVENANCE_KEYS = frozenset("code_hash python_version metalab_version executor_id host extra".split())
-_ARTIFACT_KEYS = frozenset("artifact_id name kind format uri content_hash size_bytes metadata".split())
 
 
 def _unknown(data: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
@@ -231,38 +259,32 @@ def _unknown(data: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
 
 
 def provenance_from_dict(data: Any) -> Provenance:
-    """Returns a provenance as it was stored; what is none is empty."""
+    """Returns a provenance as it was stored, and keeps the dictionary; what is none is empty."""
     made = Provenance.__new__(Provenance)
     if not isinstance(data, dict):
         data = {}
-    get = data.get
-    made.__dict__ = {
-        "code_hash": get("code_hash"),
-        "python_version": get("python_version"),
-        "metalab_version": get("metalab_version"),
-        "executor_id": get("executor_id"),
-        "host": get("host"),
-        "extra": get("extra") or {},
-        "unknown": _unknown(data, _PROVENANCE_KEYS),
-    }
+    if data.keys() != _PROVENANCE_KEYS:
+        unknown = _unknown(data, _PROVENANCE_KEYS)
+        data = {key: data.get(key) for key in _PROVENANCE_KEYS}
+        data["unknown"] = unknown
+    else:
+        data["unknown"] = {}
+    data["extra"] = data["extra"] or {}
+    made.__dict__ = data
     return made
 
 
 def artifact_from_dict(data: dict[str, Any]) -> ArtifactDescriptor:
-    """Returns a descriptor as it was stored."""
+    """Returns a descriptor as it was stored, and keeps the dictionary."""
     made = ArtifactDescriptor.__new__(ArtifactDescriptor)
-    get = data.get
-    made.__dict__ = {
-        "artifact_id": get("artifact_id", ""),
-        "name": get("name", ""),
-        "kind": get("kind", "blob"),
-        "format": get("format", "binary"),
-        "uri": get("uri", ""),
-        "content_hash": get("content_hash"),
-        "size_bytes": get("size_bytes"),
-        "metadata": get("metadata") or {},
-        "unknown": _unknown(data, _ARTIFACT_KEYS),
-    }
+    if data.keys() != _ARTIFACT_KEYS:
+        unknown = _unknown(data, _ARTIFACT_KEYS)
+        data = {key: data.get(key, default) for key, default in _ARTIFACT_DEFAULTS.items()}
+        data["unknown"] = unknown
+    else:
+        data["unknown"] = {}
+    data["metadata"] = data["metadata"] or {}
+    made.__dict__ = data
     return made
 
 
@@ -271,36 +293,33 @@ def _parsed(value: Any, parse: Any = datetime.fromisoformat) -> datetime | None:
 
 
 def record_from_dict(data: dict[str, Any]) -> RunRecord:
-    """Returns a record as it was stored.
+    """Returns a record as it was stored, and keeps the dictionary.
 
     Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` if it is none: what is wrong with it is the
     component's to say.
     """
-    # Not by the constructor: thousands of them are made at once.
+    # Thousands are made at once: not by the constructor, and of the dictionary that is there. A record has the keys that
+    # this host itself writes; what another one wrote may lack some.
     made = RunRecord.__new__(RunRecord)
-    get = data.get
-    artifacts = get("artifacts", ())
-    made.__dict__ = {
-        "run_id": get("run_id", ""),
-        "experiment_id": get("experiment_id", ""),
-        "status": _STATUS[get("status", "failed")],
-        "context_fingerprint": get("context_fingerprint", ""),
-        "params_fingerprint": get("params_fingerprint", ""),
-        "seed_fingerprint": get("seed_fingerprint", ""),
-        "started_at": _parsed(get("started_at")),
-        "finished_at": _parsed(get("finished_at")),
-        "duration_ms": get("duration_ms", 0),
-        "metrics": get("metrics") or {},
-        "provenance": provenance_from_dict(get("provenance")),
-        "error": get("error"),
-        "params_resolved": get("params_resolved") or {},
-        "tags": get("tags") or [],
-        "warnings": get("warnings") or [],
-        "notes": get("notes"),
-        "artifacts": [artifact_from_dict(artifact) for artifact in artifacts] if artifacts else [],
-        "unknown": _unknown(data, _RECORD_KEYS),
-    }
+    if data.keys() == _RECORD_KEYS:
+        unknown = {}
+    else:
+        unknown = _unknown(data, _RECORD_KEYS)
+        data = {key: data.get(key, default) for key, default in _RECORD_DEFAULTS.items()}
+    del data["_schema_version"]
+    data["status"] = _STATUS[data["status"]]
+    data["started_at"] = _parsed(data["started_at"])
+    data["finished_at"] = _parsed(data["finished_at"])
+    data["metrics"] = data["metrics"] or {}
+    data["provenance"] = provenance_from_dict(data["provenance"])
+    data["params_resolved"] = data["params_resolved"] or {}
+    data["tags"] = data["tags"] or []
+    data["warnings"] = data["warnings"] or []
+    data["artifacts"] = [artifact_from_dict(artifact) for artifact in data["artifacts"] or ()]
+    data["unknown"] = unknown
+    made.__dict__ = data
     return made
+
 
 
 def descriptor_to_wire(descriptor: Any) -> dict[str, Any]:
