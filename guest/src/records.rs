@@ -186,7 +186,7 @@ impl Scope {
     pub(crate) fn recorded_runs(&self) -> Result<Vec<RunId>> {
         let entries = self.tree.list(&layout::directory(layout::Top::Runs))?;
         Ok(entries
-            .iter()
+            .into_iter()
             .filter_map(|entry| layout::run_id_of_record(&entry.name))
             .collect())
     }

@@ -34,12 +34,15 @@ pub enum Touch {
     RemoveFile,
 }
 
+/// Is told what is done and its path.
+pub type Before = Box<dyn Fn(Touch, &str)>;
+
 /// A directory of which a test is told what is done in it, before it is done.
 pub struct Watched {
     /// The directory itself.
     pub inner: Rc<dyn Directory>,
-    /// Is told what is done and its path.
-    pub before: Box<dyn Fn(Touch, &str)>,
+    /// Is told before something is done.
+    pub before: Before,
 }
 
 impl Directory for Watched {

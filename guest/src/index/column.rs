@@ -34,6 +34,8 @@ pub(super) struct ColumnBuilder {
     tags: Vec<u8>,
     values: Vec<u64>,
     places: HashMap<Box<[u8]>, u32>,
+    /// The place of the last text: the next one is often the same.
+    latest: u32,
     ends: Vec<u32>,
     heap: Vec<u8>,
 }
@@ -46,17 +48,29 @@ impl ColumnBuilder {
     }
 
     fn push_text(&mut self, row: u32, tag: u8, text: &[u8]) {
-        let place = match self.places.get(text) {
-            Some(place) => *place,
-            None => {
-                let place = small(self.ends.len());
-                self.heap.extend_from_slice(text);
-                self.ends.push(small(self.heap.len()));
-                self.places.insert(text.into(), place);
-                place
-            }
-        };
-        self.push(row, tag, u64::from(place));
+        if self.text(self.latest) != Some(text) {
+            self.latest = self.place(text);
+        }
+        self.push(row, tag, u64::from(self.latest));
+    }
+
+    /// Returns the place of a text among the different ones.
+    fn place(&mut self, text: &[u8]) -> u32 {
+        if let Some(place) = self.places.get(text) {
+            return *place;
+        }
+        let place = small(self.ends.len());
+        self.heap.extend_from_slice(text);
+        self.ends.push(small(self.heap.len()));
+        self.places.insert(text.into(), place);
+        place
+    }
+
+    fn text(&self, place: u32) -> Option<&[u8]> {
+        let place = place as usize;
+        let end = *self.ends.get(place)?;
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.heap.get(start as usize..end as usize)
     }
 
     /// Appends a cell that holds no list with content and no deep object.

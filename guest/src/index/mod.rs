@@ -72,6 +72,12 @@ const MAX_MEMORY: usize = 384 << 20;
 /// So many runs are read together.
 const READ_TOGETHER: usize = 1 << 14;
 
+/// So many files are looked at together.
+const LOOKED_TOGETHER: usize = 1 << 14;
+
+/// Beyond so many runs, what is needed to look at all of them is not kept for the next time.
+const KEEP_LOOKS: usize = 1 << 18;
+
 /// So many files are worth being read ahead.
 const WORTH_READING_AHEAD: usize = 32;
 
@@ -351,36 +357,37 @@ impl Index {
         } else {
             None
         };
-        let mut runs = Vec::new();
-        let mut seen = Vec::new();
-        for (table, row) in rows {
-            let run = RunId::parse(table.names()?.get(row)).map_err(|_| Doubt)?;
-            // What was read during this query is as new as a scan would have it.
-            let young = !state.young.is_empty() && state.young.contains(run.as_str());
-            let as_read = |mut seen: Seen| {
-                seen.young &= !young;
-                seen
-            };
-            let (record, derived) = table.seen(row)?;
-            seen.push((as_read(record), derived.map(as_read)));
-            runs.push(run);
-        }
-        let mut same = vec![true; runs.len()];
-        let found = look(records.as_deref(), runs.iter().map(layout::run_record));
-        for ((same, stat), (seen, _)) in same.iter_mut().zip(found).zip(&seen) {
-            *same = is_same(stat.as_ref(), Some(seen));
-        }
-        if derived {
-            let found = look(others.as_deref(), runs.iter().map(layout::derived));
-            for ((same, stat), (_, seen)) in same.iter_mut().zip(found).zip(&seen) {
-                *same &= is_same(stat.as_ref(), seen.as_ref());
+        let mut rows = rows.peekable();
+        let mut changed = Vec::new();
+        while rows.peek().is_some() {
+            let mut runs = Vec::new();
+            let mut seen = Vec::new();
+            for (table, row) in rows.by_ref().take(LOOKED_TOGETHER) {
+                let run = RunId::parse(table.names()?.get(row)).map_err(|_| Doubt)?;
+                // What was read during this query is as new as a scan would have it.
+                let young = !state.young.is_empty() && state.young.contains(run.as_str());
+                let as_read = |mut seen: Seen| {
+                    seen.young &= !young;
+                    seen
+                };
+                let (record, derived) = table.seen(row)?;
+                seen.push((as_read(record), derived.map(as_read)));
+                runs.push(run);
             }
+            let mut same = vec![true; runs.len()];
+            let found = look(records.as_deref(), runs.iter().map(layout::run_record));
+            for ((same, stat), (seen, _)) in same.iter_mut().zip(found).zip(&seen) {
+                *same = is_same(stat.as_ref(), Some(seen));
+            }
+            if derived {
+                let found = look(others.as_deref(), runs.iter().map(layout::derived));
+                for ((same, stat), (_, seen)) in same.iter_mut().zip(found).zip(&seen) {
+                    *same &= is_same(stat.as_ref(), seen.as_ref());
+                }
+            }
+            let runs = runs.into_iter().zip(same);
+            changed.extend(runs.filter_map(|(run, same)| (!same).then_some(run)));
         }
-        let changed: Vec<RunId> = runs
-            .into_iter()
-            .zip(same)
-            .filter_map(|(run, same)| (!same).then_some(run))
-            .collect();
         if changed.is_empty() {
             return Ok(true);
         }
@@ -610,37 +617,45 @@ impl Scope {
             .map(|table| vec![false; table.rows()])
             .collect();
         let mut again = Vec::new();
-        let mut compared = Vec::with_capacity(records.len());
-        for run in &records {
-            let mut seen = None;
-            for (table, known) in state.tables.iter().zip(&mut known) {
-                if let Some(row) = table.find(run.as_str())? {
-                    known[row] = true;
-                    seen = Some(table.seen(row)?);
+        let mut likely = 0;
+        for records in records.chunks(LOOKED_TOGETHER) {
+            let mut compared = Vec::with_capacity(records.len());
+            for run in records {
+                let mut seen = None;
+                // Names in a row are often in one table.
+                for index in (likely..state.tables.len()).chain(0..likely) {
+                    if let Some(row) = state.tables[index].find(run.as_str())? {
+                        known[index][row] = true;
+                        seen = Some(state.tables[index].seen(row)?);
+                        likely = index;
+                        break;
+                    }
+                }
+                match seen {
+                    Some(seen) if !state.derived.contains_key(run.as_str()) => {
+                        compared.push((run, seen));
+                    }
+                    _ => again.push(run),
                 }
             }
-            match seen {
-                Some(seen) if !state.derived.contains_key(run.as_str()) => {
-                    compared.push((run, seen));
+            let known_runs = || compared.iter().map(|(run, _)| *run);
+            let found = look(handles[0].as_deref(), known_runs().map(layout::run_record));
+            let paths: Vec<Option<StorePath>> = known_runs()
+                .map(layout::derived)
+                .map(|path| listed.contains(path.file_name()).then_some(path))
+                .collect();
+            let there: Vec<bool> = paths.iter().map(Option::is_some).collect();
+            let mut others = look(handles[1].as_deref(), paths.into_iter().flatten()).into_iter();
+            for (((run, (record, derived)), stat), there) in compared.iter().zip(found).zip(there) {
+                let other = match there {
+                    true => others.next().flatten(),
+                    false => None,
+                };
+                if !is_same(stat.as_ref(), Some(record))
+                    || !is_same(other.as_ref(), derived.as_ref())
+                {
+                    again.push(run);
                 }
-                _ => again.push(run),
-            }
-        }
-        let known_runs = || compared.iter().map(|(run, _)| *run);
-        let found = look(handles[0].as_deref(), known_runs().map(layout::run_record));
-        let paths: Vec<Option<StorePath>> = known_runs()
-            .map(layout::derived)
-            .map(|path| listed.contains(path.file_name()).then_some(path))
-            .collect();
-        let there: Vec<bool> = paths.iter().map(Option::is_some).collect();
-        let mut others = look(handles[1].as_deref(), paths.into_iter().flatten()).into_iter();
-        for (((run, (record, derived)), stat), there) in compared.iter().zip(found).zip(there) {
-            let other = match there {
-                true => others.next().flatten(),
-                false => None,
-            };
-            if !is_same(stat.as_ref(), Some(record)) || !is_same(other.as_ref(), derived.as_ref()) {
-                again.push(run);
             }
         }
         again.sort_unstable();
@@ -652,6 +667,9 @@ impl Scope {
                     gone += 1;
                 }
             }
+        }
+        if state.tables.iter().map(|table| table.rows()).sum::<usize>() > KEEP_LOOKS {
+            state.tables.iter().for_each(|table| table.forget_looks());
         }
         // Those that are still there are read again.
         state.records.clear();

@@ -739,6 +739,12 @@ impl Table {
         Ok(self.names()?.get(row).to_owned())
     }
 
+    /// Forgets what only finding rows and comparing them with their files needs. It is read again where it is asked for.
+    pub(super) fn forget_looks(&self) {
+        *self.by_name.borrow_mut() = None;
+        *self.seen.borrow_mut() = None;
+    }
+
     /// Finds the row of a run that counts.
     pub(super) fn find(&self, name: &str) -> Result<Option<usize>, Doubt> {
         let names = self.names()?;

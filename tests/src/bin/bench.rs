@@ -14,7 +14,7 @@ use metalab_store::transfer::{Place, TransferOptions, transfer};
 use metalab_store::types::{
     ArtifactDescriptor, Durability, Expectation, Metric, MetricValue, RunQuery,
 };
-use metalab_store::{Engine, FileStoreConfig, Store};
+use metalab_store::{Engine, FileStoreConfig, Limits, Store};
 use metalab_store_guest::model;
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store as NativeStore;
@@ -763,6 +763,50 @@ fn index(directory: &Path, count: usize) {
     puts_beside_an_index(directory);
 }
 
+/// Says with how much memory for the component a page of a query is answered, the second page too: from an index that is
+/// there, and after another program added a file.
+fn memory(directory: &Path, count: usize) {
+    let root = directory.join("memory");
+    let runs = root.join("bench_1/runs");
+    fs::create_dir_all(&runs).unwrap();
+    for index in 0..count {
+        fs::write(runs.join(format!("{index:016x}.json")), record(index)).unwrap();
+    }
+    let pages = |mebibytes: usize| {
+        let limits = Limits {
+            memory_bytes: mebibytes << 20,
+            ..Limits::default()
+        };
+        let config = FileStoreConfig::new(&root).scoped("bench:1");
+        let store = config.limits(limits).connect()?;
+        let mut query = page_query();
+        let mut list = store.query_runs(&query)?;
+        assert_eq!(lines_of(&mut list), 100);
+        query.cursor = list.cursor()?;
+        assert_eq!(lines_of(&mut store.query_runs(&query)?), 100);
+        Ok::<(), metalab_store::Error>(())
+    };
+    pages(4096).unwrap();
+    let least = |before: &dyn Fn()| {
+        const STEPS: [usize; 12] = [16, 32, 48, 64, 80, 96, 128, 192, 256, 384, 512, 1024];
+        STEPS.into_iter().find(|mebibytes| {
+            before();
+            pages(*mebibytes).is_ok()
+        })
+    };
+    println!("\nmemory of the component for a page of a query, {count} runs");
+    println!("  from the index: {:?} MiB", least(&|| {}).unwrap());
+    let foreign = || {
+        let name = format!("{:016x}.json", 1_u64 << 40);
+        drop(fs::remove_file(runs.join(&name)));
+        fs::write(runs.join(name), record(1 << 20)).unwrap();
+    };
+    println!(
+        "  after a foreign change: {:?} MiB",
+        least(&foreign).unwrap()
+    );
+}
+
 fn puts_beside_an_index(directory: &Path) {
     const PUTS: usize = 600;
     for durability in [Durability::Full, Durability::Relaxed] {
@@ -1062,7 +1106,7 @@ fn number_of(option: &str) -> Option<u64> {
 }
 
 /// What can be measured.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "open",
     "put",
     "durable",
@@ -1075,6 +1119,7 @@ const PARTS: [&str; 12] = [
     "verify",
     "transfer",
     "derive",
+    "memory",
 ];
 
 fn main() {
@@ -1127,6 +1172,11 @@ fn main() {
     if wanted("index") {
         let runs = number_of("--runs").unwrap_or(if quick { 1_000 } else { 10_000 });
         index(root, usize::try_from(runs).unwrap());
+    }
+    // A million files take minutes.
+    if only.contains(&"memory") {
+        let runs = number_of("--runs").unwrap_or(1_000_000);
+        memory(root, usize::try_from(runs).unwrap());
     }
     if wanted("verify") {
         let runs = number_of("--runs").unwrap_or(if quick { 500 } else { 10_000 });
