@@ -164,7 +164,7 @@ impl Scope {
     /// The change was made, so a failure is none of the call: others may miss it for a moment, as if another
     /// program had made it.
     pub(crate) fn mark_log_change(&self) -> Option<u64> {
-        let marks = self.tree.open_to_append(&layout::log_changes()).ok()?;
+        let (marks, _) = self.tree.open_to_append(&layout::log_changes()).ok()?;
         marks.append(b".").ok()?;
         Some(marks.stat().ok()?.size)
     }

@@ -116,7 +116,7 @@ impl Scope {
         let path = layout::index_changes();
         let there = self.tree.stat(&path)?;
         if there.is_some_and(|stat| stat.kind == Kind::File && stat.size >= HEADER) {
-            *file = Some(self.tree.open_to_append(&path)?);
+            *file = Some(self.tree.open_to_append(&path)?.0);
             log.looked.set(0);
         }
         Ok(file.is_some())
