@@ -324,6 +324,10 @@ impl Scope {
             return Ok(());
         }
         writer.resign(&self.tree)?;
+        if self.options.durability == Durability::Relaxed {
+            // It had no segment.
+            return Ok(());
+        }
         let index = layout::directory(layout::Top::Index);
         match self.tree.sync_directory(&index) {
             // Somebody removed the journal: no segment is left that a power cut could bring back.
@@ -503,10 +507,10 @@ impl Scope {
         Ok(())
     }
 
-    /// Names a new file in the staging directory.
+    /// Names a new file in the staging directory. Its writer is registered, whatever it promises: so others know that it lives.
     pub(crate) fn new_staging(&self) -> Result<StorePath> {
         let mut writer = self.journal.writer.borrow_mut();
-        if writer.is_none() && self.options.durability == Durability::Full {
+        if writer.is_none() {
             *writer = Writer::register(&self.tree, &self.ports)?;
         }
         let token = writer.as_ref().map(Writer::token);

@@ -22,7 +22,7 @@ use crate::layout::{self, Top};
 use crate::logs_naming::label_pieces;
 use crate::model::Access;
 use crate::names::RunId;
-use crate::ports::Kind;
+use crate::ports::{Kind, was_within};
 use crate::scope::Scope;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -135,10 +135,8 @@ impl Scope {
     pub(crate) fn log_file_names(&self, run: &RunId) -> Result<Vec<String>> {
         let mut files = self.log_files.borrow_mut();
         let now = self.ports.clock.now();
-        let looked = files
-            .listed
-            .saturating_add(LOOK_AGAIN.max(files.took.saturating_mul(PAUSE)));
-        if (files.changed && now > looked) || !self.stands(&files)? {
+        let pause = LOOK_AGAIN.max(files.took.saturating_mul(PAUSE));
+        if (files.changed && !was_within(files.listed, pause, now)) || !self.stands(&files)? {
             *files = self.look_at_logs(now)?;
         }
         Ok(files.of(run))
@@ -164,7 +162,7 @@ impl Scope {
     /// The change was made, so a failure is none of the call: others may miss it for a moment, as if another
     /// program had made it.
     pub(crate) fn mark_log_change(&self) -> Option<u64> {
-        let marks = self.tree.open_to_append(&layout::log_changes()).ok()?;
+        let (marks, _) = self.tree.open_to_append(&layout::log_changes()).ok()?;
         marks.append(b".").ok()?;
         Some(marks.stat().ok()?.size)
     }

@@ -8,7 +8,7 @@ use crate::log_files::LogChange;
 use crate::logs_naming::{self, RunLookup};
 use crate::model::{Access, Durability, LogChunk};
 use crate::names::{LogName, RunId};
-use crate::ports::Kind;
+use crate::ports::{File, Kind};
 use crate::scope::Scope;
 
 /// The most bytes of a log that are read in one call.
@@ -150,7 +150,7 @@ impl Scope {
         let held = self.lock_run(run)?;
         // An old log goes on where it is.
         let path = self.find_log(run, name)?.unwrap_or(place);
-        let file =
+        let (file, before) =
             if path.parent() == Some(layout::directory(Top::Logs)) && !self.tree.is_file(&path)? {
                 let added = [LogChange::Added(path.file_name())];
                 self.changing_logs(&added, || self.tree.open_to_append(&path))?
@@ -158,8 +158,11 @@ impl Scope {
                 self.tree.open_to_append(&path)?
             };
         let failed = |operation, reason| Error::io(self.tree.path(&path), operation, reason);
-        file.append(content.as_bytes())
-            .map_err(|reason| failed("append to", reason))?;
+        if let Err(reason) = file.append(content.as_bytes()) {
+            // Else the next line would go on where this one was cut.
+            take_back(&*file, before, content.as_bytes());
+            return Err(failed("append to", reason));
+        }
         if sync {
             file.sync_data().map_err(|reason| failed("sync", reason))?;
             self.sync_names(&path)?;
@@ -309,6 +312,36 @@ impl Scope {
     }
 }
 
+/// Takes back what a failed append wrote, if nobody appended to the file since: a full disk may take half a line.
+/// Whether that works is no matter here, the error of the append is what counts.
+fn take_back(file: &dyn File, before: u64, content: &[u8]) {
+    let Ok(stat) = file.stat() else {
+        return;
+    };
+    let written = usize::try_from(stat.size.saturating_sub(before)).unwrap_or(usize::MAX);
+    if let Some(begun) = content.get(..written)
+        && written > 0
+        && holds(file, before, begun)
+        && file.stat().is_ok_and(|again| again.size == stat.size)
+    {
+        file.set_size(before).ok();
+    }
+}
+
+/// Says whether a file holds these bytes at an offset.
+fn holds(file: &dyn File, offset: u64, bytes: &[u8]) -> bool {
+    let mut seen = 0;
+    while seen < bytes.len() {
+        match file.read(offset + seen as u64, bytes.len() - seen) {
+            Ok(piece) if !piece.is_empty() && bytes[seen..].starts_with(&piece) => {
+                seen += piece.len();
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
 /// Decodes a piece: the text, how many bytes it stands for, how many replacement characters it has.
 ///
 /// An incomplete character at the end is left for the next piece.
@@ -336,8 +369,40 @@ fn decode(bytes: &[u8]) -> (String, usize, u32) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 mod tests {
-    use super::decode;
+    use super::{decode, take_back};
+    use crate::native;
+    use crate::ports::OpenMode;
+
+    /// Returns what is left of a log after an append to it failed.
+    fn left(found: &str, before: usize, content: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        std::fs::write(&path, found).unwrap();
+        let ports = native::ports(directory.path()).unwrap();
+        let file = ports.directory.open("log", OpenMode::Append).unwrap();
+        take_back(&*file, before as u64, content.as_bytes());
+        std::fs::read_to_string(&path).unwrap()
+    }
+
+    #[test]
+    fn what_a_failed_append_wrote_is_taken_back_and_what_others_wrote_is_not() {
+        assert_eq!(left("old\nhalf a l", 4, "half a line\n"), "old\n");
+        assert_eq!(left("old\n", 4, "half a line\n"), "old\n");
+        // Another program appended before it, after it, or cut the file.
+        for found in [
+            "old\nother\n",
+            "old\nother\nhalf",
+            "old\nhalf a lother\n",
+            "o",
+        ] {
+            assert_eq!(left(found, 4, "half a line\n"), found);
+        }
+        let long = "x".repeat(200_000);
+        let cut = format!("old\n{}", &long[..150_000]);
+        assert_eq!(left(&cut, 4, &long), "old\n");
+    }
 
     #[test]
     fn a_character_cut_by_the_end_of_a_piece_is_left_for_the_next() {

@@ -302,6 +302,11 @@ pub trait Clock {
     fn now(&self) -> u64;
 }
 
+/// Says whether a time is at most so long ago. One that is yet to come is not: the clock was set back.
+pub(crate) fn was_within(time: u64, length: u64, now: u64) -> bool {
+    now.checked_sub(time).is_some_and(|passed| passed < length)
+}
+
 /// Unpredictable numbers, for names that must not collide.
 pub trait Random {
     /// Returns a random number.

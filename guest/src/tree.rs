@@ -459,12 +459,15 @@ impl Tree {
         self.open_for_writing(path, OpenMode::CreateNew)
     }
 
-    /// Opens a file to append, and creates it and its directory if missing.
-    pub(crate) fn open_to_append(&self, path: &StorePath) -> Result<Box<dyn File>> {
+    /// Opens a file to append, and creates it and its directory if missing. Returns the size too that it had a moment ago.
+    pub(crate) fn open_to_append(&self, path: &StorePath) -> Result<(Box<dyn File>, u64)> {
+        let mut size = 0;
         if let Some(stat) = self.stat(path)? {
             regular(&self.path(path), stat.kind)?;
+            size = stat.size;
         }
-        self.open_for_writing(path, OpenMode::Append)
+        let file = self.open_for_writing(path, OpenMode::Append)?;
+        Ok((file, size))
     }
 
     fn open_for_writing(&self, path: &StorePath, mode: OpenMode) -> Result<Box<dyn File>> {

@@ -121,7 +121,10 @@ impl Sql {
 
     /// Says whether the database is left alone for now.
     pub(crate) fn is_paused(&self) -> bool {
-        self.clock.now() < self.pause.get().0
+        let (until, pause) = self.pause.get();
+        let left = until.saturating_sub(self.clock.now());
+        // More than the pause is left if the clock was set back.
+        left > 0 && left <= pause
     }
 
     /// Returns the time, in nanoseconds since 1970.

@@ -56,7 +56,7 @@ impl Scope {
     fn take_note(&self, sql: &Sql, lines: &str) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let path = layout::pending_note(sql.note.get());
-            let file = self.tree.open_to_append(&path)?;
+            let (file, _) = self.tree.open_to_append(&path)?;
             file.append(lines.as_bytes())
                 .map_err(|reason| Error::io(self.tree.path(&path), "write", reason))?;
             let stat = file

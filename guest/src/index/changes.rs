@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::layout::{self, StorePath};
 use crate::model::Access;
 use crate::names::RunId;
-use crate::ports::{File, Kind};
+use crate::ports::{File, Kind, was_within};
 use crate::scope::Scope;
 use std::cell::{Cell, RefCell};
 
@@ -107,8 +107,7 @@ impl Scope {
         }
         *file = None;
         let now = self.ports.clock.now();
-        if self.options.access == Access::ReadOnly
-            || now.saturating_sub(log.looked.get()) < LOOK_AGAIN
+        if self.options.access == Access::ReadOnly || was_within(log.looked.get(), LOOK_AGAIN, now)
         {
             return Ok(false);
         }
@@ -116,7 +115,7 @@ impl Scope {
         let path = layout::index_changes();
         let there = self.tree.stat(&path)?;
         if there.is_some_and(|stat| stat.kind == Kind::File && stat.size >= HEADER) {
-            *file = Some(self.tree.open_to_append(&path)?);
+            *file = Some(self.tree.open_to_append(&path)?.0);
             log.looked.set(0);
         }
         Ok(file.is_some())

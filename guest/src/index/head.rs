@@ -110,7 +110,14 @@ impl Scope {
         if self.options.access == Access::ReadOnly {
             return None;
         }
-        let bytes = table.bytes()?;
+        let copied;
+        let bytes = match table.bytes() {
+            Some(bytes) => bytes,
+            None => {
+                copied = table.all_bytes().ok()?;
+                &copied
+            }
+        };
         let path = layout::index_table(table.id);
         // Nobody knows the name until a head says it, so that it is written in place.
         let written = || -> Result<Table> {
@@ -157,7 +164,10 @@ impl Scope {
     fn try_save(&self, state: &mut State, _lock: &dyn Lock) -> Outcome<()> {
         self.tree.ensure_directory(&layout::directory(Top::Index))?;
         for table in &mut state.tables {
-            if table.bytes().is_some() {
+            // A file that no head named may have been swept by another writer: the time of a file is no proof that nobody
+            // needs it. This store has it open, and nobody sweeps now.
+            if table.bytes().is_some() || self.tree.stat(&layout::index_table(table.id))?.is_none()
+            {
                 *table = Rc::new(self.save_table(table).ok_or(Doubt)?);
             }
         }

@@ -41,7 +41,7 @@ use crate::json::{self, Object, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
-use crate::ports::{Directory, Kind, PortError, PortResult, Reading, Stat};
+use crate::ports::{Directory, Kind, PortError, PortResult, Reading, Stat, was_within};
 use crate::run_list::damage;
 use crate::scope::Scope;
 use crate::tree::Tree;
@@ -499,10 +499,9 @@ impl Scope {
     /// Reads what changed since the last query.
     fn catch_up(&self, state: &mut State, check: bool) -> Outcome<()> {
         let now = self.ports.clock.now();
-        let due = state
-            .looked
-            .saturating_add(LOOK_AGAIN.max(state.took.saturating_mul(PAUSE)));
-        if check || !state.settled || (state.changed && now > due) {
+        let pause = LOOK_AGAIN.max(state.took.saturating_mul(PAUSE));
+        let due = !was_within(state.looked, pause, now);
+        if check || !state.settled || (state.changed && due) {
             return self.look_at_all(state);
         }
         let found = [stamp(self, TOPS[0])?, stamp(self, TOPS[1])?];

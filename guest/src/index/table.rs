@@ -623,6 +623,12 @@ impl Table {
         })
     }
 
+    /// Returns the table's bytes, wherever they are.
+    pub(super) fn all_bytes(&self) -> Result<Vec<u8>, Doubt> {
+        let length = usize::try_from(self.length).map_err(|_| Doubt)?;
+        self.source.read(0, length)
+    }
+
     /// Returns the table's bytes, if they are in memory alone.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
         match &self.source {

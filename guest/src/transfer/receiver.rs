@@ -984,7 +984,7 @@ impl Receiver {
         if self.scope.options.durability == Durability::Relaxed || self.scope.tree.is_file(&mark)? {
             return Ok(());
         }
-        let file = self.scope.tree.open_to_append(&mark)?;
+        let (file, _) = self.scope.tree.open_to_append(&mark)?;
         file.sync_data()
             .map_err(|reason| Error::io(self.scope.tree.path(&mark), "sync", reason))?;
         self.scope.sync_names(&mark)

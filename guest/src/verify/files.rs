@@ -1,7 +1,8 @@
 //! One file: read, hashed, judged by what it holds, and compared with what it was.
 
 use super::known::KnownFile;
-use super::{Finding, FindingKind, TICKS, finding, finding_of, stray_finding};
+use super::run::LOOKS;
+use super::{Finding, FindingKind, Severity, TICKS, finding, finding_of, stray_finding};
 use crate::codec;
 use crate::commit::generation_of;
 use crate::error::{Error, Result};
@@ -485,9 +486,13 @@ pub(super) fn judge_log(scope: &Scope, found: &Content, findings: &mut Vec<Findi
 pub(super) struct FileCheck {
     path: StorePath,
     known: Option<KnownFile>,
+    /// What it was like when it was opened.
+    seen: Option<Stat>,
     reading: Option<Reading>,
     /// When it was opened.
     begun: u64,
+    /// How often it was looked at before.
+    looks: u32,
     done: FileDone,
 }
 
@@ -507,6 +512,8 @@ impl FileCheck {
     pub(super) fn begin(scope: &Scope, path: StorePath, known: Vec<KnownFile>) -> Result<Self> {
         let mut check = Self {
             known: known.into_iter().next(),
+            seen: None,
+            looks: 0,
             reading: None,
             begun: scope.ports.clock.now(),
             done: FileDone::default(),
@@ -514,6 +521,7 @@ impl FileCheck {
         };
         match scope.tree.stat(&check.path) {
             Ok(Some(stat)) if stat.kind == Kind::File => {
+                check.seen = Some(stat);
                 match Reading::open(scope, None, check.path.clone(), &stat, check.known.as_ref()) {
                     Ok(reading) => check.reading = reading,
                     Err(error) => check.fault(scope, error)?,
@@ -527,7 +535,7 @@ impl FileCheck {
     }
 
     fn fault(&mut self, scope: &Scope, error: Error) -> Result<()> {
-        self.done.noted = self.known.take();
+        self.done.noted = self.known.clone();
         self.done
             .findings
             .push(finding_of(scope, &self.path, error)?);
@@ -536,6 +544,22 @@ impl FileCheck {
 
     pub(super) fn path(&self) -> &StorePath {
         &self.path
+    }
+
+    /// Says whether what was found may be of two contents: the file was changed since it was looked at.
+    pub(super) fn wants_another_look(&self, scope: &Scope) -> Result<bool> {
+        let is_damaged = |finding: &Finding| finding.severity == Severity::Damage;
+        Ok(self.looks < LOOKS
+            && self.done.findings.iter().any(is_damaged)
+            && scope.tree.stat(&self.path)? != self.seen)
+    }
+
+    /// Looks at the file again.
+    pub(super) fn look_again(self, scope: &Scope) -> Result<Self> {
+        let looks = self.looks + 1;
+        let mut check = Self::begin(scope, self.path, self.known.into_iter().collect())?;
+        check.looks = looks;
+        Ok(check)
     }
 
     pub(super) fn step(

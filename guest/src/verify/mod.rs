@@ -615,10 +615,12 @@ impl Checking {
                         }
                     },
                 };
-                if check.step(&self.scope, self.known.noted_at(), &mut budget)? {
-                    self.finish_other(*check, tally)?;
-                } else {
+                if !check.step(&self.scope, self.known.noted_at(), &mut budget)? {
                     file = Some(check);
+                } else if check.wants_another_look(&self.scope)? {
+                    file = Some(Box::new(check.look_again(&self.scope)?));
+                } else {
+                    self.finish_other(*check, tally)?;
                 }
             },
             Phase::Service(mut service) => {

@@ -29,6 +29,9 @@ use crate::transfer::inventory::{Belongings, Directories, Kinds, files_in};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+/// How often something is looked at again that a writer may be changing and that cannot be locked.
+pub(super) const LOOKS: u32 = 4;
+
 /// A run that is being looked at.
 pub(super) struct RunCheck {
     run: RunId,
@@ -50,9 +53,9 @@ pub(super) struct RunCheck {
     first: Option<StorePath>,
     manifest: Manifest,
     artifacts: Artifacts,
-    /// Whether this is the second look.
-    again: bool,
-    /// The run's lock, during a second look.
+    /// How often the run was looked at before.
+    looks: u32,
+    /// The run's lock, but for the first look.
     held: Option<Held>,
     /// What was put right.
     repaired: Vec<Finding>,
@@ -131,7 +134,7 @@ impl RunCheck {
             misled: false,
             manifest: Manifest::Absent,
             artifacts: Artifacts::new(),
-            again: false,
+            looks: 0,
             held: None,
             repaired: Vec::new(),
         })
@@ -139,6 +142,7 @@ impl RunCheck {
 
     /// Looks at the run again, under its lock if that can be had: a writer may have been in the middle of a change.
     pub(super) fn look_again(self, scope: &Scope, may_lock: bool) -> Result<Self> {
+        let looks = self.looks + 1;
         let held = if may_lock {
             match scope.lock_run(&self.run) {
                 Ok(held) => Some(held),
@@ -157,18 +161,18 @@ impl RunCheck {
             belongings,
             self.known,
         )?;
-        check.again = true;
+        check.looks = looks;
         check.held = held;
         Ok(check)
     }
 
-    /// Says whether what was found may be the middle of a writer's change.
+    /// Says whether what was found may be the middle of a writer's change: not under the run's lock, and where that cannot be
+    /// had, not time after time.
     pub(super) fn wants_another_look(&self) -> bool {
-        !self.again
-            && self
-                .findings
-                .iter()
-                .any(|finding| matches!(finding.severity, Severity::Damage | Severity::Orphan))
+        let is_locked = self.held.as_ref().is_some_and(|held| held.lock.is_some());
+        let is_grave =
+            |finding: &Finding| matches!(finding.severity, Severity::Damage | Severity::Orphan);
+        !is_locked && self.looks < LOOKS && (self.misled || self.findings.iter().any(is_grave))
     }
 
     /// Does the next piece, and says whether that was all.
@@ -722,7 +726,7 @@ impl RunCheck {
             belongings,
             self.known,
         )?;
-        check.again = true;
+        check.looks = LOOKS;
         check.repaired = repaired;
         Ok(check)
     }

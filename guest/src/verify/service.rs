@@ -106,6 +106,10 @@ impl ServiceCheck {
                 self.file = Some(check);
                 return Ok(false);
             }
+            if check.wants_another_look(scope)? {
+                self.file = Some(Box::new(check.look_again(scope)?));
+                continue;
+            }
             let key = Key::service(check.path());
             let done = check.finish();
             tally.report.bytes += done.bytes;
