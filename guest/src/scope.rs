@@ -42,8 +42,8 @@ pub(crate) struct Scope {
     pub(crate) log_files: Rc<RefCell<LogFiles>>,
     /// The database as query index, if the store has one.
     pub(crate) sql: Option<Rc<Sql>>,
-    /// Whether a database that knows this directory was told not to be believed.
-    pub(crate) disowned: Rc<Cell<bool>>,
+    /// The number of this store's note that the database is not to be believed; 0 for none yet.
+    pub(crate) disowning: Rc<Cell<u64>>,
     /// What queries need of all runs.
     pub(crate) index: Rc<Index>,
     /// The same of the directories below.
@@ -71,7 +71,7 @@ impl Scope {
             manifest: Rc::default(),
             log_files: Rc::default(),
             sql: None,
-            disowned: Rc::default(),
+            disowning: Rc::default(),
             index: Rc::default(),
             indexes: Rc::default(),
             overlays: Rc::default(),
@@ -115,7 +115,7 @@ impl Scope {
             manifest: Rc::default(),
             log_files: Rc::default(),
             sql: self.sql.clone(),
-            disowned: Rc::default(),
+            disowning: Rc::default(),
             index: Rc::default(),
             indexes: Rc::default(),
             overlays: Rc::default(),

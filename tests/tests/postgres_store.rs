@@ -516,6 +516,54 @@ fn a_run_that_was_told_while_its_files_were_written_is_compared_by_what_they_hol
     assert_current(&config);
 }
 
+/// Names an address where no server answers.
+const NOBODY: &str = "postgresql://u@127.0.0.1:1/db?connect_timeout=1";
+
+#[test]
+fn a_run_that_the_database_was_not_told_of_during_a_comparison_is_in_the_next_list() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(directory.path()).scoped("e:1");
+    let comparing = config.connect().unwrap();
+    put(&comparing, &run("before", 1.0));
+    let mut comparison = comparing.rebuild_index().unwrap();
+    // The files are listed, and the database is not believed yet: it was never compared.
+    let cut_off = PostgresStoreConfig::new(NOBODY, directory.path()).scoped("e:1");
+    put(&cut_off.connect().unwrap(), &run("meanwhile", 2.0));
+    while comparison.step().unwrap().is_some() {}
+    let mut listed = ids(&comparing);
+    listed.sort();
+    assert_eq!(listed, ["before", "meanwhile"]);
+    assert_current(&config);
+}
+
+#[test]
+fn what_a_store_of_files_puts_shows_at_once_however_often_the_database_was_compared() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(directory.path()).scoped("e:1");
+    let indexed = config.connect().unwrap();
+    let files = config.to_filestore().connect().unwrap();
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        // A comparison settles what came before it, and not what comes while it is under way.
+        let mut comparison = (round % 2 == 1).then(|| indexed.rebuild_index().unwrap());
+        for writer in [&files, &indexed] {
+            let id = format!("run{}", expected.len());
+            put(writer, &run(&id, 1.0));
+            expected.push(id);
+        }
+        while let Some(step) = &mut comparison
+            && step.step().unwrap().is_some()
+        {}
+        drop(comparison);
+        assert_eq!(ids(&indexed), expected, "round {round}");
+    }
+    files.close().unwrap();
+    indexed.close().unwrap();
+    assert_eq!(ids(&config.read_only().connect().unwrap()), expected);
+}
+
 #[test]
 fn a_database_that_lost_rows_tables_or_its_mark_is_not_believed() {
     let root = tempfile::tempdir().unwrap();

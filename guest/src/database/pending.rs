@@ -5,11 +5,15 @@
 //!
 //! A store appends to a note of its own. Who replays it renames it first, and then reads it; who appended
 //! looks whether the name is still there, and if it is not, takes the note again. So no line is lost,
-//! whichever comes first.
+//! whichever comes first. The new name is there before the old one goes, so that whoever lists the notes at that
+//! moment sees one of them.
+//!
+//! A run is noted even while the database is not believed: a comparison that has listed the files already may be about
+//! to make it so. A note with the line `/`, which is no run, is about the whole directory: it says that the database
+//! is to be compared with the files.
 
 use super::Sql;
 use super::reflect::GROUP;
-use super::state::State;
 use crate::error::{Error, Result};
 use crate::layout::{self, StorePath, Top};
 use crate::names::RunId;
@@ -22,6 +26,20 @@ const MAX_NOTE: u64 = 16 * 1024 * 1024;
 
 /// How often a note is taken again because somebody renamed it.
 const ATTEMPTS: usize = 8;
+
+/// The line of a note that is about the whole directory.
+const EVERYTHING: &str = "/";
+
+/// Takes a note away from its writer, and returns the name that it has now; none if somebody else was faster.
+pub(crate) fn take_over(scope: &Scope, note: &StorePath) -> Option<StorePath> {
+    let mine = layout::pending_note(scope.ports.random.next());
+    let created = scope.tree.create(&mine);
+    if created.is_ok() && scope.tree.rename(note, &mine).is_ok() {
+        return Some(mine);
+    }
+    scope.tree.remove(&mine).ok();
+    None
+}
 
 /// Lists the notes of a directory.
 pub(crate) fn notes(scope: &Scope) -> Result<Vec<StorePath>> {
@@ -39,10 +57,6 @@ impl Scope {
     /// Where not even that is possible, the state's file is removed: then the database is not believed until
     /// it was compared with the files.
     pub(crate) fn note_pending<'r>(&self, sql: &Sql, runs: impl Iterator<Item = &'r RunId>) {
-        if State::read(&self.tree).is_none_or(|(_, state)| state.mark.is_empty()) {
-            // The database is not believed anyway.
-            return;
-        }
         let mut lines = String::new();
         for run in runs {
             lines.push_str(run.as_str());
@@ -77,21 +91,34 @@ impl Scope {
         })
     }
 
-    /// Makes the database be compared with the files before it is believed again.
+    /// Makes the database be compared with the files before it is believed again, if it knows this directory.
     pub(crate) fn disown_database(&self) {
+        let state = layout::database_state();
+        if !matches!(self.tree.is_file(&state), Ok(true)) {
+            return;
+        }
+        // The note is for a comparison that is under way: it would write the state again.
+        if self.disowning.get() == 0 {
+            self.disowning.set(self.ports.random.next());
+        }
+        let note = layout::pending_note(self.disowning.get());
+        if !matches!(self.tree.is_file(&note), Ok(true))
+            && let Ok((file, _)) = self.tree.open_to_append(&note)
+        {
+            file.append(format!("{EVERYTHING}\n").as_bytes()).ok();
+        }
         // Where the file cannot be removed, nothing can be written either: no call comes here.
-        drop(self.tree.remove(&layout::database_state()));
+        drop(self.tree.remove(&state));
     }
 
     /// Tells the database of the runs that are noted. False: it was not told of all.
     pub(crate) fn replay_pending(&self) -> Result<bool> {
         for note in notes(self)? {
             // Nobody appends to this name.
-            let mine = layout::pending_note(self.ports.random.next());
-            if self.tree.rename(&note, &mine).is_err() {
+            let Some(mine) = take_over(self, &note) else {
                 // Somebody else replays it. Whether that is done is not known.
                 return Ok(false);
-            }
+            };
             let content = match self.tree.read(&mine, MAX_NOTE) {
                 Ok(content) => content.unwrap_or_default(),
                 Err(Error::TooLarge(_)) => {
@@ -102,6 +129,10 @@ impl Scope {
                 Err(error) => return Err(error),
             };
             let text = String::from_utf8_lossy(&content);
+            if text.lines().any(|line| line == EVERYTHING) {
+                // It stays until a comparison settles it.
+                return Ok(false);
+            }
             let runs: BTreeSet<RunId> = text
                 .lines()
                 .filter_map(|line| RunId::parse(line).ok())
@@ -115,5 +146,90 @@ impl Scope {
             self.tree.remove(&mine)?;
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+mod tests {
+    use super::{notes, take_over};
+    use crate::layout;
+    use crate::model::{Access, Durability, StoreOptions};
+    use crate::native;
+    use crate::ports::{Directory, File, Listing, OpenMode, PortResult, Stat};
+    use crate::scope::Scope;
+    use std::cell::RefCell;
+    use std::fs;
+    use std::rc::Rc;
+
+    /// A directory that notes what others can list just before a name changes.
+    struct Listed {
+        inner: Rc<dyn Directory>,
+        seen: Rc<RefCell<Vec<usize>>>,
+    }
+
+    impl Directory for Listed {
+        fn stat(&self, path: &str) -> PortResult<Stat> {
+            self.inner.stat(path)
+        }
+        fn list(&self, path: &str) -> PortResult<Listing> {
+            self.inner.list(path)
+        }
+        fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
+            Ok(Rc::new(Self {
+                inner: self.inner.open_directory(path)?,
+                seen: Rc::clone(&self.seen),
+            }))
+        }
+        fn create_directory(&self, path: &str) -> PortResult<()> {
+            self.inner.create_directory(path)
+        }
+        fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
+            self.inner.open(path, mode)
+        }
+        fn rename(&self, from: &str, to: &str) -> PortResult<()> {
+            let there = self.inner.list("")?.entries;
+            let names = there.iter().filter(|entry| entry.name == to);
+            self.seen.borrow_mut().push(names.count());
+            self.inner.rename(from, to)
+        }
+        fn remove_file(&self, path: &str) -> PortResult<()> {
+            self.inner.remove_file(path)
+        }
+        fn remove_directory(&self, path: &str) -> PortResult<()> {
+            self.inner.remove_directory(path)
+        }
+        fn sync(&self) -> PortResult<()> {
+            self.inner.sync()
+        }
+    }
+
+    #[test]
+    fn a_note_that_is_taken_over_is_listed_under_one_of_its_names_at_every_moment() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(".index")).unwrap();
+        let note = layout::pending_note(7);
+        fs::write(directory.path().join(note.to_string()), "run\n").unwrap();
+        let mut ports = native::ports(directory.path()).unwrap();
+        let seen = Rc::default();
+        ports.directory = Rc::new(Listed {
+            inner: ports.directory,
+            seen: Rc::clone(&seen),
+        });
+        let options = StoreOptions {
+            directory: String::new(),
+            experiment_id: None,
+            access: Access::ReadWrite,
+            durability: Durability::Full,
+            lock_timeout_ms: 0,
+            index: None,
+        };
+        let scope = Scope::new(ports, Rc::new(options), None);
+        let mine = take_over(&scope, &note).unwrap();
+        assert_eq!(*seen.borrow(), [1], "the new name was there before");
+        assert_eq!(notes(&scope).unwrap(), [mine]);
+        // One that is gone leaves nothing behind.
+        assert!(take_over(&scope, &note).is_none());
+        assert_eq!(notes(&scope).unwrap().len(), 1);
     }
 }

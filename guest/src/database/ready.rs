@@ -8,7 +8,7 @@
 //! lets the files answer.
 
 use super::Sql;
-use super::pending::notes;
+use super::pending::{notes, take_over};
 use super::state::{self, Place, State};
 use super::sync::Sync;
 use crate::error::Result;
@@ -89,8 +89,12 @@ impl Sql {
     ) -> Result<Option<State>> {
         let place = place_in_grant(scope);
         if !notes(scope)?.is_empty() {
-            // The runs of a directory below cannot be locked: there the comparison finds what is noted.
-            let replayed = may_write && scope.tree.is_whole() && scope.replay_pending()?;
+            // The runs of a directory below cannot be locked: there the comparison finds what is noted, and so it does
+            // where the database is not believed anyway.
+            let compared = State::read(&scope.tree)
+                .is_some_and(|(_, state)| state.database == database && !state.mark.is_empty());
+            let replayed =
+                may_write && compared && scope.tree.is_whole() && scope.replay_pending()?;
             if !replayed {
                 self.doubt(&place);
                 if !may_write {
@@ -249,6 +253,10 @@ impl Scope {
             // both: in no case anything wrong is believed.
             return Ok(());
         }
+        if !self.tree.is_file(&layout::database_state())? {
+            // Somebody who does not tell the database has written meanwhile.
+            return Ok(());
+        }
         state.write(self)?;
         if sql.options.projection {
             // For the reference's readers alone: whether it failed shows in the state of the index.
@@ -316,10 +324,7 @@ impl Sql {
 pub(crate) fn set_aside(scope: &Scope) -> Result<Vec<StorePath>> {
     let mut aside = Vec::new();
     for note in notes(scope)? {
-        let mine = layout::pending_note(scope.ports.random.next());
-        if scope.tree.rename(&note, &mine).is_ok() {
-            aside.push(mine);
-        }
+        aside.extend(take_over(scope, &note));
     }
     Ok(aside)
 }

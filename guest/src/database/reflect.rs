@@ -410,10 +410,8 @@ impl Scope {
     pub(crate) fn reflect(&self, runs: &[&RunId], locked: bool) {
         let Some(sql) = &self.sql else {
             // A store of files does not tell the database: what the database says is not believed until it
-            // was compared with the files.
-            if !self.disowned.replace(true) {
-                self.disown_database();
-            }
+            // was compared with the files. Another store may have compared them since our last change.
+            self.disown_database();
             return;
         };
         if !locked {

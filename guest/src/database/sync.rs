@@ -749,6 +749,10 @@ impl Sync {
 
     /// Notes what the database and the directory agree on now.
     fn settled(&mut self) -> Result<Stage> {
+        if !self.scope.tree.is_file(&layout::database_state())? {
+            // Somebody wrote meanwhile who does not tell the database: what was found of the files is no longer all.
+            return Ok(Stage::Done);
+        }
         let now = state::stamps(&self.scope.tree)?;
         // Without a change meanwhile, the next who opens the store need not compare. Whoever changes
         // something from now on gives the directories other times, if these are old enough.
