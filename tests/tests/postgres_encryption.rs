@@ -22,7 +22,7 @@ fn encrypt(cluster: &mut Cluster, authority: &CertifiedIssuer<'static, KeyPair>)
     let key = KeyPair::generate().unwrap();
     let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = parameters.signed_by(&key, authority).unwrap().pem();
-    let mut file = |name: &str, content: &str| {
+    let file = |name: &str, content: &str| {
         let path = cluster.add_file(name, content.as_bytes()).unwrap();
         path.to_str().unwrap().to_owned()
     };
