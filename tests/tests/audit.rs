@@ -11,6 +11,7 @@ use metalab_store_tests::{attacks, program, tree};
 use rustix::fs::{FileType, Mode, mknodat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -45,7 +46,7 @@ const PLACES: [&str; 20] = [
 ];
 
 /// What an enemy puts there.
-const THINGS: [&str; 10] = [
+const THINGS: [&str; 11] = [
     "an absolute link",
     "a relative link",
     "a chain of links",
@@ -56,6 +57,7 @@ const THINGS: [&str; 10] = [
     "a socket",
     "a directory",
     "an unreadable file",
+    "a device",
 ];
 
 fn strace() -> Command {
@@ -112,6 +114,22 @@ fn plant(thing: &str, path: &Path, outside: &Path) {
         "a FIFO" => {
             let mode = Mode::from_raw_mode(0o666);
             mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0).unwrap();
+        }
+        "a device" => {
+            // A number that no driver has: whoever opened it would be told something else. Only root may make one.
+            let mode = Mode::from_raw_mode(0o666);
+            let device = rustix::fs::makedev(511, 1);
+            let made = mknodat(
+                rustix::fs::CWD,
+                path,
+                FileType::CharacterDevice,
+                mode,
+                device,
+            );
+            if let Err(error) = made {
+                println!("a FIFO stands in for a device: {error}");
+                mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0).unwrap();
+            }
         }
         "a socket" => {
             // Bound where its name is short enough.
@@ -298,6 +316,9 @@ fn where_no_file_can_be_locked_many_processes_lose_nothing_and_are_told_what_can
     for process in 1..=32 {
         let said = fs::read_to_string(root.join(format!("out{process}"))).unwrap();
         let mut said: Vec<String> = said.lines().map(str::to_owned).collect();
+        // Told once, however many calls found it.
+        let warning = said.pop().unwrap();
+        assert!(warning.starts_with("nothing can be locked"), "{warning}");
         assert_eq!(
             said.pop().as_deref(),
             Some("locks-unavailable"),
@@ -320,4 +341,76 @@ fn where_no_file_can_be_locked_many_processes_lose_nothing_and_are_told_what_can
         acknowledged.len()
     );
     attacks::count("no working locks, 32 processes", "0 lost", 32 * runs as u64);
+}
+
+#[test]
+fn who_writes_with_the_command_where_nothing_can_be_locked_is_told_so_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let put = |options: &[&str]| {
+        let mut child = strace();
+        child
+            .args(["-f", "-qq", "-o", "/dev/null"])
+            .args(options)
+            .arg(program("metalab-store"))
+            .args([
+                "-s",
+                directory.path().to_str().unwrap(),
+                "-e",
+                "exp:1",
+                "put",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        for run in ["a", "b"] {
+            let record = format!("{{\"run_id\": \"{run}\", \"status\": \"success\"}}");
+            writeln!(input, "{record}").unwrap();
+        }
+        drop(input);
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success());
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    let told = put(&["-e", "trace=flock", "-e", "inject=flock:error=ENOLCK"]);
+    assert_eq!(told.matches("nothing can be locked").count(), 1, "{told}");
+    assert!(told.starts_with("warning: "), "{told}");
+    assert_eq!(put(&["-e", "trace=flock"]), "");
+}
+
+#[test]
+fn a_hard_link_to_a_file_outside_is_written_only_where_that_is_said() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("store");
+    let secret = place.path().join("secret");
+    let mut written = BTreeSet::new();
+    for at in PLACES {
+        fs::remove_dir_all(&root).ok();
+        fs::write(&secret, "secret").unwrap();
+        fill(&root);
+        let path = root.join("exp_1").join(at);
+        if path.is_dir() {
+            continue;
+        }
+        fs::remove_file(&path).ok();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::hard_link(&secret, &path).unwrap();
+        let child = Command::new(program("store-worker"))
+            .args(["everything", root.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        finish(child, at);
+        let outcome = if fs::read_to_string(&secret).unwrap() == "secret" {
+            "not written"
+        } else {
+            written.insert(at);
+            "written, as SECURITY.md says"
+        };
+        attacks::count("hard links to a file outside", outcome, 1);
+    }
+    // A log that is appended to would be, too: here it was replaced before.
+    assert_eq!(written, BTreeSet::from([".locks/bad.lock"]));
 }

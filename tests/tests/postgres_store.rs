@@ -7,13 +7,16 @@ use metalab_store::types::{
     Expectation, IndexStanding, Metric, MetricValue, RunQuery, RunRecord, Status,
 };
 use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store};
+use metalab_store_guest::ports::{Directory, File, Listing, OpenMode, PortResult, Stat};
 use metalab_store_postgres::Value;
 use metalab_store_tests::database::Schema;
 use metalab_store_tests::script::Numbers;
 use metalab_store_tests::{Worker, reference_collection, tree};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 use std::thread;
 use tempfile::TempDir;
 
@@ -534,6 +537,129 @@ fn a_run_that_the_database_was_not_told_of_during_a_comparison_is_in_the_next_li
     let mut listed = ids(&comparing);
     listed.sort();
     assert_eq!(listed, ["before", "meanwhile"]);
+    assert_current(&config);
+}
+
+/// A directory in which somebody else works at a moment that a test chooses: after a directory was listed, or before a file
+/// is opened.
+struct Busy {
+    inner: Rc<dyn Directory>,
+    prefix: String,
+    at: Rc<dyn Fn(&str)>,
+}
+
+impl Directory for Busy {
+    fn stat(&self, path: &str) -> PortResult<Stat> {
+        self.inner.stat(path)
+    }
+    fn list(&self, path: &str) -> PortResult<Listing> {
+        let listing = self.inner.list(path);
+        (self.at)(&format!("listed {}{path}", self.prefix));
+        listing
+    }
+    fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
+        Ok(Rc::new(Self {
+            inner: self.inner.open_directory(path)?,
+            prefix: format!("{}{path}/", self.prefix),
+            at: Rc::clone(&self.at),
+        }))
+    }
+    fn create_directory(&self, path: &str) -> PortResult<()> {
+        self.inner.create_directory(path)
+    }
+    fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
+        (self.at)(&format!("opening {}{path}", self.prefix));
+        self.inner.open(path, mode)
+    }
+    fn rename(&self, from: &str, to: &str) -> PortResult<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove_file(&self, path: &str) -> PortResult<()> {
+        self.inner.remove_file(path)
+    }
+    fn remove_directory(&self, path: &str) -> PortResult<()> {
+        self.inner.remove_directory(path)
+    }
+    fn sync(&self) -> PortResult<()> {
+        self.inner.sync()
+    }
+    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        self.inner.set_modified(path, time)
+    }
+}
+
+/// Compares a directory with the database, without the component, while somebody else works at a moment, once.
+fn compare_while(schema: &Schema, root: &Path, moment: &'static str, work: impl Fn() + 'static) {
+    use metalab_store_guest::{config, native, store};
+    let config = config::from_locator(&schema.locator(root)).unwrap();
+    let config = config::scoped(config, "e:1").unwrap();
+    let resolution = config::resolve(&config, None).unwrap();
+    let directory = root.join(resolution.subdirectory.unwrap());
+    let mut ports = native::ports(&directory).unwrap();
+    let index = resolution.options.index.as_ref().unwrap();
+    let pool = native::pool(resolution.connection.unwrap()).unwrap();
+    ports.databases = native::databases(&index.binding, pool);
+    let worked = Rc::new(Cell::new(true));
+    let done = Rc::clone(&worked);
+    ports.directory = Rc::new(Busy {
+        inner: ports.directory,
+        prefix: String::new(),
+        at: Rc::new(move |what| {
+            if what == moment && !done.replace(true) {
+                work();
+            }
+        }),
+    });
+    let comparing = store::Store::open(ports, resolution.options).unwrap();
+    worked.set(false);
+    let mut comparison = comparing.rebuild_index().unwrap();
+    while comparison.step().unwrap().is_some() {}
+    assert!(worked.get(), "it was never {moment}");
+    comparing.close().unwrap();
+}
+
+#[test]
+fn a_run_that_is_put_between_two_looks_of_a_comparison_stays_in_the_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(directory.path()).scoped("e:1");
+    let store = config.connect().unwrap();
+    put(&store, &run("a", 1.0));
+    put(&store, &run("m", 1.0));
+    assert_eq!(ids(&store).len(), 2);
+    let writer = store.clone();
+    // The database knows both of these when it is asked, and the list of names has neither.
+    compare_while(&schema, directory.path(), "listed runs", move || {
+        put(&writer, &run("b", 2.0));
+        put(&writer, &run("z", 2.0));
+    });
+    assert_eq!(ids(&store).len(), 4);
+    assert_current(&config);
+}
+
+#[test]
+fn a_run_that_is_deleted_while_a_comparison_sends_it_is_not_in_the_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(directory.path()).scoped("e:1");
+    let files = config.to_filestore().connect().unwrap();
+    put(&files, &run("a", 1.0));
+    put(&files, &run("b", 1.0));
+    files.close().unwrap();
+    let store = config.connect().unwrap();
+    // It works, so that it is known to be there.
+    put(&store, &run("c", 1.0));
+    let writer = store.clone();
+    // The first one was read already.
+    compare_while(
+        &schema,
+        directory.path(),
+        "opening runs/b.json",
+        move || {
+            assert!(writer.delete_run("a").unwrap());
+        },
+    );
+    assert_eq!(ids(&store).len(), 2);
     assert_current(&config);
 }
 

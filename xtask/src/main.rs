@@ -15,6 +15,7 @@ mod process;
 mod python;
 mod reproduce;
 mod seal;
+mod soak;
 mod toolchain;
 
 use paths::Paths;
@@ -37,6 +38,8 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   node        fetch the packages of the Node host, and transpile the component into it: host/node/dist
   check       check the formatting and the lints
   bench       build everything and measure it (arguments are passed on)
+  soak        use two stores with processes of all hosts while they are killed, the server is restarted, the disk is full
+              and clocks jump: --seconds N (600), --seed S
   fuzz        fuzz everything that reads what others wrote: --minutes N, and parts of the tests' names
 
 METALAB_WASM_TOOLCHAIN=installed|rustup|debian forces where the compiler for the component comes from.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         "node" => node::build(&paths),
         "check" => check(&paths),
         "fuzz" => fuzz::fuzz(&paths, &rest),
+        "soak" => soak::soak(&paths, &rest),
         "" | "help" | "-h" | "--help" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
@@ -185,6 +189,12 @@ fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
         sum[0] += 1;
         good &= test_python(paths, &server, &mut sum)?;
         good &= test_node(paths, &server, &mut sum)?;
+        let soaked = watch(
+            soak::command(paths)?.args(["--seconds", soak::SHORT]),
+            |_| (),
+        )?;
+        sum[usize::from(!soaked)] += 1;
+        good &= soaked;
     }
     let [passed, failed, skipped] = sum;
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");

@@ -70,9 +70,12 @@ impl Scope {
     fn take_note(&self, sql: &Sql, lines: &str) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let path = layout::pending_note(sql.note.get());
-            let (file, _) = self.tree.open_to_append(&path)?;
-            file.append(lines.as_bytes())
-                .map_err(|reason| Error::io(self.tree.path(&path), "write", reason))?;
+            let (file, size) = self.tree.open_to_append(&path)?;
+            // One that is longer is about the whole directory.
+            if size <= MAX_NOTE {
+                file.append(lines.as_bytes())
+                    .map_err(|reason| Error::io(self.tree.path(&path), "write", reason))?;
+            }
             let stat = file
                 .stat()
                 .map_err(|reason| Error::io(self.tree.path(&path), "look at", reason))?;

@@ -104,6 +104,8 @@ pub(crate) struct Sync {
     stamps: Stamps,
     /// The notes that this comparison settles.
     notes: Vec<StorePath>,
+    /// The runs that were sent although the database did not know them, with their stamps.
+    added: Vec<(RunId, String)>,
     report: SyncReport,
     /// Another store does not compare at the same time; held to the end.
     _lock: Option<Box<dyn Lock>>,
@@ -221,6 +223,7 @@ impl Sync {
             stage: Stage::Compare(Box::new(compare)),
             stamps,
             notes,
+            added: Vec::new(),
             report: SyncReport::default(),
             _lock: lock,
         }))
@@ -263,6 +266,7 @@ impl Sync {
                 true => {
                     let applied = self.apply(*load);
                     self.sql.heard(applied)?;
+                    self.note_changed()?;
                     self.settled()?
                 }
             },
@@ -283,16 +287,13 @@ impl Sync {
         while compare.at < end {
             let run = compare.names[compare.at].clone();
             compare.at += 1;
-            // What comes before it in the database is in no file any more.
+            // What comes before it in the database was in no file when the names were listed.
             let mut known = loop {
                 let next = self.sql.heard(compare.peek())?;
                 match next {
                     Some(next) if next.run.as_str() < run.as_str() => {
                         let known = compare.page.pop_front();
-                        compare
-                            .difference
-                            .gone
-                            .extend(known.map(|known| (known.run, known.stamp)));
+                        self.judge_unlisted(known, &mut compare.difference)?;
                     }
                     Some(next) if next.run == run.as_str() => break compare.page.pop_front(),
                     _ => break None,
@@ -318,12 +319,24 @@ impl Sync {
                 return Ok(true);
             }
             let known = compare.page.pop_front();
-            compare
-                .difference
-                .gone
-                .extend(known.map(|known| (known.run, known.stamp)));
+            self.judge_unlisted(known, &mut compare.difference)?;
         }
         Ok(false)
+    }
+
+    /// Judges a run that the database knows and that had no file when the names were listed: it may have been put since.
+    fn judge_unlisted(&mut self, known: Option<Known>, difference: &mut Difference) -> Result<()> {
+        let Some(known) = known else {
+            return Ok(());
+        };
+        match RunId::parse(&known.run) {
+            Ok(run) => self.judge(&run, Some(known), difference),
+            // No file has such a name.
+            Err(_) => {
+                difference.gone.push((known.run, known.stamp));
+                Ok(())
+            }
+        }
     }
 
     /// Compares a run with what the database knows of it.
@@ -544,7 +557,11 @@ impl Sync {
                     self.report.runs += 1;
                     match expected {
                         Some(_) => self.report.changed += 1,
-                        None => self.report.added += 1,
+                        None => {
+                            self.report.added += 1;
+                            let (run, _) = &load.difference.send[load.at - 1];
+                            self.added.push((run.clone(), told.row.stamp.clone()));
+                        }
                     }
                     line(&told, expected.as_deref(), &mut lines);
                 }
@@ -662,6 +679,28 @@ impl Sync {
         self.sql
             .mark(&self.state, |mark| transaction.execute(mark))?;
         load.transaction.commit()
+    }
+
+    /// Notes the runs that a writer changed after they were read and before the database had them: it was told first, and
+    /// knew nothing yet that it could change.
+    fn note_changed(&mut self) -> Result<()> {
+        let added = std::mem::take(&mut self.added);
+        if added.is_empty() || !state::has_other_writers(&self.scope)? {
+            return Ok(());
+        }
+        let tree = &self.scope.tree;
+        let mut changed = Vec::new();
+        for (run, told) in added {
+            let derived = tree.stat(&layout::derived(&run))?;
+            let now = tree.stat(&layout::run_record(&run))?;
+            if now.is_none_or(|record| stamp(&record, derived.as_ref()) != told) {
+                changed.push(run);
+            }
+        }
+        if !changed.is_empty() {
+            self.scope.note_pending(&self.sql, changed.iter());
+        }
+        Ok(())
     }
 
     /// Changes and adds the rows that were sent.

@@ -418,7 +418,7 @@ export class Store {
   private constructor();
   /** The configuration that it was opened with. */
   readonly config: FileStoreConfig | PostgresStoreConfig;
-  /** What the user should know about the configuration, in sentences. */
+  /** What the user should know, in sentences: about the configuration, and that nothing can be locked, once a write has found that. */
   readonly warnings: string[];
   /** Opens the store of an experiment of this store's collection. */
   scoped(experimentId: string): Store;

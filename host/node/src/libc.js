@@ -39,6 +39,12 @@ export const LOCK_NB = 4;
 /** Names of the operating system's errors, by number. */
 const names = new Map();
 
+/** Returns the name of an error. Node knows those that its own calls have: no ENOLCK, for one. */
+function nameOf(errno) {
+  const name = getSystemErrorName(-errno);
+  return /^E[A-Z0-9]+$/.test(name) ? name : Object.entries(koffi.os.errno).find(([, number]) => number === errno)?.[0] ?? name;
+}
+
 /**
  * An error of a system call. `code` is its name, as in the errors of `node:fs`. It is not an `Error`: a file that is not
  * there is an everyday answer, and a stack trace costs more than the call.
@@ -46,7 +52,7 @@ const names = new Map();
 export class SystemError {
   constructor(operation, errno) {
     if (!names.has(errno)) {
-      names.set(errno, getSystemErrorName(-errno));
+      names.set(errno, nameOf(errno));
     }
     this.code = names.get(errno);
     this.operation = operation;

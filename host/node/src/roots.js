@@ -20,6 +20,12 @@ const LONGEST_PAUSE = 20;
  * once. */
 const FREE_RETRIES = 16;
 
+/** What the user is to know where nothing can be locked. */
+const UNLOCKED =
+  'nothing can be locked on the file system of this store: writers cannot exclude each other, so that of two that change one run at the '
+  + 'same time one may undo what the other did, and what a killed writer left is not put right; let one process write at a time, or use a '
+  + 'file system with working flock';
+
 const { O_RDWR, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_NOCTTY } = fs.constants;
 
 const sleeping = new Int32Array(new SharedArrayBuffer(4));
@@ -57,6 +63,26 @@ function place(target) {
   return { directory, file: `${name}.lock`, path: `${directory}/${name}.lock` };
 }
 
+/** Says what something is that is no regular file; null for one that is. */
+function misplaced(stat) {
+  return stat.isFile() ? null
+    : stat.isSymbolicLink() ? 'a symbolic link'
+    : stat.isDirectory() ? 'a directory'
+    : stat.isFIFO() ? 'a FIFO'
+    : stat.isSocket() ? 'a socket'
+    : stat.isCharacterDevice() || stat.isBlockDevice() ? 'a device'
+    : 'not a regular file';
+}
+
+/** Looks at a name in an open directory; undefined if there is nothing, or nothing can be told. */
+function look(directory, name) {
+  try {
+    return fs.lstatSync(`/proc/self/fd/${directory}/${name}`, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Opens a lock's file, and creates it if it is missing. Each of the two steps is one name without a `/`, and neither
  * follows a link: nothing outside the granted directory can be reached.
@@ -72,7 +98,11 @@ function openFile(root, { directory, file, path }) {
   }
   let fd;
   try {
-    // A FIFO must not block, and a terminal must not become ours.
+    // What is no file is not opened: opening alone does something to some devices.
+    const seen = look(parent, file);
+    const what = seen === undefined ? null : misplaced(seen);
+    if (what !== null) throw refused(`${path} is ${what}`);
+    // It may have taken the file's place since: a FIFO must not block, and a terminal must not become ours.
     fd = libc.openat(parent, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0o666);
   } catch (error) {
     // The directory was removed meanwhile.
@@ -86,9 +116,8 @@ function openFile(root, { directory, file, path }) {
   }
   try {
     const stat = fs.fstatSync(fd, { bigint: true });
-    if (!stat.isFile()) {
-      throw refused(`${path} is not a regular file`);
-    }
+    const what = misplaced(stat);
+    if (what !== null) throw refused(`${path} is ${what}`);
     return { fd, stat };
   } catch (error) {
     fs.closeSync(fd);
@@ -125,7 +154,8 @@ let tokens;
 /**
  * Makes the import of an instance.
  *
- * @param {{fd: number, writable: boolean} | null} granted the directory that it is about
+ * @param {{fd: number, writable: boolean, unlocked?: string} | null} granted the directory that it is about; `unlocked` becomes what
+ *   the user is to know once nothing could be locked
  */
 export function roots(granted) {
   const held = new Set();
@@ -189,6 +219,7 @@ export function roots(granted) {
         }
       } catch (error) {
         if (['ENOLCK', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EINVAL'].includes(error?.code)) {
+          granted.unlocked = UNLOCKED;
           throw { tag: 'unavailable', val: `${where.path} cannot be locked on this file system` };
         }
         if (error?.code !== 'EAGAIN') {

@@ -67,6 +67,11 @@ class Holder {
     return this.#instance;
   }
 
+  /** What the user is to know, once nothing could be locked. */
+  get unlocked() {
+    return this.#grant.unlocked;
+  }
+
   call(function_) {
     return this.#take().call(() => function_(this.#store));
   }
@@ -155,7 +160,8 @@ export class Store {
   }
 
   get warnings() {
-    return [...this.#warnings];
+    const unlocked = this.#holder.unlocked;
+    return unlocked === undefined ? [...this.#warnings] : [...this.#warnings, unlocked];
   }
 
   scoped(experimentId) {

@@ -208,6 +208,31 @@ test('a cursor pages by rows and by bytes and misses nothing', (t) => {
   assert.equal(failed(() => other.next(1, 1)).kind === 'nothing', false);
 });
 
+test('a cursor that is dropped in the middle is closed, and its transaction goes on', (t) => {
+  const { Transaction } = granted(t);
+  const transaction = Transaction.begin('index', 'repeatable-read', true);
+  const cursor = transaction.openCursor(statement('SELECT generate_series(1, 100000)'));
+  assert.equal(cursor.next(3, 1 << 20).rows.length, 3);
+  cursor[Symbol.dispose]();
+  const open = transaction.query(statement("SELECT count(*) FROM pg_cursors WHERE name <> ''"), 1).rows;
+  assert.deepEqual(open, [[number(0)]]);
+  transaction.commit();
+});
+
+test('a cursor that is dropped after its connection broke says nothing, and the next call does', async (t) => {
+  const { Transaction, query } = granted(t);
+  const transaction = Transaction.begin('index', 'repeatable-read', true);
+  const own = transaction.query(statement('SELECT pg_backend_pid()::int8'), 1).rows[0][0].val;
+  const cursor = transaction.openCursor(statement('SELECT generate_series(1, 100000)'));
+  cursor.next(3, 1 << 20);
+  await admin.query('SELECT pg_terminate_backend($1)', [String(own)]);
+  // A component that drops a resource takes no answer: an error here would end it.
+  cursor[Symbol.dispose]();
+  assert.notEqual(failed(() => transaction.commit()).kind, 'nothing');
+  transaction[Symbol.dispose]();
+  assert.equal(query('index', statement('SELECT 1'), 1).rows.length, 1);
+});
+
 test('a COPY brings rows in, and one that is dropped brings none', async (t) => {
   const place = await schema(t);
   const { Transaction, execute, query } = granted(t);

@@ -2,13 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { once } from 'node:events';
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
+import koffi from 'koffi';
 import { Grant } from '../src/grant.js';
+import { SystemError } from '../src/libc.js';
 import { roots } from '../src/roots.js';
 import { directory } from './help.mjs';
 
@@ -120,6 +122,11 @@ test('the content of the file is kept from one holder to the next', (t) => {
   assert.equal(Buffer.from(second.acquire({ tag: 'segment', val: 's' }, 'shared', 0)[1]).toString(), 'short');
 });
 
+test('an error that Node has no name for has the one of the C library', () => {
+  assert.equal(new SystemError('flock', koffi.os.errno.ENOLCK).code, 'ENOLCK');
+  assert.equal(new SystemError('flock', koffi.os.errno.EAGAIN).code, 'EAGAIN');
+});
+
 test('only regular files directly in the directory of locks are locked', (t) => {
   const { root, first } = two(t);
   for (const name of ['', '.', '..', '../x', 'a/b', 'a\\b', 'a\0', '.a', 'x'.repeat(251), 'a\u0085']) {
@@ -131,7 +138,14 @@ test('only regular files directly in the directory of locks are locked', (t) => 
   fs.symlinkSync('../new', join(locks, 'dangling.lock'));
   fs.mkdirSync(join(locks, 'directory.lock'));
   execFileSync('mkfifo', [join(locks, 'fifo.lock')]);
-  const why = { link: 'a symbolic link', dangling: 'a symbolic link', directory: 'a directory', fifo: 'not a regular file' };
+  const why = { link: 'a symbolic link', dangling: 'a symbolic link', directory: 'a directory', fifo: 'a FIFO' };
+  const server = spawnSync(process.execPath, ['-e', `require('node:net').createServer().listen(${JSON.stringify(join(locks, 'socket.lock'))}, () => process.kill(process.pid, 'SIGKILL'))`]);
+  assert.equal(server.signal, 'SIGKILL');
+  why.socket = 'a socket';
+  // A number that no driver has, so that opening it would be another error; only root may make one.
+  if (spawnSync('mknod', [join(locks, 'device.lock'), 'c', '511', '1']).status === 0) {
+    why.device = 'a device';
+  }
   for (const [name, what] of Object.entries(why)) {
     const refused = reason(() => first.acquire({ tag: 'run', val: name }, 'exclusive', 0));
     assert.deepEqual(refused, { tag: 'refused', val: `.locks/${name}.lock is ${what}` });

@@ -471,3 +471,27 @@ test('stores leave no descriptor open, closed, failed or refused', (t) => {
   assert.equal(count(), before);
   store.close();
 });
+
+test('where nothing can be locked the user is told once, and what cannot be promised is an error', (t) => {
+  const root = directory(t);
+  const script = `
+    import { FileStoreConfig } from ${JSON.stringify(new URL('../src/index.js', import.meta.url).href)};
+    const store = new FileStoreConfig({ root: ${JSON.stringify(root)} }).scoped('exp:1').connect();
+    for (const runId of ['a', 'b']) store.putRunRecord({ runId, status: 'success' });
+    let code = null;
+    try {
+      store.putRunRecord({ runId: 'c', status: 'success' }, { expect: 'absent' });
+    } catch (error) {
+      code = error.code;
+    }
+    console.log(JSON.stringify({ warnings: store.warnings, code }));
+    store.close();
+  `;
+  // The kernel's answer on a file system without locks.
+  const traced = ['-f', '-qq', '-o', '/dev/null', '-e', 'trace=flock', '-e', 'inject=flock:error=ENOLCK'];
+  const said = execFileSync('strace', [...traced, process.execPath, '--input-type=module', '-e', script], { encoding: 'utf8' });
+  const { warnings, code } = JSON.parse(said);
+  assert.equal(warnings.length, 1);
+  assert.match(warnings[0], /^nothing can be locked/);
+  assert.equal(code, 'locks-unavailable');
+});

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +93,28 @@ def test_links_directories_and_fifos_are_refused_and_nothing_is_touched(director
     for name in ("link", "directory", "fifo"):
         assert refused(roots[0], ("run", name)) == "refused"
     assert not outside.exists()
+
+
+def test_what_lies_in_the_place_of_a_lock_s_file_and_is_none_is_named_and_not_opened(
+    directory: Path, roots: list[Roots]
+) -> None:
+    locks = directory / ".locks"
+    os.mkfifo(locks / "fifo.lock")
+    (locks / "directory.lock").mkdir()
+    (locks / "link.lock").symlink_to("x")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(locks / "socket.lock"))
+    kinds = {"fifo": "a FIFO", "directory": "a directory", "link": "a symbolic link", "socket": "a socket"}
+    try:
+        # A number that no driver has, so that opening it would be another error; only root may make one.
+        os.mknod(locks / "device.lock", 0o600 | stat.S_IFCHR, os.makedev(511, 1))
+        kinds["device"] = "a device"
+    except PermissionError:
+        print("no device was tried: it takes root to make one")
+    for name, what in kinds.items():
+        with pytest.raises(LockRefused) as refusal:
+            roots[0].acquire(("run", name), True, 0)
+        assert (refusal.value.case, refusal.value.reason) == ("refused", f".locks/{name}.lock is {what}")
 
 
 def test_a_directory_of_locks_that_is_a_link_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gc
 import io
 import multiprocessing
@@ -547,3 +549,20 @@ def test_a_list_of_many_pages_is_whole_and_what_fails_in_one_of_them_is_raised(
     assert next(got)[0] == "x" and next(got)[0] == "y"
     with pytest.raises(TrapError, match="in the middle"):
         next(got)
+
+
+def test_where_nothing_can_be_locked_the_user_is_told_once(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    assert store.warnings == []
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for run in ("a", "b"):
+        store.put_run_record(record(run))
+    [warning] = store.warnings
+    assert warning.startswith("nothing can be locked")
+    assert [logged.getMessage() for logged in caplog.records] == [warning]
+    with pytest.raises(m.LocksUnavailableError):
+        store.put_run_record(record("c"), expect="")

@@ -4,13 +4,14 @@ use crate::bindings::exports::metalab::store::config::{self as wire, Backend, Re
 use crate::bindings::exports::metalab::store::types::Error as WireError;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::grant::Grant;
+use crate::grant::{Clock, Grant};
 use crate::instance::{Instance, Limits};
 use crate::pool::{Answer, Pool, off_runtime};
 use crate::postgres::Bindings;
 use crate::store::Store;
 use crate::types::{Access, Durability, ExperimentList};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a write waits for another writer by default.
@@ -36,6 +37,7 @@ pub struct StoreConfig {
     limits: Limits,
     max_instances: usize,
     engine: Option<Engine>,
+    clock: Option<Clock>,
 }
 
 impl std::fmt::Debug for StoreConfig {
@@ -295,6 +297,7 @@ impl StoreConfig {
             limits: Limits::default(),
             max_instances: std::thread::available_parallelism().map_or(1, usize::from),
             engine: None,
+            clock: None,
         }
     }
 
@@ -365,6 +368,14 @@ impl StoreConfig {
         self
     }
 
+    /// Tells the store another time than the system's, as the time since 1970: for programs whose time is their own, and for
+    /// tests of what a clock that is wrong does. No promise depends on it.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        self.clock = Some(Clock(Arc::new(clock)));
+        self
+    }
+
     /// Returns the collection root.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -427,7 +438,7 @@ impl StoreConfig {
             _ => Bindings::default(),
         };
         let grant = Grant::open(&self.root, subdirectory.as_deref(), self.access)?;
-        let grant = grant.with_bindings(bindings);
+        let grant = grant.with_bindings(bindings).with_clock(self.clock.clone());
         let pool = Pool::open(engine, grant, options, self.limits, self.max_instances)?;
         Ok(Store::new(self.clone(), pool, warnings))
     }

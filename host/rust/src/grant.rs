@@ -10,10 +10,32 @@ use rustix::fs::AtFlags;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use wasmtime_wasi::{FsPerms, HostWallClock, WasiCtxBuilder};
 
 /// The name under which the component sees its directory.
 const GUEST_NAME: &str = "store";
+
+/// Tells how long ago 1970 began.
+#[derive(Clone)]
+pub(crate) struct Clock(pub(crate) Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl HostWallClock for Clock {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        (self.0)()
+    }
+}
 
 /// A directory that instances may use.
 #[derive(Debug)]
@@ -23,6 +45,8 @@ pub(crate) struct Grant {
     path: PathBuf,
     access: Access,
     bindings: Bindings,
+    clock: Option<Clock>,
+    unlocked: Arc<OnceLock<String>>,
 }
 
 impl Grant {
@@ -69,7 +93,20 @@ impl Grant {
             path,
             access,
             bindings: Bindings::default(),
+            clock: None,
+            unlocked: Arc::default(),
         })
+    }
+
+    /// Lets the component have another time than the system's.
+    pub(crate) fn with_clock(mut self, clock: Option<Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Returns what the user is to know if nothing could be locked.
+    pub(crate) fn unlocked(&self) -> Option<&str> {
+        self.unlocked.get().map(String::as_str)
     }
 
     /// Grants databases too.
@@ -89,6 +126,9 @@ impl Grant {
             Access::ReadOnly => FsPerms::ReadOnly,
             Access::ReadWrite => FsPerms::ReadWrite,
         };
+        if let Some(clock) = &self.clock {
+            builder.wall_clock(clock.clone());
+        }
         // Before the directory is added: the switch is copied into it.
         builder.allow_blocking_current_thread(true);
         // The handle that was checked is the one that is granted, whatever its path leads to by now.
@@ -107,6 +147,7 @@ impl Grant {
         let directory = self.directory.try_clone();
         directory
             .and_then(|directory| RootsContext::new(directory, self.access))
+            .map(|roots| roots.telling(Arc::clone(&self.unlocked)))
             .map_err(|error| refused(&self.path, &error))
     }
 

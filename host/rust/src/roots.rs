@@ -35,6 +35,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// replaces it once.
 const FREE_RETRIES: u32 = 16;
 
+/// What the user is to know where nothing can be locked.
+const UNLOCKED: &str = "nothing can be locked on the file system of this store: writers cannot exclude each other, \
+     so that of two that change one run at the same time one may undo what the other did, and what a killed writer left is not put \
+     right; let one process write at a time, or use a file system with working flock";
+
 /// The directory that the `roots` import is about.
 #[derive(Debug)]
 pub struct RootsContext {
@@ -44,6 +49,8 @@ pub struct RootsContext {
     longest_wait: Duration,
     /// As many as there are readers of files, and one.
     pub(crate) readers: Arc<()>,
+    /// What the user is to know, once nothing could be locked.
+    unlocked: Arc<OnceLock<String>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +78,15 @@ impl RootsContext {
             }),
             longest_wait: Duration::MAX,
             readers: Arc::default(),
+            unlocked: Arc::default(),
         })
+    }
+
+    /// Notes here that nothing can be locked, as soon as that shows.
+    #[must_use]
+    pub(crate) fn telling(mut self, unlocked: Arc<OnceLock<String>>) -> Self {
+        self.unlocked = unlocked;
+        self
     }
 
     /// Limits how long a lock is waited for, whatever the component asks.
@@ -93,6 +108,7 @@ impl RootsContext {
             granted: None,
             longest_wait: Duration::MAX,
             readers: Arc::default(),
+            unlocked: Arc::default(),
         }
     }
 }
@@ -230,6 +246,7 @@ impl RootsContext {
                 Err(Errno::WOULDBLOCK) => {}
                 Err(Errno::INTR) => continue,
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    self.unlocked.get_or_init(|| UNLOCKED.to_owned());
                     return Err(LockError::Unavailable(format!(
                         "{} cannot be locked on this file system",
                         place.path
@@ -299,7 +316,12 @@ impl Place {
             }
             Err(error) => return Err(failed(&error.into())),
         };
-        // A FIFO must not block, and a terminal must not become ours.
+        // What is no file is not opened: opening alone does something to some devices.
+        let seen = rustix::fs::statat(&directory, &self.file, AtFlags::SYMLINK_NOFOLLOW);
+        if let Some(what) = seen.ok().and_then(|seen| misplaced(&seen)) {
+            return refused(what);
+        }
+        // It may have taken the file's place since: a FIFO must not block, and a terminal must not become ours.
         let flags = OFlags::RDWR
             | OFlags::CREATE
             | OFlags::NOFOLLOW
@@ -317,10 +339,9 @@ impl Place {
             Err(error) => return Err(failed(&error.into())),
         };
         let stat = rustix::fs::fstat(&file).map_err(|error| failed(&error.into()))?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
-            Ok((file.into(), stat))
-        } else {
-            refused("not a regular file")
+        match misplaced(&stat) {
+            None => Ok((file.into(), stat)),
+            Some(what) => refused(what),
         }
     }
 
@@ -330,6 +351,19 @@ impl Place {
         let named = rustix::fs::statat(root, &self.path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let same = (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino);
         same.then_some(named)
+    }
+}
+
+/// Says what something is that is no regular file.
+fn misplaced(stat: &Stat) -> Option<&'static str> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => None,
+        FileType::Symlink => Some("a symbolic link"),
+        FileType::Directory => Some("a directory"),
+        FileType::Fifo => Some("a FIFO"),
+        FileType::Socket => Some("a socket"),
+        FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
+        FileType::Unknown => Some("not a regular file"),
     }
 }
 
@@ -510,6 +544,37 @@ mod tests {
             first.acquire(&run("dir"), LockMode::Exclusive, 0),
             Err(LockError::Refused(_))
         ));
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_a_lock_s_file_and_is_none_is_named_and_not_opened() {
+        let (directory, first, _) = contexts();
+        let locks = directory.path().join(".locks");
+        let make = |name: &str, kind, device| {
+            let mode = Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, locks.join(name), kind, mode, device)
+        };
+        make("fifo.lock", FileType::Fifo, 0).unwrap();
+        std::fs::create_dir(locks.join("directory.lock")).unwrap();
+        std::os::unix::fs::symlink("x", locks.join("link.lock")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(locks.join("socket.lock")).unwrap());
+        let mut cases = vec![
+            ("fifo", "a FIFO"),
+            ("directory", "a directory"),
+            ("link", "a symbolic link"),
+            ("socket", "a socket"),
+        ];
+        // A number that no driver has, so that opening it would be another error; only root may make one.
+        let device = rustix::fs::makedev(511, 1);
+        match make("device.lock", FileType::CharacterDevice, device) {
+            Ok(()) => cases.push(("device", "a device")),
+            Err(error) => println!("no device was tried: {error}"),
+        }
+        for (name, what) in cases {
+            let refused = first.acquire(&run(name), LockMode::Exclusive, 0);
+            let expected = format!(".locks/{name}.lock is {what}");
+            assert_eq!(refused.unwrap_err(), LockError::Refused(expected));
+        }
     }
 
     #[test]

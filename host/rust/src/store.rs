@@ -65,10 +65,13 @@ impl Store {
         }))
     }
 
-    /// Returns what the user should know about the configuration that the store was opened with, in sentences.
+    /// Returns what the user should know, in sentences: about the configuration that the store was opened with, and that nothing
+    /// can be locked where it lies, once a write has found that.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.0.warnings
+    pub fn warnings(&self) -> Vec<String> {
+        let unlocked = self.0.pool.grant().unlocked();
+        let warnings = self.0.warnings.iter().map(String::as_str);
+        warnings.chain(unlocked).map(str::to_owned).collect()
     }
 
     /// Opens the store of an experiment of this store's collection.

@@ -293,5 +293,8 @@ fn puts(store: &Store, prefix: &str, times: u32) {
         Ok(_) => say("locked"),
         Err(error) => say(error.code()),
     }
+    for warning in store.warnings() {
+        say(&warning);
+    }
     store.close().unwrap();
 }

@@ -285,7 +285,11 @@ export class Calls {
     this.#held.delete(id);
     const held = cursor && this.#held.get(cursor.transaction);
     if (held !== undefined && held.connection !== null && held.failed === null && !held.copying) {
-      await this.#within(cursor.transaction, (connection, timeout) => connection.simple(`CLOSE ${cursor.name}`, timeout));
+      try {
+        await this.#within(cursor.transaction, (connection, timeout) => connection.simple(`CLOSE ${cursor.name}`, timeout));
+      } catch {
+        // Nobody waits for an answer: what became of the transaction shows at its next call.
+      }
     }
   }
 

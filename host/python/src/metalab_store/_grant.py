@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from wasmtime import WasiConfig, WasmtimeError
 from ._bulk import Known
 from ._roots import Roots, describe
 from .errors import RootError
+
+_log = logging.getLogger(__name__)
 
 #: The name under which the component sees its directory.
 GUEST_NAME = "store"
@@ -36,6 +39,8 @@ class Grant:
         self.path = root if subdirectory is None else os.path.join(root, subdirectory)
         #: The hashes of files that were placed in it and not asked for yet.
         self.known: Known = {}
+        #: What the user is to know, once nothing could be locked.
+        self.unlocked: str | None = None
         self._pid = os.getpid()
         self.directory = -1
         try:
@@ -73,9 +78,14 @@ class Grant:
     def roots(self) -> Roots:
         """Returns what the `roots` import of an instance works on."""
         try:
-            return Roots(self.directory, self.writable, self.known)
+            return Roots(self.directory, self.writable, self.known, self._note)
         except OSError as error:
             raise _refused(self.path, _reason(error), error) from error
+
+    def _note(self, unlocked: str) -> None:
+        if self.unlocked is None:
+            _log.warning("%s", unlocked)
+        self.unlocked = unlocked
 
     def close(self) -> None:
         """Closes the descriptor."""

@@ -25,6 +25,12 @@ from . import _bulk
 MAX_CONTENT = 4096
 #: The longest name of a lock, in bytes: with its suffix it is a file name.
 MAX_NAME = 250
+#: What the user is to know where nothing can be locked.
+UNLOCKED = (
+    "nothing can be locked on the file system of this store: writers cannot exclude each other, so that of two that change "
+    "one run at the same time one may undo what the other did, and what a killed writer left is not put right; let one "
+    "process write at a time, or use a file system with working flock"
+)
 #: The longest pause between two tries to take a lock, in seconds.
 LONGEST_PAUSE = 0.02
 #: How often a lock's file may be replaced while it is locked before the waiting begins. A reference delete
@@ -35,6 +41,16 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A FIFO must not block, and a terminal must not become ours.
 _FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _UNAVAILABLE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+#: What may lie in the place of a lock's file.
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class LockRefused(Exception):
@@ -128,8 +144,18 @@ class HeldLock:
 class Roots:
     """The directory that the `roots` import is about, or none."""
 
-    def __init__(self, directory: int | None, writable: bool, known: _bulk.Known | None = None) -> None:
-        """Takes a descriptor of the directory, which stays the caller's and has to outlive this."""
+    def __init__(
+        self,
+        directory: int | None,
+        writable: bool,
+        known: _bulk.Known | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Takes a descriptor of the directory, which stays the caller's and has to outlive this.
+
+        `tell` is told what the user is to know, once nothing could be locked.
+        """
+        self._tell = tell
         self._directory = directory
         self._writable = writable
         self._known = known
@@ -170,6 +196,7 @@ class Roots:
                     continue
             except OSError as error:
                 if error.errno in _UNAVAILABLE:
+                    self._tell(UNLOCKED)
                     reason = f"{place.path} cannot be locked on this file system"
                     raise LockRefused("unavailable", reason) from error
                 if error.errno == errno.EINTR:
@@ -268,6 +295,8 @@ class _Place:
                 raise LockRefused("refused", f"{self.directory} is not a directory") from error
             raise _failed(error) from error
         try:
+            # What is no file is not opened: opening alone does something to some devices.
+            self._refuse(_mode_of(self.file, directory))
             descriptor = os.open(self.file, _FILE, 0o666, dir_fd=directory)
         except FileNotFoundError as error:
             # The directory was removed meanwhile.
@@ -288,10 +317,20 @@ class _Place:
         except OSError as error:
             os.close(descriptor)
             raise _failed(error) from error
-        if not stat.S_ISREG(opened.st_mode):
+        try:
+            # It may have taken the file's place since.
+            self._refuse(opened.st_mode)
+        except LockRefused:
             os.close(descriptor)
-            raise LockRefused("refused", f"{self.path} is not a regular file")
+            raise
         return descriptor, opened
+
+    def _refuse(self, mode: int | None) -> None:
+        """Refuses what is no regular file."""
+        if mode is None or stat.S_ISREG(mode):
+            return
+        what = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
+        raise LockRefused("refused", f"{self.path} is {what}")
 
     def named(self, root: int, opened: os.stat_result) -> os.stat_result | None:
         """Looks at the file again, if the name still leads to the one that was opened.
@@ -304,6 +343,14 @@ class _Place:
             return None
         same = (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
         return named if same else None
+
+
+def _mode_of(name: str, directory: int) -> int | None:
+    """Returns what kind of thing a name in a directory is; none where that cannot be told."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    except OSError:
+        return None
 
 
 def utc_offset(at_seconds: int) -> int:

@@ -177,8 +177,10 @@ class Store(Generic[Config]):
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know about the configuration, in sentences."""
-        return list(self._warnings)
+        """What the user should know, in sentences: about the configuration, and that nothing can be locked where the store
+        lies, once a write has found that."""
+        unlocked = self._pool.grant.unlocked
+        return [*self._warnings, *([] if unlocked is None else [unlocked])]
 
     @property
     def root(self) -> Path:

@@ -22,6 +22,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use metalab_store::types::Damage;
 use metalab_store::{Error, Store, StoreConfig};
 use serde_json::json;
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -162,17 +163,32 @@ struct Context {
     config: StoreConfig,
     json: bool,
     out: io::BufWriter<io::Stdout>,
+    /// The store that was opened last.
+    opened: RefCell<Option<Store>>,
 }
 
 impl Context {
     /// Opens the store to read: nothing is created.
     fn reader(&self) -> Result<Store, Failure> {
-        Ok(self.config.clone().read_only().max_instances(1).connect()?)
+        self.keep(self.config.clone().read_only().max_instances(1).connect()?)
     }
 
     /// Opens the store to write.
     fn writer(&self) -> Result<Store, Failure> {
-        Ok(self.config.clone().max_instances(1).connect()?)
+        self.keep(self.config.clone().max_instances(1).connect()?)
+    }
+
+    fn keep(&self, store: Store) -> Result<Store, Failure> {
+        *self.opened.borrow_mut() = Some(store.clone());
+        Ok(store)
+    }
+
+    /// Says what the user should know about the store that was opened.
+    fn warn(&self) {
+        let opened = self.opened.borrow();
+        for warning in opened.iter().flat_map(Store::warnings) {
+            self.remark("warning", &warning);
+        }
     }
 
     /// Reports damaged files: they hide nothing else, and the command goes on.
@@ -264,35 +280,40 @@ fn dispatch(arguments: Arguments) -> Outcome {
         config,
         json: arguments.json,
         out: io::BufWriter::new(io::stdout()),
+        opened: RefCell::default(),
     };
+    let done = perform(arguments, &mut context);
+    context.warn();
+    done?;
+    context.out.flush()?;
+    Ok(())
+}
+
+fn perform(arguments: Arguments, context: &mut Context) -> Outcome {
     match arguments.command {
-        Command::Experiments => experiments::run(&mut context)?,
-        Command::Fields(options) => options.run(&mut context)?,
-        Command::Runs(options) => options.run(&mut context)?,
-        Command::Show(options) => options.run(&mut context)?,
-        Command::Put => put::run(&mut context)?,
-        Command::Delete(options) => options.run(&mut context)?,
-        Command::Logs(options) => options.run(&mut context)?,
-        Command::Artifacts(options) => options.run(&mut context)?,
-        Command::Cat(options) => options.run(&mut context)?,
+        Command::Experiments => experiments::run(context)?,
+        Command::Fields(options) => options.run(context)?,
+        Command::Runs(options) => options.run(context)?,
+        Command::Show(options) => options.run(context)?,
+        Command::Put => put::run(context)?,
+        Command::Delete(options) => options.run(context)?,
+        Command::Logs(options) => options.run(context)?,
+        Command::Artifacts(options) => options.run(context)?,
+        Command::Cat(options) => options.run(context)?,
         Command::Derive(options) => {
-            options.run(
-                &mut context,
-                arguments.experiment.first().map(String::as_str),
-            )?;
+            options.run(context, arguments.experiment.first().map(String::as_str))?;
         }
-        Command::RebuildIndex => rebuild_index::run(&mut context)?,
+        Command::RebuildIndex => rebuild_index::run(context)?,
         Command::Export(options) => {
-            options.run(&mut context, &arguments.store, &arguments.experiment, true)?;
+            options.run(context, &arguments.store, &arguments.experiment, true)?;
         }
         Command::Import(options) => {
-            options.run(&mut context, &arguments.store, &arguments.experiment, false)?;
+            options.run(context, &arguments.store, &arguments.experiment, false)?;
         }
-        Command::Verify(options) => options.run(&mut context)?,
-        Command::Gc(options) => options.run(&mut context)?,
+        Command::Verify(options) => options.run(context)?,
+        Command::Gc(options) => options.run(context)?,
         Command::Completions { .. } => {}
     }
-    context.out.flush()?;
     Ok(())
 }
 
