@@ -99,7 +99,10 @@ fn parse<'q, T>(
     read: impl FnOnce(&mut Parser<'q>) -> Result<T, Fault>,
 ) -> Result<T, QueryError> {
     let result = if text.len() > MAX_TEXT {
-        Err(Fault::new(MAX_TEXT, Reason::TooLong(text.len())))
+        Err(Fault::new(
+            text.floor_char_boundary(MAX_TEXT),
+            Reason::TooLong(text.len()),
+        ))
     } else {
         Parser::new(text).and_then(|mut parser| read(&mut parser))
     };
