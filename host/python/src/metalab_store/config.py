@@ -11,7 +11,7 @@ from ._engine import shared
 from ._grant import Grant
 from ._instance import Limits, Pool
 from ._postgres import Binding, Server
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, InvalidTypeError
 
 if TYPE_CHECKING:
     from .store import FileStore, PostgresStore, Store
@@ -110,7 +110,7 @@ class StoreConfig:
             "experiment-id": self.experiment_id,
             "access": "read-only" if self.read_only else "read-write",
             "durability": self.durability,
-            "lock-timeout-ms": min(max(int(self.lock_timeout * 1000), 0), 0xFFFF_FFFF),
+            "lock-timeout-ms": _milliseconds("lock_timeout", self.lock_timeout),
         }
 
     def _open(self) -> tuple[Pool, list[str]]:
@@ -119,6 +119,9 @@ class StoreConfig:
         # Credentials of a server may lie in the collection: only then is it looked at.
         grant = Grant(root, None, False) if kind == "postgres" and os.path.isdir(root) else None
         resolved = _instance.configure("resolve", self._wire(), grant=grant)
+        instances = self.max_instances or os.cpu_count() or 1
+        if not isinstance(instances, int):
+            raise InvalidTypeError(f"max_instances: expected an integer, not {type(instances).__name__}")
         options = resolved["options"]
         bindings: dict[str, Binding] = {}
         if options["index"] is not None and resolved["connection"] is not None:
@@ -128,15 +131,28 @@ class StoreConfig:
             Grant(root, resolved["subdirectory"], not self.read_only),
             options,
             self.limits,
-            self.max_instances or os.cpu_count() or 1,
+            instances,
             bindings,
         )
         return pool, resolved["warnings"]
 
 
 def _absolute(root: str | os.PathLike[str]) -> str:
-    # Links resolved as far as it exists; `~` is not expanded.
-    return os.path.realpath(os.fspath(root))
+    try:
+        # Links resolved as far as it exists; `~` is not expanded.
+        return os.path.realpath(os.fspath(root))
+    except TypeError as error:
+        raise InvalidTypeError(f"the root: {error}") from None
+    except ValueError as error:
+        raise InvalidArgumentError(f"the root {root!r}: {error}") from None
+
+
+def _milliseconds(name: str, seconds: float) -> int:
+    if not isinstance(seconds, (int, float)):
+        raise InvalidTypeError(f"{name}: expected a number of seconds, not {type(seconds).__name__}")
+    if seconds != seconds:
+        raise InvalidArgumentError(f"{name}: {seconds} is no number of seconds")
+    return int(min(max(seconds * 1000, 0), 0xFFFF_FFFF))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +237,7 @@ class PostgresStoreConfig(StoreConfig):
             "connection-string": self.connection_string,
             "schema": self.schema,
             "auto-migrate": self.auto_migrate,
-            "connect-timeout-ms": min(max(int(self.connect_timeout * 1000), 0), 0xFFFF_FFFF),
+            "connect-timeout-ms": _milliseconds("connect_timeout", self.connect_timeout),
             "pool-min-size": self.pool_min_size,
             "pool-max-size": self.pool_max_size,
             "projection": self.projection,
@@ -249,6 +265,8 @@ def parse_to_config(locator: str, **kwargs: Any) -> FileStoreConfig | PostgresSt
     `postgresql://host/database?file_root=/data/experiments`, each with `component:` before it or without. `file_root`
     and all fields of a configuration can be given as keywords; they go before what the locator says.
     """
+    if not isinstance(locator, str):
+        raise InvalidTypeError(f"the locator: expected a text, not {type(locator).__name__}")
     text = locator.strip().removeprefix(_PREFIX)
     file_root = kwargs.pop("file_root", None)
     if file_root is not None and text.startswith(("postgresql:", "postgres:")) and "file_root=" not in text:

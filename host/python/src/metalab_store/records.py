@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import re
 import traceback as _traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from operator import itemgetter
 from typing import Any, Self
 
-from .errors import UnrepresentableError
+from .errors import InvalidArgumentError, InvalidTypeError, UnrepresentableError
 
 #: The value of a metric.
 Metric = float | int | str | bool
@@ -146,11 +146,28 @@ class RunRecord:
 
 
 def dumps(value: Any) -> str:
-    """Returns the text of a value. What is not JSON is a `TypeError`, before anything is written.
+    """Returns the text of a value. What is not JSON is an `InvalidArgumentError`, before anything is written.
 
     Keys are sorted here already, since keys of several types cannot be, and that is to be an error too.
     """
-    return json.dumps(value, sort_keys=True)
+    try:
+        return json.dumps(value, sort_keys=True)
+    except TypeError as error:
+        raise InvalidTypeError(f"this is not JSON: {error}") from error
+    except ValueError as error:
+        raise InvalidArgumentError(f"this is not JSON: {error}") from error
+    except RecursionError:
+        raise InvalidArgumentError("this is not JSON: it nests too deep") from None
+
+
+def _taken(what: str, take: Callable[[Any], dict[str, Any]], given: Any) -> dict[str, Any]:
+    """Takes something by its attributes; what lacks them is an `InvalidArgumentError`."""
+    try:
+        return take(given)
+    except KeyError as error:
+        raise InvalidArgumentError(f"{what} has no {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise InvalidTypeError(f"{what} is none: {error}") from error
 
 
 def loads(text: str, file: str = "") -> Any:
@@ -258,7 +275,7 @@ def record_to_dict(record: Any) -> dict[str, Any]:
 
 def record_to_text(record: Any) -> str:
     """Returns a record's text."""
-    return dumps(record_to_dict(record))
+    return dumps(_taken("the record", record_to_dict, record))
 
 
 _STATUS = {status.value: status for status in Status}
@@ -448,6 +465,10 @@ def result_from_dict(data: dict[str, Any]) -> dict[str, Any]:
 
 def descriptor_to_wire(descriptor: Any) -> dict[str, Any]:
     """Returns a descriptor as the contract has it."""
+    return _taken("the descriptor", _descriptor_to_wire, descriptor)
+
+
+def _descriptor_to_wire(descriptor: Any) -> dict[str, Any]:
     data = artifact_to_dict(descriptor)
     return {
         "artifact-id": data["artifact_id"],

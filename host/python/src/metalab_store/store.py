@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Self, TypeVar
 from . import _artifacts
 from ._instance import Resource
 from .config import FileStoreConfig, PostgresStoreConfig, StoreConfig
-from .errors import ReadOnlyError, StoreError, UnrepresentableError, from_wire
+from .errors import InvalidTypeError, ReadOnlyError, StoreError, UnrepresentableError, from_wire
 from .records import (
     NOT_TYPED,
     ArtifactDescriptor,
@@ -236,6 +236,8 @@ class Store(Generic[Config]):
 
     def put_run_records(self, records: Iterable[Any]) -> list[str | StoreError]:
         """Stores many records, each as durably as one. Returns what became of each: its revision or its error."""
+        if not isinstance(records, Iterable):
+            raise InvalidTypeError(f"the records: expected a list, not {type(records).__name__}")
         return self.put_run_lines("\n".join(map(record_to_text, records)))
 
     def put_run_lines(self, lines: str) -> list[str | StoreError]:
@@ -301,7 +303,10 @@ class Store(Generic[Config]):
         run would not have been among the rows.
         """
         if not isinstance(columns, str):
-            columns = ", ".join(columns)
+            try:
+                columns = ", ".join(columns)
+            except TypeError as error:
+                raise InvalidTypeError(f"columns: expected a text or a list of texts: {error}") from None
         query = {"filter": filter, "sort": sort, "columns": columns, "limit": limit, "cursor": cursor, "check": check}
         runs = self._list("[method]store.query-runs", query)
         rows: list[dict[str, Any]] = []
@@ -375,7 +380,7 @@ class Store(Generic[Config]):
         result = {
             "data": dumps(data),
             "dtype": dtype,
-            "shape": None if shape is None else list(shape),
+            "shape": shape,
             "metadata": dumps(metadata or {}),
             "unknown": "{}",
         }
@@ -449,7 +454,7 @@ class Store(Generic[Config]):
         """Stores an artifact of bytes or from a file, and returns its descriptor as stored.
 
         The run is the metadata's `_run_id`, or else the first 16 characters of the artifact id. Size and hash are
-        computed; if given, they are checked. `FileNotFoundError` if there is no such file.
+        computed; if given, they are checked. `SourceNotFoundError`, a `FileNotFoundError`, if there is no such file.
         """
         wire = descriptor_to_wire(descriptor)
         if isinstance(data, (bytes, bytearray, memoryview)):
@@ -715,7 +720,7 @@ def _not_collecting() -> Iterator[None]:
 def _expectation(expect: str | None) -> tuple[str, Any]:
     if expect is None:
         return "anything", None
-    return ("revision", expect) if expect else ("absent", None)
+    return ("absent", None) if expect == "" else ("revision", expect)
 
 
 def _damages(damaged: list[dict[str, Any]]) -> list[Damage]:
