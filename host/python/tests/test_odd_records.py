@@ -3,7 +3,11 @@ other hosts, and hides nothing else."""
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +204,49 @@ def test_what_else_nests_too_deep_for_python_is_an_error_with_a_code(store: File
         with pytest.raises(m.UnrepresentableError, match="too deep") as info:
             call()
         assert info.value.file == file
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-03-01T09:00:00Z",
+        "2026-03-01T09:00:00.123456789",
+        "2026-03-01T09:00:00.123456789Z",
+        "2026-03-01T09:00:00.000000",
+        "2026-03-01T09:00:00.5+05:30",
+        "2026-03-01 09:00:00",
+        "2026-03-01",
+        "20260301T090000Z",
+        "2026-W09-7",
+        "2026-03-01T09:00:00.123456",
+        "2026-03-01T09:00:00+00:00",
+    ],
+)
+def test_a_time_is_kept_as_it_was_written(store: FileStore, root: Path, written: str) -> None:
+    store.put_run_text(json.dumps({**GOOD, "started_at": written, "finished_at": written}))
+    file = root / "exp_1" / "runs" / "a.json"
+    before = file.read_bytes()
+    assert written.encode() in before
+    [listed] = store.list_run_records()
+    found, typed = store.get_run_record("a"), store.get_versioned_run("a")
+    assert found is not None and typed is not None and found.started_at is not None
+    for read in (found, listed, typed[1]):
+        assert read == found and hash(read.started_at) == hash(found.started_at)
+        for same in (read, copy.deepcopy(read), copy.copy(read), pickle.loads(pickle.dumps(read)), replace(read)):
+            assert same == found and isinstance(same.started_at, datetime)
+            store.put_run_record(same)
+            assert file.read_bytes() == before
+
+    # It is a time like any other, and what is made of it is another one.
+    plain = datetime.fromisoformat(written)
+    assert found.started_at == plain and found.started_at.isoformat() == plain.isoformat()
+    later = found.started_at + timedelta(seconds=1)
+    assert later == plain + timedelta(seconds=1)
+    assert found.started_at.replace(year=2025) == plain.replace(year=2025)
+    store.put_run_record(replace(found, started_at=later, finished_at=found.started_at.replace(year=2025)))
+    again = json.loads(file.read_bytes())
+    assert again["started_at"] == later.isoformat() and again["finished_at"] == plain.replace(year=2025).isoformat()
+    if plain.tzinfo is not None:
+        moved = found.started_at.astimezone(timezone(timedelta(hours=2)))
+        store.put_run_record(replace(found, started_at=moved))
+        assert json.loads(file.read_bytes())["started_at"] == moved.isoformat()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from operator import itemgetter
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 from .errors import InvalidArgumentError, InvalidTypeError, UnrepresentableError
 
@@ -68,7 +68,8 @@ class ArtifactDescriptor:
 class RunRecord:
     """One run of an experiment.
 
-    A time that the file does not have is None. It is written as `isoformat` prints it, a text as it is.
+    A time that the file does not have is None. It is written as `isoformat` prints it, a text as it is, and a time that was
+    read as it was written.
     """
 
     run_id: str
@@ -212,8 +213,23 @@ def file_of(run: str) -> str:
     return f"runs/{run}.json"
 
 
+class WrittenTime(datetime):
+    """A time that was read, and was written in another way than `isoformat` prints it.
+
+    It is stored again as it was written. What is made of it (by `replace`, `astimezone` or arithmetic) is not.
+    """
+
+    #: The text, if this is what was read.
+    written: str | None = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return super().__reduce_ex__(protocol) if self.written is None else (_parsed, (self.written,))
+
+
 def _time(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+    if not isinstance(value, datetime):
+        return value
+    return getattr(value, "written", None) or value.isoformat()
 
 
 def provenance_to_dict(provenance: Any) -> dict[str, Any]:
@@ -404,7 +420,15 @@ def artifact_from_dict(data: dict[str, Any]) -> ArtifactDescriptor:
 
 
 def _parsed(value: Any, parse: Any = datetime.fromisoformat) -> datetime | None:
-    return None if value is None or value == "" else parse(value)
+    if value is None or value == "":
+        return None
+    time: datetime = parse(value)
+    if time.isoformat() == value:
+        return time
+    # `Z`, nine digits after the second, a week: a time is kept as it was written.
+    kept = WrittenTime.fromisoformat(value)
+    kept.written = value
+    return kept
 
 
 def record_from_dict(data: dict[str, Any]) -> RunRecord:
