@@ -45,10 +45,15 @@ class StoreConfig:
     #: How many instances of the component may work at once. None: one a core.
     max_instances: int | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.limits, dict):
+            # As `to_dict` has them.
+            object.__setattr__(self, "limits", Limits(**self.limits))
+
     @property
     def is_scoped(self) -> bool:
         """Whether it is limited to an experiment."""
-        return self.experiment_id is not None
+        return bool(self.experiment_id)
 
     def scoped(self, experiment_id: str) -> Self:
         """Returns the configuration limited to an experiment. `ValueError` if it is limited to another one."""
@@ -92,9 +97,12 @@ class StoreConfig:
         made = _SCHEMES.get(kind)
         if made is None:
             raise InvalidArgumentError(f"Unknown config type: {kind}")
-        if isinstance(values.get("limits"), dict):
-            values["limits"] = Limits(**values["limits"])
-        config: StoreConfig = made(**values)
+        try:
+            config: StoreConfig = made(**values)
+        except InvalidArgumentError:
+            raise
+        except TypeError as error:
+            raise InvalidTypeError(f"this is no configuration: {error}") from error
         return config
 
     def _root(self) -> str:
@@ -167,6 +175,7 @@ class FileStoreConfig(StoreConfig):
     root: str
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "root", _absolute(self.root))
 
     @classmethod
@@ -181,8 +190,8 @@ class FileStoreConfig(StoreConfig):
                 raise InvalidArgumentError("this is not the locator of a store of files")
             return made
         parameters = getattr(info, "params", None) or {}
-        experiment = kwargs.get("experiment_id", parameters.get("experiment_id"))
-        return cls(root=info.path, experiment_id=experiment)
+        made = cls(root=info.path, experiment_id=parameters.get("experiment_id"))
+        return replace(made, **_given(made, kwargs))
 
     def connect(self) -> FileStore:
         """Opens the store."""
@@ -212,6 +221,7 @@ class PostgresStoreConfig(StoreConfig):
     projection: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "file_root", _absolute(self.file_root))
 
     @classmethod
@@ -295,20 +305,51 @@ def parse_to_config(locator: str, **kwargs: Any) -> FileStoreConfig | PostgresSt
         )
     else:
         made = FileStoreConfig(root=wire["root"], **common)
-    known = {item.name for item in fields(made)}
-    given = {name: value for name, value in kwargs.items() if name in known and value is not None}
-    return replace(made, **given)
+    return replace(made, **_given(made, kwargs))
+
+
+def _given(config: StoreConfig, keywords: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keywords that say something about a configuration; None says nothing."""
+    known = {item.name for item in fields(config)}
+    return {name: value for name, value in keywords.items() if name in known and value is not None}
 
 
 class ComponentStoreConfig:
-    """What the entry point `component` of the group `metalab.stores` names."""
+    """What the entry point `component` of the group `metalab.stores` names.
+
+    Called with the fields of a configuration, it makes one: a `FileStoreConfig`, or a `PostgresStoreConfig` where there is a
+    connection string. The `_type` in its dictionary is `component`, so that a library that looks for `_type` among the
+    entry points makes this package's configuration of it again, and not one of its own.
+    """
 
     scheme: ClassVar[str] = "component"
+
+    def __new__(cls, **fields: Any) -> ComponentStoreConfig:
+        if cls is ComponentStoreConfig:
+            cls = _ComponentPostgresConfig if "connection_string" in fields else _ComponentFileConfig
+        return object.__new__(cls)
 
     @classmethod
     def from_locator(cls, info: Any, **kwargs: Any) -> FileStoreConfig | PostgresStoreConfig:
         """Makes a configuration of a locator such as `component:./experiments`."""
-        return parse_to_config(info if isinstance(info, str) else info.raw, **kwargs)
+        made = parse_to_config(info if isinstance(info, str) else info.raw, **kwargs)
+        kind = _ComponentFileConfig if isinstance(made, FileStoreConfig) else _ComponentPostgresConfig
+        return kind(**{item.name: getattr(made, item.name) for item in fields(made)})
+
+
+class _ComponentFileConfig(FileStoreConfig, ComponentStoreConfig):
+    """A store of files, named by the entry point."""
+
+    scheme: ClassVar[str] = "component"
+
+
+class _ComponentPostgresConfig(PostgresStoreConfig, ComponentStoreConfig):
+    """A store with PostgreSQL as query index, named by the entry point."""
+
+    scheme: ClassVar[str] = "component"
+
+
+_SCHEMES["component"] = ComponentStoreConfig
 
 
 def create_store(locator: str = "./experiments", **kwargs: Any) -> Store[Any]:
