@@ -187,6 +187,10 @@ fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
         good &= attacks.check(paths)?;
         reproduce::reproduce(paths)?;
         sum[0] += 1;
+        if node::missing().is_none() {
+            // The tests of the Python host start programs of this one too.
+            node::build(paths)?;
+        }
         good &= test_python(paths, &server, &mut sum)?;
         good &= test_node(paths, &server, &mut sum)?;
         let soaked = watch(
@@ -234,7 +238,6 @@ fn test_node(
         sum[2] += 1;
         return Ok(std::env::var_os("CI").is_none_or(|ci| ci != "true"));
     }
-    node::build(paths)?;
     step("run the tests of the Node host");
     let mut tests = node::tests(paths)?;
     server.name_in(&mut tests);

@@ -63,8 +63,8 @@ export class PluginWorldError extends StoreError {}
 export class PluginVersionError extends StoreError {}
 /** The store was closed. */
 export class ClosedError extends StoreError {
-  constructor() {
-    super('closed', 'the store is closed');
+  constructor(message = 'the store is closed') {
+    super('closed', message);
   }
 }
 /** The component used more memory than there is. The store goes on with a fresh instance. */

@@ -537,6 +537,7 @@ export class ArtifactReader implements AsyncIterable<Uint8Array> {
   readonly descriptor: ArtifactDescriptor | null;
   /** Reads from a byte offset: at most `length` bytes, or 256 KiB. Empty at and beyond the end. */
   read(offset?: Integer, length?: Integer): Uint8Array;
+  /** Its content, a chunk at a time. The reader is closed then, and also when the loop is left. */
   [Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, void>;
   close(): void;
   [Symbol.dispose](): void;
@@ -838,7 +839,7 @@ export interface DeriveOptions {
   /** Which runs: a filter of the query language. Default all. */
   where?: string;
   limits?: PluginLimits;
-  /** How many runs are computed at once, each in a process. Default one a core. */
+  /** How many runs are computed at once, each in a process: 1 to 256. Default one a core. */
   workers?: number;
   /** Whether nothing is stored, and only told what would be. */
   dryRun?: boolean;

@@ -7,7 +7,7 @@ import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { EngineError, InvalidArgumentError, PluginMissingError, PluginVersionError, PluginWorldError, fromWire } from './errors.js';
+import { EngineError, InvalidArgumentError, PluginMissingError, PluginVersionError, PluginWorldError, fromWire, wrongType } from './errors.js';
 import { raw } from './store.js';
 import * as values from './values.js';
 import { limitMemory } from './wasm.js';
@@ -36,6 +36,9 @@ const LEAST_ROOM = 4 * 2 ** 20;
 
 /** How many characters of a plugin's reason are kept. */
 const REASON = 1000;
+
+/** The most processes. */
+const WORKERS = 256;
 
 const LIMITS = { memoryBytes: 256 * 2 ** 20, timeMs: 10_000, calls: 10_000 };
 
@@ -292,12 +295,32 @@ function runsOf(store, filter) {
 }
 
 /** Runs a plugin over the runs of an experiment, and stores what it derives in place of what they had. */
-export async function derive(config, plugin, { where = '', limits = {}, workers = availableParallelism(), dryRun = false, onProgress, signal } = {}) {
+export async function derive(config, plugin, options = {}) {
+  const given = values.object('the options', options, ['where', 'limits', 'workers', 'dryRun', 'onProgress', 'signal']);
+  const where = values.text('where', given.where ?? '');
+  const workers = given.workers ?? Math.min(availableParallelism(), WORKERS);
+  if (!Number.isSafeInteger(workers) || workers < 1 || workers > WORKERS) {
+    throw wrongType(`workers should be an integer from 1 to ${WORKERS}, not ${String(workers)}`);
+  }
+  const dryRun = values.boolean('dryRun', given.dryRun ?? false);
+  const limits = values.object('limits', given.limits ?? {}, Object.keys(LIMITS));
+  for (const [name, limit] of Object.entries(limits)) {
+    if (limit !== undefined && (!Number.isSafeInteger(limit) || limit < 0)) {
+      throw wrongType(`${name} should be an integer that is not negative, not ${String(limit)}`);
+    }
+  }
+  const { onProgress, signal } = given;
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw wrongType('onProgress should be a function');
+  }
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw wrongType('signal should be an AbortSignal');
+  }
   if (!config.isScoped) {
     throw new InvalidArgumentError('invalid-argument', 'a plugin sees one experiment: limit the store to it');
   }
   const loaded = plugin instanceof Plugin ? plugin : await Plugin.load(plugin);
-  const all = { ...LIMITS, ...limits };
+  const all = Object.fromEntries(Object.entries(LIMITS).map(([name, limit]) => [name, limits[name] ?? limit]));
   const writer = dryRun ? null : config.with({ access: 'read-write' }).connect();
   const computers = [];
   let stopped = false;
@@ -305,7 +328,7 @@ export async function derive(config, plugin, { where = '', limits = {}, workers 
     const reader = config.readOnly().connect();
     let found;
     try {
-      found = runsOf(reader, values.text('where', where));
+      found = runsOf(reader, where);
     } finally {
       reader.close();
     }

@@ -94,6 +94,9 @@ class Holder {
         if (instance.ended) {
           throw new TrapError('the instance that this was opened in is gone; open it again');
         }
+        if (!this.#resources.has(handle)) {
+          throw new ClosedError('this was closed');
+        }
         return instance.call(() => inner(handle));
       },
       drop: () => {
@@ -639,16 +642,20 @@ export class ArtifactReader extends Held {
     return this._call((reader) => reader.read(from, most)).subarray(0, most);
   }
 
-  /** Its content, a chunk at a time. */
+  /** Its content, a chunk at a time. It is closed then, and also when the loop is left. */
   async *[Symbol.asyncIterator]() {
-    for (let offset = 0; ; ) {
-      const chunk = this.read(offset);
-      if (chunk.byteLength === 0) {
-        return;
+    try {
+      for (let offset = 0; ; ) {
+        const chunk = this.read(offset);
+        if (chunk.byteLength === 0) {
+          return;
+        }
+        yield chunk;
+        offset += chunk.byteLength;
+        await turn();
       }
-      yield chunk;
-      offset += chunk.byteLength;
-      await turn();
+    } finally {
+      this.close();
     }
   }
 }
@@ -705,8 +712,11 @@ function copy(source, directory, name) {
     target = libc.openBeneath(directory, name, O_WRONLY | O_CREAT | O_EXCL, 0o666);
     const from = `/proc/self/fd/${source}`;
     const to = `/proc/self/fd/${target}`;
+    const { mode } = fs.fstatSync(target);
     // As a reflink where the file system can.
     fs.copyFileSync(from, to, COPYFILE_FICLONE);
+    // That gave the copy the mode of its source: one that nobody else reads would be so in a store that others share.
+    fs.fchmodSync(target, mode & 0o7777);
   } catch (error) {
     if (target !== undefined) {
       // Only what was created here goes.

@@ -419,8 +419,10 @@ export function wasi(granted) {
     'wasi:cli/terminal-stdout': { getTerminalStdout: () => undefined },
     'wasi:cli/terminal-stderr': { getTerminalStderr: () => undefined },
     'wasi:clocks/wall-clock': {
-      now: () => datetime(BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n),
-      resolution: () => datetime(1000n),
+      // Not of `performance`, which goes on from when the process began: it knows neither of a clock that was set nor of a
+      // machine that slept.
+      now: () => datetime(BigInt(Date.now()) * 1_000_000n),
+      resolution: () => datetime(1_000_000n),
     },
     'wasi:filesystem/preopens': {
       getDirectories: () => (granted === null ? [] : [[new Descriptor(opened(duplicate(granted.fd)), true, false), GUEST_NAME]]),

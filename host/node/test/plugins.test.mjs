@@ -169,3 +169,29 @@ test('what is no plugin has the code that it has in every host', async (t) => {
   const whole = new FileStoreConfig({ root: directory(t) });
   await assert.rejects(derive(whole, EXAMPLE), { code: 'invalid-argument' });
 });
+
+test('options that there are not, or that make no sense, are refused before anything is done', async (t) => {
+  const { root, store } = open(t);
+  put(store, 'zero');
+  for (const [options, message] of [
+    [{ wher: '' }, /"wher", which is none of where,/],
+    [{ workers: 'x' }, /workers/],
+    [{ workers: 0 }, /workers/],
+    [{ workers: 1.5 }, /workers/],
+    [{ workers: NaN }, /workers/],
+    [{ workers: 257 }, /workers/],
+    [{ where: 5 }, /where/],
+    [{ dryRun: 'no' }, /dryRun/],
+    [{ limits: { timeMS: 5 } }, /timeMS/],
+    [{ limits: { timeMs: -1 } }, /timeMs/],
+    [{ limits: { memoryBytes: '1' } }, /memoryBytes/],
+    [{ limits: 5 }, /limits/],
+    [{ onProgress: 5 }, /onProgress/],
+    [{ signal: 5 }, /signal/],
+    [5, /options/],
+  ]) {
+    await assert.rejects(derive(config(root), plugin, options), { code: 'invalid-argument', message }, JSON.stringify(options));
+  }
+  assert.equal(store.derivedExists('zero'), false);
+  assert.equal((await derive(config(root), plugin, { limits: LIMITS, workers: 1 })).derived, 1);
+});

@@ -187,13 +187,13 @@ test('artifacts of any size go in and out, from bytes, files and streams', async
   await store.putArtifactStream(Readable.from([content.subarray(0, 400_000), content.subarray(400_000)]), describe('stream'));
   const reader = store.openArtifact({ runId: 'r', name: 'stream' }, { verify: true });
   assert.equal(reader.descriptor.contentHash, file.contentHash);
+  assert.equal(reader.read(999_998, 10).byteLength, 2);
+  assert.equal(reader.read(1_000_000).byteLength, 0);
   const chunks = [];
   for await (const chunk of reader) {
     chunks.push(chunk);
   }
   assert.ok(content.equals(Buffer.concat(chunks)));
-  assert.equal(reader.read(999_998, 10).byteLength, 2);
-  assert.equal(reader.read(1_000_000).byteLength, 0);
   assert.deepEqual(store.listArtifacts('r').map(({ name }) => name), ['small', 'large', 'file', 'stream']);
   assert.throws(() => store.putArtifact(content, describe('bad', { sizeBytes: 1 })), { code: 'invalid-argument' });
   assert.throws(() => store.getArtifact({ runId: 'r', name: 'none' }), { code: 'not-found', missing: 'none' });
@@ -494,4 +494,45 @@ test('where nothing can be locked the user is told once, and what cannot be prom
   assert.equal(warnings.length, 1);
   assert.match(warnings[0], /^nothing can be locked/);
   assert.equal(code, 'locks-unavailable');
+});
+
+test('an artifact from a file has the mode of a new file, whatever its source has', (t) => {
+  const { root, store } = open(t);
+  const before = process.umask(0o022);
+  t.after(() => process.umask(before));
+  for (const mode of [0o600, 0o400, 0o777, 0o4755, 0o666]) {
+    const source = join(root, 'source');
+    fs.rmSync(source, { force: true });
+    fs.writeFileSync(source, 'x'.repeat(1000));
+    fs.chmodSync(source, mode);
+    const stored = store.putArtifactFile(source, { artifactId: 'a', name: `mode-${mode}`, kind: 'blob', format: 'bin', metadata: { _run_id: 'r' } });
+    assert.equal(fs.statSync(stored.uri).mode & 0o7777, 0o644, mode.toString(8));
+  }
+});
+
+test('the clock is that of the system, which can be set', (t) => {
+  const { store } = open(t);
+  t.mock.method(Date, 'now', () => new Date(2031, 1, 3, 4, 5, 6).getTime());
+  assert.equal(store.putExperimentManifest('exp:1', {}).timestamp, '20310203_040506');
+});
+
+test('a reader that was read to its end, or left, is closed', async (t) => {
+  const { store } = open(t);
+  store.putArtifact(Buffer.alloc(600_000), { artifactId: 'a', name: 'x', kind: 'blob', format: 'bin', metadata: { _run_id: 'r' } });
+  const openFiles = () => fs.readdirSync('/proc/self/fd').length;
+  const before = openFiles();
+  const whole = store.openArtifact({ runId: 'r', name: 'x' });
+  let length = 0;
+  for await (const chunk of whole) length += chunk.byteLength;
+  assert.equal(length, 600_000);
+  const left = store.openArtifact({ runId: 'r', name: 'x' });
+  for await (const chunk of left) {
+    assert.ok(chunk.byteLength > 0);
+    break;
+  }
+  for (const reader of [whole, left]) {
+    assert.throws(() => reader.read(), { code: 'closed' });
+    reader.close();
+  }
+  assert.equal(openFiles(), before);
 });

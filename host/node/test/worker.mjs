@@ -2,6 +2,7 @@
 //
 // `worker.mjs MODE ROOT ARGUMENTS…`; it ends with its standard input, if it does not end by itself.
 
+import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import { ConflictError, FileStoreConfig, derive } from '../src/index.js';
 import { raw } from '../src/store.js';
@@ -49,6 +50,20 @@ const modes = {
       store.putArtifact(Buffer.from(String(number).repeat(1000)), descriptor);
       say(`done ${number}`);
       await turn();
+    }
+  },
+
+  /** Says of each run what another host says of it too, after a look at everything that the run has. */
+  async read() {
+    const { records, damaged } = store.listRunRecords();
+    assert.deepEqual(damaged, []);
+    for (const { runId, notes } of records.sort((a, b) => (a.runId < b.runId ? -1 : 1))) {
+      const [{ uri, contentHash }] = store.listArtifacts(runId);
+      store.openArtifact(uri, { verify: true }).close();
+      assert.equal(Buffer.from(store.getArtifact(uri)).toString(), notes.repeat(1000));
+      assert.deepEqual(store.getDerived(runId), { number: Number(notes) });
+      assert.equal(store.getLog(runId, 'run').trimEnd().split('\n').at(-1), notes);
+      say(`${runId} ${notes} ${contentHash}`);
     }
   },
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,6 +76,24 @@ class Worker:
         program = TARGET / "release" / "store-worker"
         assert program.exists(), f"{program} is missing: `cargo xtask test` builds it"
         return cls(program, mode, root, *arguments)
+
+    @classmethod
+    def node(cls, mode: str, root: Path, *arguments: str) -> Worker:
+        """Starts a worker of the Node host, if that can be tested here."""
+        package = CHECKOUT / "host" / "node"
+        node = shutil.which("node")
+        if node is None or not (package / "dist").exists() or not (package / "node_modules").exists():
+            missing = "the Node host is not built: `cargo xtask test` does it, where there is Node"
+            if os.environ.get("CI") == "true":
+                pytest.fail(missing)
+            pytest.skip(missing)
+        return cls(node, package / "test" / "worker.mjs", mode, root, *arguments)
+
+    @classmethod
+    def of(cls, host: str, mode: str, root: Path, *arguments: str) -> Worker:
+        """Starts a worker of a host by its name."""
+        start = {"python": cls.python, "rust": cls.rust, "node": cls.node}[host]
+        return start(mode, root, *arguments)
 
     def line(self) -> str | None:
         """Waits for the next line; None is the end."""

@@ -37,6 +37,7 @@ def is_encrypted(server: dict[str, Any], mode: str, host: str, ca: str | None) -
         "ca-file": ca,
         "parameters": [],
         "connect-timeout-ms": 10_000,
+        "pool-min-size": 1,
         "pool-max-size": 1,
     }
     binding = Binding(Server.resolved(connection))

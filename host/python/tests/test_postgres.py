@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +14,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from metalab_store import PostgresStoreConfig, RunRecord
+from metalab_store import PostgresStoreConfig, RunRecord, _postgres
 from metalab_store._postgres import Binding, Failure, PostgresContext, Rows, Server, Value
 
 
@@ -222,6 +225,101 @@ def test_a_statement_that_takes_too_long_is_cancelled(uri: str, schema: str) -> 
     binding.close()
 
 
+def timeouts(context: PostgresContext) -> list[str]:
+    """Returns how long a statement may take outside of a transaction, within one, within another, and outside again."""
+    sql = "SELECT current_setting('statement_timeout')"
+    found = [one(context, sql)]
+    statements: list[tuple[str, list[Value]]] = [("SELECT 1", [])]
+    for begin in (
+        lambda: context.begin("index", "serializable", True),
+        lambda: context.begin_with("index", statements, False),
+    ):
+        transaction = begin()
+        found.append(transaction.query(sql, [], 1).rows[0][0])
+        transaction.commit()
+    return [value for _, value in [*found, one(context, sql)]]
+
+
+def test_a_statement_within_a_transaction_may_take_longer_and_the_user_s_own_options_stay(
+    uri: str, schema: str
+) -> None:
+    plain = server(uri, schema, max_size=1)
+    binding = Binding(plain)
+    assert timeouts(PostgresContext({"index": binding})) == ["30s", "10min", "10min", "30s"]
+    binding.close()
+    options = f"{plain.parameters['options']} -c statement_timeout=5s -c idle_in_transaction_session_timeout=7s"
+    binding = Binding(replace(plain, parameters={**plain.parameters, "options": options}))
+    context = PostgresContext({"index": binding})
+    assert timeouts(context) == ["5s"] * 4
+    assert one(context, "SELECT current_setting('idle_in_transaction_session_timeout')") == ("text", "7s")
+    binding.close()
+
+
+def test_what_a_statement_left_in_a_session_is_gone_when_the_connection_comes_back(uri: str, schema: str) -> None:
+    binding = Binding(server(uri, schema, max_size=1))
+    context = PostgresContext({"index": binding})
+    backend = one(context, "SELECT pg_backend_pid()")
+    context.execute("index", "SET application_name = 'left'", [])
+    context.query("index", "SELECT set_config('metalab.left', 'x', false)", [], 1)
+    context.query("index", "SELECT pg_advisory_lock(42)::text", [], 1)
+    context.execute("index", "/* -- */ CREATE TEMP TABLE left_over (a int)", [])
+    context.execute("index", "LISTEN left_over", [])
+    transaction = context.begin("index", "read-committed", False)
+    transaction.execute("SET search_path = pg_catalog", [])
+    transaction.batch([("SELECT set_config('metalab.left', 'y', false)", [])])
+    transaction.commit()
+    assert one(context, "SELECT pg_backend_pid()") == backend
+    left = """SELECT current_setting('application_name') || coalesce(current_setting('metalab.left', true), '')
+        || current_setting('search_path') || coalesce(to_regclass('left_over')::text, '')
+        || (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')
+        || (SELECT count(*) FROM pg_listening_channels())"""
+    assert one(context, left) == ("text", f"metalab-store{schema}00")
+    assert one(context, "SELECT current_setting('statement_timeout')") == ("text", "30s")
+    binding.close()
+
+
+@pytest.mark.parametrize("least", [0, 1, 2])
+def test_connections_beyond_those_to_keep_end_when_nobody_needed_them_for_long(
+    uri: str, schema: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binding = Binding(server(uri, schema, max_size=3, min_size=least))
+
+    def open_after(count: int) -> int:
+        for connection in [binding.take() for _ in range(count)]:
+            binding.give_back(connection)
+        return len(binding._idle)
+
+    assert open_after(3) == 3 and open_after(1) == 3
+    monkeypatch.setattr(_postgres, "_SURPLUS", -1.0)
+    assert open_after(1) == least
+    assert open_after(3) == least
+    binding.close()
+
+
+def test_the_least_number_of_connections_is_the_configuration_s() -> None:
+    connection = {
+        "parameters": [], "hosts": [("h", 1)], "database": "d", "tls-mode": "prefer", "user": None, "password": None,
+        "ca-file": None, "connect-timeout-ms": 1000, "pool-min-size": 3, "pool-max-size": 5,
+    }  # fmt: skip
+    assert (Server.resolved(connection).min_size, Server.resolved(connection).max_size) == (3, 5)
+
+
+def test_a_process_with_many_open_files_uses_its_connections(context: PostgresContext) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 2048:
+        pytest.skip("a process may not open so many files here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2048), before[1]))
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        backend = one(context, "SELECT pg_backend_pid()")
+        assert one(context, "SELECT pg_backend_pid()") == backend
+    finally:
+        for descriptor in many:
+            os.close(descriptor)
+        context._bindings["index"].close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_a_connection_that_broke_is_named_and_the_next_call_has_a_new_one(context: PostgresContext, uri: str) -> None:
     transaction = context.begin("index", "read-committed", False)
     backend = transaction.query("SELECT pg_backend_pid()", [], 1).rows[0][0][1]
@@ -277,8 +375,6 @@ def test_threads_share_a_binding(context: PostgresContext) -> None:
 
 def server_of(context: PostgresContext, **more: Any) -> Server:
     """The server of a context, with other deadlines."""
-    from dataclasses import replace
-
     binding = context._bindings["index"]
     binding.close()
     return replace(binding.server, **more)

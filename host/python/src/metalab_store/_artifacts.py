@@ -18,7 +18,7 @@ from typing import Any
 from ._bulk import Known, identified
 from ._instance import Resource
 from ._roots import describe
-from .errors import InvalidArgumentError, IoError
+from .errors import InvalidArgumentError, InvalidTypeError, IoError, SourceError, SourceNotFoundError
 
 #: The most bytes that cross into or out of the component in one call.
 CHUNK = 256 * 1024
@@ -81,12 +81,23 @@ class ArtifactReader(io.RawIOBase):
 
 
 def open_source(path: str | os.PathLike[str]) -> int:
-    """Opens the file that an artifact is to be copied from. `FileNotFoundError` if there is none."""
-    # Opening a FIFO without a writer must not block, and what was opened is what is looked at.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    """Opens the file that an artifact is to be copied from. `SourceNotFoundError` if there is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidTypeError(f"the artifact: expected bytes or a path, not {type(path).__name__}")
+    refused = f"cannot read the artifact's source {os.fspath(path)}"
+    try:
+        # Opening a FIFO without a writer must not block, and what was opened is what is looked at.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        kind = SourceNotFoundError if isinstance(error, FileNotFoundError) else SourceError
+        failed = kind(f"{refused}: {describe(error)}")
+        failed.errno, failed.filename = error.errno, error.filename
+        raise failed from error
+    except ValueError as error:
+        raise InvalidArgumentError(f"{refused}: {error}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InvalidArgumentError(f"cannot read the artifact's source {os.fspath(path)}: it is not a regular file")
+        raise InvalidArgumentError(f"{refused}: it is not a regular file")
     return descriptor
 
 

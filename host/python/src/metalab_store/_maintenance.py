@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ._transfer import ExperimentDigest
 from .config import StoreConfig, parse_to_config
-from .errors import AlreadyExistsError, InvalidArgumentError, IoError, ReadOnlyError, StoreError
+from .errors import AlreadyExistsError, InvalidArgumentError, InvalidTypeError, IoError, ReadOnlyError, StoreError
 from .store import Store
 
 Severity = Literal["damage", "warning", "orphan", "leftover"]
@@ -183,6 +183,8 @@ def collect_garbage(
     What was changed within `grace` seconds stays. `progress` is called often, `on_found` for everything that is found; an
     exception of theirs stops it, and what was removed stays so.
     """
+    if not isinstance(grace, (int, float)):
+        raise InvalidTypeError(f"grace: expected a number of seconds, not {type(grace).__name__}")
     if not grace >= 0:
         raise InvalidArgumentError(f"a grace period of {grace} seconds makes no sense; it is 0 or more")
     config = _config(store)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import select
 import struct
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -26,6 +29,13 @@ MAX_BATCH = 10_000
 MAX_RESULT_BYTES = 64 << 20
 #: How many rows of a cursor are asked for at once.
 _CURSOR_STEP = 256
+#: A connection beyond those that are kept ends when nobody needed it for so many seconds.
+_SURPLUS = 60.0
+#: Ends what others that use the connection later must not find. The session is then as the options made it.
+_RESET = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); "
+    "DISCARD TEMP; DISCARD SEQUENCES"
+)
 #: From 1970 to 2000, where the binary format of timestamps begins, in microseconds.
 _EPOCH = 946_684_800_000_000
 _UNIX = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -73,12 +83,22 @@ class Server:
 
     parameters: dict[str, str] = field(repr=False)
     connect_timeout: float = 10.0
+    #: For a statement outside a transaction.
     statement_timeout: float = 30.0
+    #: For a statement within one: a rebuild creates indexes.
+    transaction_timeout: float = 600.0
     pool_timeout: float = 30.0
+    #: How many connections stay open, and how many there may be.
+    min_size: int = 1
     max_size: int = 2
 
+    @property
+    def tells_timeout(self) -> bool:
+        """Whether the server is told how long statements may take: not if the user's own options tell it."""
+        return "statement_timeout" not in self.parameters.get("options", "")
+
     @classmethod
-    def resolved(cls, connection: dict[str, Any], *, statement_timeout: float = 30.0) -> Server:
+    def resolved(cls, connection: dict[str, Any]) -> Server:
         """Takes the contract's `connection`."""
         parameters = dict(connection["parameters"])
         hosts = connection["hosts"]
@@ -92,8 +112,8 @@ class Server:
         return cls(
             parameters=parameters,
             connect_timeout=connection["connect-timeout-ms"] / 1000,
-            statement_timeout=statement_timeout,
             pool_timeout=connection["connect-timeout-ms"] / 1000,
+            min_size=connection["pool-min-size"],
             max_size=max(connection["pool-max-size"], 1),
         )
 
@@ -107,7 +127,10 @@ class Binding:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._idle: list[psycopg.Connection[Any]] = []
+        #: With the time since when, the one that lies longest first.
+        self._idle: list[tuple[psycopg.Connection[Any], float]] = []
+        #: Those that are in use, and those that lie here.
+        self._open = 0
         self._guard = threading.Lock()
         self._free = threading.Semaphore(server.max_size)
         self._closed = False
@@ -128,11 +151,15 @@ class Binding:
         try:
             with self._guard:
                 while self._idle:
-                    connection = self._idle.pop()
+                    connection, _ = self._idle.pop()
                     if _usable(connection):
                         return connection
+                    self._open -= 1
                     connection.close()
-            return self._connect()
+            connection = self._connect()
+            with self._guard:
+                self._open += 1
+            return connection
         except BaseException:
             self._free.release()
             raise
@@ -143,11 +170,24 @@ class Binding:
 
         try:
             idle = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
+            if idle and connection in _traced:
+                idle = _reset(connection)
+            now = time.monotonic()
+            surplus: list[psycopg.Connection[Any]] = []
             with self._guard:
                 if idle and not self._closed:
-                    self._idle.append(connection)
-                    return
-            connection.close()
+                    self._idle.append((connection, now))
+                else:
+                    surplus.append(connection)
+                while (
+                    self._open - len(surplus) > self.server.min_size
+                    and self._idle
+                    and now - self._idle[0][1] > _SURPLUS
+                ):
+                    surplus.append(self._idle.pop(0)[0])
+                self._open -= len(surplus)
+            for ended in surplus:
+                ended.close()
         finally:
             self._free.release()
 
@@ -157,7 +197,7 @@ class Binding:
             self._closed = True
             idle, self._idle = self._idle, []
         if self._pid == os.getpid():
-            for connection in idle:
+            for connection, _ in idle:
                 connection.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
@@ -172,7 +212,8 @@ class Binding:
             "keepalives_count": "3",
             "tcp_user_timeout": str(milliseconds),
             **self.server.parameters,
-            "options": f"{options} -c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000",
+            # What the user says comes later, and is what counts.
+            "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000 {options}",
             "client_encoding": "UTF8",
             # libpq counts whole seconds, and takes 1 for 2.
             "connect_timeout": str(max(math.ceil(self.server.connect_timeout), 2)),
@@ -209,8 +250,59 @@ def _usable(connection: psycopg.Connection[Any]) -> bool:
     """
     if connection.closed:
         return False
-    readable, _, _ = select.select([connection.fileno()], [], [], 0)
-    return not readable
+    # `select` takes no descriptor above 1023.
+    looked = select.poll()
+    looked.register(connection.fileno(), select.POLLIN)
+    return not looked.poll(0)
+
+
+#: Connections whose session may hold what a statement left.
+_traced: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+
+
+def _note(connection: psycopg.Connection[Any], sql: str) -> None:
+    if _leaves_traces(sql):
+        _traced.add(connection)
+
+
+def _reset(connection: psycopg.Connection[Any]) -> bool:
+    """Makes a session as good as new, and says whether that worked."""
+    try:
+        connection.execute(_RESET)
+    except Exception:  # noqa: BLE001
+        return False
+    _traced.discard(connection)
+    return True
+
+
+_PLAIN = frozenset("SELECT INSERT UPDATE DELETE MERGE WITH VALUES TABLE LOCK".split())
+#: What stands before the first word of a statement, but for comments in brackets.
+_BEFORE = re.compile(r"(?:[\s;(]+|--[^\n\r]*)*")
+_WORD = re.compile(r"[A-Za-z0-9_]*")
+_TELLTALES = re.compile("set_config|advisory|temp", re.IGNORECASE)
+
+
+def _leaves_traces(sql: str) -> bool:
+    """Says whether a statement may leave something in the session: settings, temporary tables, locks, cursors."""
+    at = _end_of(_BEFORE, sql, 0)
+    while sql.startswith("/*", at):
+        at = _end_of(_BEFORE, sql, _after_comment(sql, at + 2))
+    return sql[at : _end_of(_WORD, sql, at)].upper() not in _PLAIN or _TELLTALES.search(sql) is not None
+
+
+def _end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
+    found = pattern.match(text, start)
+    return start if found is None else found.end()
+
+
+def _after_comment(sql: str, at: int) -> int:
+    """Returns where a comment ends; comments nest."""
+    depth = 1
+    for found in re.compile(r"/\*|\*/").finditer(sql, at):
+        depth += 1 if found[0] == "/*" else -1
+        if depth == 0:
+            return found.end()
+    return len(sql)
 
 
 class Transaction:
@@ -222,8 +314,13 @@ class Transaction:
         self._over = False
         self.connection = binding.take()
         mode = "READ ONLY" if read_only else "READ WRITE"
+        begin = f"BEGIN ISOLATION LEVEL {isolation.replace('-', ' ').upper()} {mode}"
+        if binding.server.tells_timeout:
+            begin += f"; SET LOCAL statement_timeout = {max(int(binding.server.transaction_timeout * 1000), 1)}"
         try:
-            _run(self.connection, f"BEGIN ISOLATION LEVEL {isolation.replace('-', ' ').upper()} {mode}", [])
+            with _translated():
+                # Both in one message.
+                self.connection.execute(begin)
         except BaseException:
             self.end()
             raise
@@ -235,18 +332,23 @@ class Transaction:
 
     def query(self, sql: str, parameters: list[Value], max_rows: int) -> Rows:
         """Runs a query."""
+        _note(self.connection, sql)
         return _query(self._open(), sql, parameters, max_rows)
 
     def execute(self, sql: str, parameters: list[Value]) -> int:
         """Runs a statement, and returns how many rows it changed."""
+        _note(self.connection, sql)
         return _affected(_run(self._open(), sql, parameters))
 
     def batch(self, statements: list[tuple[str, list[Value]]]) -> list[int]:
         """Runs statements, pipelined."""
+        for sql, _ in statements:
+            _note(self.connection, sql)
         return _batch(self._open(), statements)
 
     def open_cursor(self, sql: str, parameters: list[Value]) -> Cursor:
         """Opens a cursor."""
+        _note(self.connection, sql)
         self._cursors += 1
         name = f"metalab_{self._cursors}"
         _run(self._open(), f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", parameters)
@@ -405,20 +507,25 @@ class PostgresContext:
 
     def query(self, binding: str, sql: str, parameters: list[Value], max_rows: int) -> Rows:
         """Runs a query outside a transaction."""
-        return self._with(binding, lambda connection: _query(connection, sql, parameters, max_rows))
+        return self._with(binding, [sql], lambda connection: _query(connection, sql, parameters, max_rows))
 
     def execute(self, binding: str, sql: str, parameters: list[Value]) -> int:
         """Runs a statement outside a transaction."""
-        return self._with(binding, lambda connection: _affected(_run(connection, sql, parameters)))
+        return self._with(binding, [sql], lambda connection: _affected(_run(connection, sql, parameters)))
 
     def batch(self, binding: str, statements: list[tuple[str, list[Value]]]) -> list[int]:
         """Runs statements pipelined in one transaction: all or none."""
-        return self._with(binding, lambda connection: _batch(connection, statements, alone=True))
+        texts = [sql for sql, _ in statements]
+        return self._with(binding, texts, lambda connection: _batch(connection, statements, alone=True))
 
-    def _with(self, binding: str, function: Callable[[psycopg.Connection[Any]], Answer]) -> Answer:
+    def _with(
+        self, binding: str, texts: list[str], function: Callable[[psycopg.Connection[Any]], Answer]
+    ) -> Answer:
         found = self.binding(binding)
         connection = found.take()
         try:
+            for sql in texts:
+                _note(connection, sql)
             return function(connection)
         finally:
             found.give_back(connection)
@@ -434,7 +541,8 @@ class PostgresContext:
         transaction = self.begin(binding, "read-committed", read_only=False)
         try:
             if may_be_lost:
-                transaction.execute("SET LOCAL synchronous_commit = off", [])
+                # It ends with the transaction, and is no trace.
+                _run(transaction.connection, "SET LOCAL synchronous_commit = off", [])
             transaction.batch(statements)
         except BaseException:
             transaction.end()

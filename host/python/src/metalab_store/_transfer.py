@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 
 from ._instance import Resource, Tool
 from .config import PostgresStoreConfig, StoreConfig, parse_to_config
-from .errors import AlreadyExistsError, DatabaseError, InvalidArgumentError, LockedError, RootError, StoreError
+from .errors import AlreadyExistsError, DatabaseError, InvalidArgumentError, InvalidTypeError, LockedError, RootError, StoreError
 from .store import Store
 
 #: The most bytes of an archive that cross in one call.
@@ -142,7 +142,12 @@ def export_store(
     0 for an archive. An exception of it stops the copy, and the same call goes on from there, as it does after a kill.
     What is wrong with one run ends nothing and is in the report: look at its `failures`.
     """
-    experiments = [experiment_id] if isinstance(experiment_id, str) else list(experiment_id or ())
+    if existing not in ("fail", "skip", "overwrite"):
+        raise InvalidArgumentError(f"existing: there is no {existing!r}; there are fail, skip, overwrite")
+    try:
+        experiments = [experiment_id] if isinstance(experiment_id, str) else list(experiment_id or ())
+    except TypeError as error:
+        raise InvalidTypeError(f"experiment_id: {error}") from None
     selection = {
         "experiments": experiments,
         "filter": where,
@@ -186,7 +191,10 @@ def _place(place: Place) -> StoreConfig | Path:
         return config
     if isinstance(place, StoreConfig):
         return place
-    text = os.fspath(place)
+    try:
+        text = os.fspath(place)
+    except TypeError as error:
+        raise InvalidTypeError(f"this is no place of runs: {error}") from None
     return Path(text) if text.endswith(_ARCHIVES) else parse_to_config(text)
 
 

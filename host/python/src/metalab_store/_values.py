@@ -17,6 +17,8 @@ from wasmtime import _ffi as ffi
 from wasmtime import component as c
 from wasmtime.component import _types as t
 
+from .errors import InvalidArgumentError, InvalidTypeError
+
 #: The memory of one value of the C library.
 _Value = ffi.wasmtime_component_val_t
 _SIZE = ctypes.sizeof(_Value)
@@ -25,6 +27,28 @@ _PAYLOAD = _Value.of.offset
 Lower = Callable[[Store, Any, Any], None]
 #: Reads memory of the C library, which stays its owner.
 Lift = Callable[[Any], Any]
+
+
+#: What users call the types of numbers, by their fields in the C library.
+_CALLED = {
+    "boolean": "a truth value",
+    "u8": "an integer of 8 bits that is not negative",
+    "u16": "an integer of 16 bits that is not negative",
+    "u32": "an integer of 32 bits that is not negative",
+    "u64": "an integer of 64 bits that is not negative",
+    "s32": "an integer of 32 bits",
+    "s64": "an integer of 64 bits",
+    "f64": "a number",
+}
+
+
+def _wrong(expected: str, value: Any) -> InvalidTypeError:
+    return InvalidTypeError(f"expected {expected}, not {type(value).__name__}")
+
+
+def _within(name: str, error: InvalidArgumentError) -> InvalidArgumentError:
+    """Says in which argument, or in which part of one, an error is."""
+    return type(error)(f"{name}: {error.message}")
 
 
 class Codec:
@@ -42,11 +66,11 @@ def _scalar(kind: Any, field: str, accepted: type | tuple[type, ...]) -> Codec:
 
     def lower(_: Store, value: Any, out: Any) -> None:
         if not isinstance(value, accepted):
-            raise TypeError(f"expected {accepted}, not {type(value).__name__}")
+            raise _wrong(_CALLED[field], value)
         # Set before the kind: a number that does not fit is found by ctypes only where it is told to look.
         setattr(out.of, field, value)
         if accepted is int and getattr(out.of, field) != value:
-            raise OverflowError(f"{value} is out of range")
+            raise InvalidArgumentError(f"the number is out of range: {_CALLED[field]} was expected")
         out.kind = number
 
     def lift(value: Any) -> Any:
@@ -55,13 +79,19 @@ def _scalar(kind: Any, field: str, accepted: type | tuple[type, ...]) -> Codec:
     return Codec(lower, lift)
 
 
-def _string(kind: Any, field: str) -> Codec:
+def _string(kind: Any, field: str, names: tuple[str, ...] = ()) -> Codec:
     number = kind.value
 
     def lower(_: Store, value: Any, out: Any) -> None:
         if not isinstance(value, str):
-            raise TypeError(f"expected a str, not {type(value).__name__}")
-        setattr(out.of, field, ffi.str_to_capi(value))
+            raise _wrong("a text", value)
+        if names and value not in names:
+            raise InvalidArgumentError(f"there is no {value!r}; there are {', '.join(names)}")
+        try:
+            given = ffi.str_to_capi(value)
+        except UnicodeEncodeError:
+            raise InvalidArgumentError("the text holds a lone surrogate") from None
+        setattr(out.of, field, given)
         out.kind = number
 
     def lift(value: Any) -> str:
@@ -77,7 +107,7 @@ def _bytes() -> Codec:
 
     def lower(_: Store, value: Any, out: Any) -> None:
         if not isinstance(value, bytes):
-            raise TypeError(f"expected bytes, not {type(value).__name__}")
+            raise _wrong("bytes", value)
         raw = ffi.wasmtime_component_vallist_t()
         ffi.wasmtime_component_vallist_new_uninit(raw, len(value))
         block = bytearray(len(value) * _SIZE)
@@ -100,7 +130,10 @@ def _list(element: Codec) -> Codec:
     kind = ffi.WASMTIME_COMPONENT_LIST.value
 
     def lower(store: Store, value: Any, out: Any) -> None:
-        values = list(value)
+        try:
+            values = list(value)
+        except TypeError:
+            raise _wrong("a list", value) from None
         raw = ffi.wasmtime_component_vallist_t()
         ffi.wasmtime_component_vallist_new_uninit(raw, len(values))
         if values:
@@ -153,7 +186,10 @@ def _record(fields: list[tuple[str, Codec]]) -> Codec:
         out.kind = kind
         for index, (name, field) in enumerate(fields):
             raw.data[index].name = ffi.str_to_capi(name)
-            field.lower(store, value[name], raw.data[index].val)
+            try:
+                field.lower(store, value[name], raw.data[index].val)
+            except InvalidArgumentError as error:
+                raise _within(name, error) from None
 
     def lift(value: Any) -> dict[str, Any]:
         data = value.of.record.data
@@ -262,7 +298,8 @@ def compile_type(ty: Any) -> Codec:
     if (scalar := _SCALARS.get(type(ty))) is not None:
         return scalar
     if isinstance(ty, t.EnumType):
-        return _string(ffi.WASMTIME_COMPONENT_ENUM, "enumeration")
+        names = tuple(ty.name(number) or "" for number in range(ty.names_count))
+        return _string(ffi.WASMTIME_COMPONENT_ENUM, "enumeration", names)
     if isinstance(ty, t.ListType):
         element = ty.element
         return _bytes() if isinstance(element, t.U8) else _list(compile_type(element))
@@ -288,20 +325,25 @@ def _maybe(ty: Any) -> Codec | None:
 class Signature:
     """The types of a function, compiled."""
 
-    __slots__ = ("parameters", "result")
+    __slots__ = ("names", "parameters", "result")
 
-    def __init__(self, parameters: list[Codec], result: Codec | None) -> None:
+    def __init__(self, names: list[str], parameters: list[Codec], result: Codec | None) -> None:
+        self.names = names
         self.parameters = parameters
         self.result = result
 
     @classmethod
     def of(cls, ty: c.FuncType) -> Signature:
         """Compiles the types of a function's type."""
-        return cls([compile_type(parameter) for _, parameter in ty.params], _maybe(ty.result))
+        names = [name for name, _ in ty.params]
+        return cls(names, [compile_type(parameter) for _, parameter in ty.params], _maybe(ty.result))
 
 
 def call(func: c.Func, signature: Signature, store: Store, arguments: tuple[Any, ...]) -> Any:
-    """Calls a function of the component. Raises `WasmtimeError` if it trapped."""
+    """Calls a function of the component. Raises `WasmtimeError` if it trapped.
+
+    An argument that is none of its type is an `InvalidArgumentError` that names it, and the function is not called.
+    """
     count = len(signature.parameters)
     if count != len(arguments):
         raise TypeError(f"expected {count} arguments, not {len(arguments)}")
@@ -310,7 +352,10 @@ def call(func: c.Func, signature: Signature, store: Store, arguments: tuple[Any,
     result = _Value()
     try:
         for index, parameter in enumerate(signature.parameters):
-            parameter.lower(store, arguments[index], raw[index])
+            try:
+                parameter.lower(store, arguments[index], raw[index])
+            except InvalidArgumentError as error:
+                raise _within(signature.names[index], error) from None
         codec = signature.result
         failed = ffi.wasmtime_component_func_call(
             ctypes.byref(func._func),

@@ -11,7 +11,7 @@ from ._engine import shared
 from ._grant import Grant
 from ._instance import Limits, Pool
 from ._postgres import Binding, Server
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, InvalidTypeError
 
 if TYPE_CHECKING:
     from .store import FileStore, PostgresStore, Store
@@ -45,10 +45,15 @@ class StoreConfig:
     #: How many instances of the component may work at once. None: one a core.
     max_instances: int | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.limits, dict):
+            # As `to_dict` has them.
+            object.__setattr__(self, "limits", Limits(**self.limits))
+
     @property
     def is_scoped(self) -> bool:
         """Whether it is limited to an experiment."""
-        return self.experiment_id is not None
+        return bool(self.experiment_id)
 
     def scoped(self, experiment_id: str) -> Self:
         """Returns the configuration limited to an experiment. `ValueError` if it is limited to another one."""
@@ -92,9 +97,12 @@ class StoreConfig:
         made = _SCHEMES.get(kind)
         if made is None:
             raise InvalidArgumentError(f"Unknown config type: {kind}")
-        if isinstance(values.get("limits"), dict):
-            values["limits"] = Limits(**values["limits"])
-        config: StoreConfig = made(**values)
+        try:
+            config: StoreConfig = made(**values)
+        except InvalidArgumentError:
+            raise
+        except TypeError as error:
+            raise InvalidTypeError(f"this is no configuration: {error}") from error
         return config
 
     def _root(self) -> str:
@@ -110,7 +118,7 @@ class StoreConfig:
             "experiment-id": self.experiment_id,
             "access": "read-only" if self.read_only else "read-write",
             "durability": self.durability,
-            "lock-timeout-ms": min(max(int(self.lock_timeout * 1000), 0), 0xFFFF_FFFF),
+            "lock-timeout-ms": _milliseconds("lock_timeout", self.lock_timeout),
         }
 
     def _open(self) -> tuple[Pool, list[str]]:
@@ -119,6 +127,9 @@ class StoreConfig:
         # Credentials of a server may lie in the collection: only then is it looked at.
         grant = Grant(root, None, False) if kind == "postgres" and os.path.isdir(root) else None
         resolved = _instance.configure("resolve", self._wire(), grant=grant)
+        instances = self.max_instances or os.cpu_count() or 1
+        if not isinstance(instances, int):
+            raise InvalidTypeError(f"max_instances: expected an integer, not {type(instances).__name__}")
         options = resolved["options"]
         bindings: dict[str, Binding] = {}
         if options["index"] is not None and resolved["connection"] is not None:
@@ -128,15 +139,28 @@ class StoreConfig:
             Grant(root, resolved["subdirectory"], not self.read_only),
             options,
             self.limits,
-            self.max_instances or os.cpu_count() or 1,
+            instances,
             bindings,
         )
         return pool, resolved["warnings"]
 
 
 def _absolute(root: str | os.PathLike[str]) -> str:
-    # Links resolved as far as it exists; `~` is not expanded.
-    return os.path.realpath(os.fspath(root))
+    try:
+        # Links resolved as far as it exists; `~` is not expanded.
+        return os.path.realpath(os.fspath(root))
+    except TypeError as error:
+        raise InvalidTypeError(f"the root: {error}") from None
+    except ValueError as error:
+        raise InvalidArgumentError(f"the root {root!r}: {error}") from None
+
+
+def _milliseconds(name: str, seconds: float) -> int:
+    if not isinstance(seconds, (int, float)):
+        raise InvalidTypeError(f"{name}: expected a number of seconds, not {type(seconds).__name__}")
+    if seconds != seconds:
+        raise InvalidArgumentError(f"{name}: {seconds} is no number of seconds")
+    return int(min(max(seconds * 1000, 0), 0xFFFF_FFFF))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +175,7 @@ class FileStoreConfig(StoreConfig):
     root: str
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "root", _absolute(self.root))
 
     @classmethod
@@ -165,8 +190,8 @@ class FileStoreConfig(StoreConfig):
                 raise InvalidArgumentError("this is not the locator of a store of files")
             return made
         parameters = getattr(info, "params", None) or {}
-        experiment = kwargs.get("experiment_id", parameters.get("experiment_id"))
-        return cls(root=info.path, experiment_id=experiment)
+        made = cls(root=info.path, experiment_id=parameters.get("experiment_id"))
+        return replace(made, **_given(made, kwargs))
 
     def connect(self) -> FileStore:
         """Opens the store."""
@@ -196,6 +221,7 @@ class PostgresStoreConfig(StoreConfig):
     projection: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "file_root", _absolute(self.file_root))
 
     @classmethod
@@ -221,7 +247,7 @@ class PostgresStoreConfig(StoreConfig):
             "connection-string": self.connection_string,
             "schema": self.schema,
             "auto-migrate": self.auto_migrate,
-            "connect-timeout-ms": min(max(int(self.connect_timeout * 1000), 0), 0xFFFF_FFFF),
+            "connect-timeout-ms": _milliseconds("connect_timeout", self.connect_timeout),
             "pool-min-size": self.pool_min_size,
             "pool-max-size": self.pool_max_size,
             "projection": self.projection,
@@ -249,6 +275,8 @@ def parse_to_config(locator: str, **kwargs: Any) -> FileStoreConfig | PostgresSt
     `postgresql://host/database?file_root=/data/experiments`, each with `component:` before it or without. `file_root`
     and all fields of a configuration can be given as keywords; they go before what the locator says.
     """
+    if not isinstance(locator, str):
+        raise InvalidTypeError(f"the locator: expected a text, not {type(locator).__name__}")
     text = locator.strip().removeprefix(_PREFIX)
     file_root = kwargs.pop("file_root", None)
     if file_root is not None and text.startswith(("postgresql:", "postgres:")) and "file_root=" not in text:
@@ -277,20 +305,51 @@ def parse_to_config(locator: str, **kwargs: Any) -> FileStoreConfig | PostgresSt
         )
     else:
         made = FileStoreConfig(root=wire["root"], **common)
-    known = {item.name for item in fields(made)}
-    given = {name: value for name, value in kwargs.items() if name in known and value is not None}
-    return replace(made, **given)
+    return replace(made, **_given(made, kwargs))
+
+
+def _given(config: StoreConfig, keywords: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keywords that say something about a configuration; None says nothing."""
+    known = {item.name for item in fields(config)}
+    return {name: value for name, value in keywords.items() if name in known and value is not None}
 
 
 class ComponentStoreConfig:
-    """What the entry point `component` of the group `metalab.stores` names."""
+    """What the entry point `component` of the group `metalab.stores` names.
+
+    Called with the fields of a configuration, it makes one: a `FileStoreConfig`, or a `PostgresStoreConfig` where there is a
+    connection string. The `_type` in its dictionary is `component`, so that a library that looks for `_type` among the
+    entry points makes this package's configuration of it again, and not one of its own.
+    """
 
     scheme: ClassVar[str] = "component"
+
+    def __new__(cls, **fields: Any) -> ComponentStoreConfig:
+        if cls is ComponentStoreConfig:
+            cls = _ComponentPostgresConfig if "connection_string" in fields else _ComponentFileConfig
+        return object.__new__(cls)
 
     @classmethod
     def from_locator(cls, info: Any, **kwargs: Any) -> FileStoreConfig | PostgresStoreConfig:
         """Makes a configuration of a locator such as `component:./experiments`."""
-        return parse_to_config(info if isinstance(info, str) else info.raw, **kwargs)
+        made = parse_to_config(info if isinstance(info, str) else info.raw, **kwargs)
+        kind = _ComponentFileConfig if isinstance(made, FileStoreConfig) else _ComponentPostgresConfig
+        return kind(**{item.name: getattr(made, item.name) for item in fields(made)})
+
+
+class _ComponentFileConfig(FileStoreConfig, ComponentStoreConfig):
+    """A store of files, named by the entry point."""
+
+    scheme: ClassVar[str] = "component"
+
+
+class _ComponentPostgresConfig(PostgresStoreConfig, ComponentStoreConfig):
+    """A store with PostgreSQL as query index, named by the entry point."""
+
+    scheme: ClassVar[str] = "component"
+
+
+_SCHEMES["component"] = ComponentStoreConfig
 
 
 def create_store(locator: str = "./experiments", **kwargs: Any) -> Store[Any]:

@@ -52,6 +52,22 @@ class InvalidArgumentError(StoreError, ValueError):
     code = "invalid-argument"
 
 
+class InvalidTypeError(InvalidArgumentError, TypeError):
+    """An argument is of a type that cannot be used. Nothing was touched."""
+
+
+class SourceError(InvalidArgumentError, OSError):
+    """The file that an artifact is to be copied from cannot be opened. Nothing was touched."""
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """The file that an artifact is to be copied from is not there. Nothing was touched."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = _errno.ENOENT
+
+
 class NotFoundError(_NameError, KeyError):
     """What the call needs is not there."""
 

@@ -29,6 +29,7 @@ from ._instance import Instance, Pool
 from .config import StoreConfig
 from .errors import (
     InvalidArgumentError,
+    InvalidTypeError,
     PluginMissingError,
     PluginVersionError,
     PluginWorldError,
@@ -412,6 +413,8 @@ def derive(
     if not config.experiment_id:
         raise InvalidArgumentError("a plugin sees one experiment: limit the store to it")
     count = len(os.sched_getaffinity(0)) if workers is None else workers
+    if not isinstance(count, int):
+        raise InvalidTypeError(f"workers: expected an integer, not {type(count).__name__}")
     if not 1 <= count <= _WORKERS:
         raise InvalidArgumentError(f"{count} workers make no sense; there may be 1 to {_WORKERS}")
     loaded = plugin if isinstance(plugin, Plugin) else Plugin(plugin)
