@@ -22,6 +22,8 @@ from metalab_store import ArtifactDescriptor, FileStoreConfig, RunRecord
 from metalab_store.records import record_from_dict, record_to_text
 
 ROUNDS = 5
+#: The Rust host's part. `cargo xtask build` builds it.
+RUST = Path(os.environ.get("METALAB_TARGET", Path(__file__).parents[2] / "target")) / "release" / "store-worker"
 
 
 def timed(function: Callable[[], object]) -> float:
@@ -105,6 +107,11 @@ def measure(directory: Path, runs: int, mib: int) -> None:
 
     assert len(store.list_run_records()) == len(plain_list()) == runs
     against(f"list {runs} runs as records", *compared(store.list_run_records, plain_list, 3))
+
+    def plain_json() -> list[object]:
+        return [json.loads(path.read_bytes()) for path in files.iterdir() if path.suffix == ".json"]
+
+    against("  the same, theirs without making records", *compared(store.list_run_records, plain_json, 3))
     against(
         f"query {runs} runs, first 100",
         *compared(
@@ -143,6 +150,8 @@ def measure(directory: Path, runs: int, mib: int) -> None:
     ours, theirs = compared(put, plain_put)
     against("put a run (theirs: fsync, rename)", ours / len(records), theirs / len(records), 1e6, "us")
 
+    beside_rust(directory, records)
+
     source = directory / "source"
     with open(source, "wb") as file:
         for _ in range(mib):
@@ -161,6 +170,13 @@ def measure(directory: Path, runs: int, mib: int) -> None:
 
     against(f"artifact of {mib} MiB from a file", *compared(import_file, copy_file, 3))
     against("  the same, theirs synced", *compared(import_file, copy_file_synced, 3))
+    # What is not synced survives a kill on both sides, and a power cut on none.
+    with FileStoreConfig(root=str(directory / "relaxed"), durability="relaxed").scoped("bench:1").connect() as relaxed:
+
+        def import_relaxed() -> None:
+            relaxed.put_artifact(source, descriptor)
+
+        against("  the same, neither side synced", *compared(import_relaxed, copy_file, 3))
     content = os.urandom(1 << 20)
     small = ArtifactDescriptor("bench", "small", "blob", "bin", metadata={"_run_id": names[0]})
     uri = store.put_artifact(content, small).uri
@@ -173,6 +189,33 @@ def measure(directory: Path, runs: int, mib: int) -> None:
         f"{statistics.median(timed(lambda: store.get_artifact(uri)) for _ in range(ROUNDS)) * 1e3:.1f} ms",
     )
     store.close()
+
+
+def beside_rust(directory: Path, records: list[RunRecord]) -> None:
+    """Measures durable puts beside those of the Rust host: the same records, in turns, each put by itself."""
+    if not RUST.exists():
+        show("put a run beside the Rust host", "not built")
+        return
+    texts = [record_to_text(one) for one in records]
+    lines = directory / "records"
+    lines.write_text("".join(f"{text}\n" for text in texts))
+    root = directory / "beside"
+    ours: list[float] = []
+    theirs: list[float] = []
+    with FileStoreConfig(root=str(root)).scoped("python:1").connect() as store:
+        # The first turn makes the files that the others replace.
+        for turn in range(ROUNDS + 1):
+            gc.collect()
+            mine = []
+            for text in texts:
+                start = time.perf_counter()
+                store.put_run_text(text)
+                mine.append(time.perf_counter() - start)
+            said = subprocess.check_output([RUST, "timed", root, lines], stdin=subprocess.DEVNULL, text=True)
+            if turn > 0:
+                ours += mine
+                theirs += [int(line) / 1e6 for line in said.split()]
+    against("put a run (theirs: the Rust host, durable)", statistics.median(ours), statistics.median(theirs), 1e6, "us")
 
 
 if __name__ == "__main__":

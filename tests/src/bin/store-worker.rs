@@ -17,6 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 const EXPERIMENT: &str = "exp:1";
 
@@ -55,6 +56,7 @@ fn main() {
         ("read", runs) => read(&config.read_only().connect().unwrap(), runs, over),
         ("everything", []) => everything(&config),
         ("puts", [prefix, times]) => puts(&connect(), prefix, times.parse().unwrap()),
+        ("timed", [records]) => timed(&connect(), Path::new(records)),
         other => panic!("no such mode: {other:?}"),
     }
 }
@@ -277,6 +279,23 @@ fn everything(config: &StoreConfig) {
         said(store.close());
     }
     say("done");
+}
+
+/// Puts the records of a file, one a line, and says how many microseconds each took.
+fn timed(store: &Store, records: &Path) {
+    let took: Vec<u128> = fs::read_to_string(records)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let start = Instant::now();
+            store.put_run_text(line, &Expectation::Anything).unwrap();
+            start.elapsed().as_micros()
+        })
+        .collect();
+    store.close().unwrap();
+    for microseconds in took {
+        say(&microseconds.to_string());
+    }
 }
 
 /// Puts so many runs, and says each that was acknowledged.
