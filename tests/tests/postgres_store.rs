@@ -963,11 +963,19 @@ fn tables_of_a_newer_version_are_refused_and_older_ones_brought_up_to_date() {
          CREATE TABLE {runs} (run_id TEXT PRIMARY KEY, experiment_id TEXT NOT NULL, status TEXT NOT NULL, \
          context_fingerprint TEXT NOT NULL, params_fingerprint TEXT NOT NULL, seed_fingerprint TEXT NOT NULL, \
          started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms INTEGER, record_json JSONB NOT NULL);\n\
-         CREATE TABLE {derived} (run_id TEXT PRIMARY KEY REFERENCES {runs} (run_id), derived_json JSONB NOT NULL)",
+         CREATE TABLE {derived} (run_id TEXT PRIMARY KEY REFERENCES {runs} (run_id), derived_json JSONB NOT NULL);\n\
+         CREATE TABLE {logs} (run_id TEXT NOT NULL REFERENCES {runs} (run_id), name TEXT NOT NULL);\n\
+         CREATE TABLE {artifacts} (run_id TEXT NOT NULL REFERENCES {runs} (run_id), name TEXT NOT NULL);\n\
+         INSERT INTO {runs} VALUES ('logged', 'a:1', 'success', '', '', '', now(), NULL, 0, '{{}}');\n\
+         INSERT INTO {logs} VALUES ('logged', 'run');\n\
+         INSERT INTO {artifacts} VALUES ('logged', 'model')".replace("{{}}", "[]").as_str(),
     );
     let store = config.connect().unwrap();
     store.put_derived_text("orphan", "{\"best\": 1}").unwrap();
     store.put_derived_text("one", "{\"best\": 1}").unwrap();
+    put(&store, &run("logged", 1.0));
+    assert!(store.delete_run("logged").unwrap());
+    assert_eq!(store.index_state().unwrap().pending, 0);
     store.rebuild_index().unwrap().finish().unwrap();
     assert_eq!(schema.count("runs"), 1);
     assert_eq!(schema.count("derived"), 1);
@@ -1071,6 +1079,35 @@ fn a_role_with_rights_on_its_schema_alone_is_enough() {
     drop(schema);
     admin.run(&format!(
         "DROP SCHEMA IF EXISTS {name} CASCADE;\nDROP ROLE {role}"
+    ));
+}
+
+/// The extension lay in a schema that the role may not use: then its tables could not be created.
+#[test]
+fn an_extension_that_a_role_may_not_use_is_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    let admin = Schema::new();
+    let name = format!("hidden{}", std::process::id());
+    admin.run(&format!("CREATE DATABASE {name}"));
+    let (server, _) = admin.uri.rsplit_once('/').unwrap();
+    let database = format!("{server}/{name}");
+    let inside = Schema::on(&database, "hidden");
+    inside.run(&format!(
+        "CREATE SCHEMA hidden;\nCREATE EXTENSION pg_trgm SCHEMA hidden;\n\
+         CREATE ROLE {name} LOGIN PASSWORD 'pw';\nCREATE SCHEMA lab AUTHORIZATION {name}"
+    ));
+    let uri = database.replace("//metalab@", &format!("//{name}:pw@"));
+    let schema = Schema::on(&uri, "lab");
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    put(&store, &run("one", 1.0));
+    store.rebuild_index().unwrap().finish().unwrap();
+    store.close().unwrap();
+    assert_current(&config);
+    drop(schema);
+    drop(inside);
+    admin.run(&format!(
+        "DROP DATABASE {name} WITH (FORCE);\nDROP ROLE {name}"
     ));
 }
 

@@ -113,19 +113,21 @@ pub(crate) fn create(transaction: &dyn Transaction, schema: &Schema) -> Database
             &format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}"),
         )?;
     }
-    // Version 1 let derived metrics refer to runs: then they cannot be written before their run.
-    let foreign = "SELECT conname::text FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass($1)";
-    let derived = schema.name("derived");
-    let found = transaction.query(
-        &statement(foreign.to_owned(), vec![SqlValue::Text(derived.clone())]),
-        100,
-    )?;
-    for name in found.rows.iter().filter_map(|row| text(row, 0)) {
-        let name = identifier::quoted(name);
-        run(
-            transaction,
-            &format!("ALTER TABLE {derived} DROP CONSTRAINT IF EXISTS {name}"),
-        )?;
+    // Version 1 let derived metrics, logs and artifacts refer to runs: then nothing of a run can be written before it, and no
+    // run deleted that has any.
+    let foreign = "SELECT relname::text, conname::text FROM pg_constraint JOIN pg_class AS own ON own.oid = conrelid \
+         WHERE contype = 'f' AND confrelid = to_regclass($1) \
+         AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1))";
+    let runs = SqlValue::Text(schema.name("runs"));
+    let found = transaction.query(&statement(foreign.to_owned(), vec![runs]), 100)?;
+    for row in &found.rows {
+        if let (Some(table), Some(name)) = (text(row, 0), text(row, 1)) {
+            let (table, name) = (identifier::quoted(table), identifier::quoted(name));
+            run(
+                transaction,
+                &format!("ALTER TABLE {schema}.{table} DROP CONSTRAINT IF EXISTS {name}"),
+            )?;
+        }
     }
     // Whoever may not create the extension gets everything but the search for parts of a text.
     run(
@@ -165,7 +167,8 @@ pub(crate) fn create_indexes(
         .iter()
         .map(|(name, what)| create(name, what))
         .collect();
-    let extension = "SELECT nspname::text FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm'";
+    let extension = "SELECT nspname::text FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm' \
+         AND has_schema_privilege(n.oid, 'USAGE')";
     let found = transaction.query(&statement(extension.to_owned(), Vec::new()), 1)?;
     if let Some(place) = found.rows.first().and_then(|row| text(row, 0)) {
         let place = identifier::quoted(place);
