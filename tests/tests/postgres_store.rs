@@ -8,8 +8,8 @@ use metalab_store::types::{
 };
 use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store};
 use metalab_store_guest::ports::{Directory, File, Listing, OpenMode, PortResult, Stat};
-use metalab_store_postgres::Value;
-use metalab_store_tests::database::Schema;
+use metalab_store_postgres::{Isolation, Statement, Value};
+use metalab_store_tests::database::{Schema, pool};
 use metalab_store_tests::script::Numbers;
 use metalab_store_tests::{Worker, reference_collection, tree};
 use std::cell::Cell;
@@ -661,6 +661,79 @@ fn a_run_that_is_deleted_while_a_comparison_sends_it_is_not_in_the_index() {
     );
     assert_eq!(ids(&store).len(), 2);
     assert_current(&config);
+}
+
+/// Waits until connections of this name, as many as are named, wait for a lock of the server.
+fn wait_for_waiting(schema: &Schema, name: &str) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
+    );
+    while schema.rows(&waiting) == [[Value::Integer(0)]] {
+        thread::park_timeout(std::time::Duration::from_millis(2));
+    }
+}
+
+/// A put locked the row of the reference's table first and then our own, a comparison the other way round: each waited for the
+/// other, and one of them failed with "deadlock detected". Now a comparison waits for the puts that are under way before its
+/// first change.
+#[test]
+fn a_comparison_and_a_batch_that_want_the_same_rows_wait_for_each_other_and_never_in_a_circle() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let of = |name: &str| {
+        let uri = format!(
+            "{}?application_name={name}{}",
+            schema.uri,
+            std::process::id()
+        );
+        PostgresStoreConfig::new(uri, root.path())
+            .schema(schema.name.clone())
+            .scoped("a:1")
+    };
+    let runs = [run("one", 1.0), run("two", 2.0)];
+    let store = of("putting").connect().unwrap();
+    assert!(
+        store
+            .put_run_records(&runs)
+            .unwrap()
+            .iter()
+            .all(Result::is_ok)
+    );
+    assert_eq!(ids(&store).len(), 2);
+    schema.run("UPDATE {metalab_store_runs} SET stamp = 'another'");
+    let pool = pool(&schema.uri);
+    let third = pool.begin(Isolation::ReadCommitted, false).unwrap();
+    let held = Statement {
+        sql: format!(
+            "SELECT 1::bigint FROM {} WHERE run_id = 'two' FOR UPDATE",
+            schema.table("runs")
+        ),
+        parameters: Vec::new(),
+    };
+    assert_eq!(third.query(&held, 1).unwrap().rows.len(), 1);
+    let name = |of: &str| format!("{of}{}", std::process::id());
+    thread::scope(|scope| {
+        let putting = scope.spawn(|| store.put_run_records(&runs).unwrap());
+        wait_for_waiting(&schema, &name("putting"));
+        let comparing = scope.spawn(|| {
+            let store = of("comparing").connect().unwrap();
+            store.rebuild_index().unwrap().finish().map(drop)
+        });
+        wait_for_waiting(&schema, &name("comparing"));
+        // Who only reads waits for neither.
+        let reader = of("reading").read_only().connect().unwrap();
+        assert_eq!(ids(&reader).len(), 2);
+        drop(third);
+        assert!(putting.join().unwrap().iter().all(Result::is_ok));
+        comparing.join().unwrap().unwrap();
+    });
+    assert_eq!(store.index_state().unwrap().pending, 0);
+    pool.close();
+    store.close().unwrap();
+    let store = of("reading").connect().unwrap();
+    assert_eq!(ids(&store).len(), 2);
+    store.close().unwrap();
+    assert_current(&of("reading"));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Bringing the database up to date with the files of one directory: a comparison, then one transaction that
 //! changes only what differs.
 //!
-//! No lock is held meanwhile, so that writers go on. Each change names the stamp that the row had when it was
-//! compared, and does nothing where it has another one by now: then a writer has told the database something
-//! newer. Readers see the rows as they were or as they are, never none.
+//! No lock is held while files and rows are compared and sent, so that writers go on. Only the changes at the end keep
+//! them waiting. Each change names the stamp that the row had when it was compared, and does nothing where it has another
+//! one by now: then a writer has told the database something newer. Readers see the rows as they were or as they are, never
+//! none, and never wait.
 //!
 //! It is done in steps of a bounded size, so that whoever runs it can show how far it is, and stop.
 
@@ -17,11 +18,12 @@ use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
 use crate::ports::{
-    CopyWriter, Cursor, DatabaseResult, Directory, Isolation, Lock, LockError, LockMode,
+    CopyWriter, Cursor, Database, DatabaseResult, Directory, Isolation, Lock, LockError, LockMode,
     LockTarget, RowSet, SqlValue, Transaction,
 };
 use crate::run_list::damage;
 use crate::scope::{Scope, hex, revision};
+use crate::sql::Schema;
 use crate::sql::catalogue::Counted;
 use crate::sql::directories::{is_true, run, statement, text, texts};
 use crate::sql::projection;
@@ -57,6 +59,9 @@ const DELETED: usize = 10_000;
 
 /// How many manifests are sent at once.
 const MANIFESTS: usize = 32;
+
+/// What the server answers where a lock is not to be waited for.
+const LOCKED: &str = "55P03";
 
 /// The name of the lock that lets one store compare at a time.
 const LOCK: &str = "database";
@@ -449,26 +454,28 @@ impl Sync {
     /// Begins a transaction that fills the tables; none if they are not empty. Whoever else wants them waits.
     fn begin_fill(&self) -> DatabaseResult<Option<Box<dyn Transaction>>> {
         let schema = &self.sql.schema;
-        let transaction = self
-            .sql
-            .database()?
-            .begin(Isolation::ReadCommitted, false)?;
+        let database = self.sql.database()?;
         let mut tables = vec![schema.name(runs::TABLE)];
         if self.sql.options.projection {
             tables.extend([schema.name("runs"), schema.name("derived")]);
         }
-        // Nobody is kept waiting for nothing; but somebody may be faster than the lock.
+        // Nobody is kept waiting for nothing; but somebody may be faster than the lock. A transaction that had looked
+        // would hold its table already: two of them could only wait for each other.
         for table in &tables {
-            if !is_empty(&*transaction, table)? {
+            if !is_empty(&**database, table)? {
                 return Ok(None);
             }
         }
-        for table in &tables {
-            run(
-                &*transaction,
-                &format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
-            )?;
-            if !is_empty(&*transaction, table)? {
+        let transaction = database.begin(Isolation::ReadCommitted, false)?;
+        for (index, table) in tables.iter().enumerate() {
+            // Writers may have locked the reference's tables before ours: they wait for us, and are not waited for.
+            let wait = if index == 0 { "" } else { " NOWAIT" };
+            let lock = format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE{wait}");
+            match run(&*transaction, &lock) {
+                Err(failure) if failure.sqlstate.as_deref() == Some(LOCKED) => return Ok(None),
+                locked => locked?,
+            };
+            if !is_empty_now(&*transaction, table)? {
                 return Ok(None);
             }
         }
@@ -638,6 +645,7 @@ impl Sync {
         let transaction = &*load.transaction;
         let id = SqlValue::Text(self.state.scope.clone());
         if load.fill.is_none() {
+            lock_writers_out(transaction, schema)?;
             self.change_rows(transaction)?;
         }
         self.report.removed += self.delete(transaction, &load.difference.gone)?;
@@ -980,7 +988,23 @@ fn known(row: &[SqlValue]) -> Option<Known> {
     })
 }
 
-fn is_empty(transaction: &dyn Transaction, table: &str) -> DatabaseResult<bool> {
+/// Keeps writers waiting to the end of a transaction, and waits for those that are at work; readers go on.
+///
+/// A put locks its row in the reference's table first and the one in ours last; many rows are changed in another order. But
+/// from its beginning to its commit a put holds our table for writing, which this waits for before it has any row. So nobody
+/// waits in a circle.
+fn lock_writers_out(transaction: &dyn Transaction, schema: &Schema) -> DatabaseResult<()> {
+    let own = schema.name(runs::TABLE);
+    let lock = format!("LOCK TABLE {own} IN SHARE ROW EXCLUSIVE MODE");
+    run(transaction, &lock).map(drop)
+}
+
+fn is_empty(database: &dyn Database, table: &str) -> DatabaseResult<bool> {
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {table})");
+    Ok(is_true(&database.query(&statement(sql, Vec::new()), 1)?))
+}
+
+fn is_empty_now(transaction: &dyn Transaction, table: &str) -> DatabaseResult<bool> {
     let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {table})");
     Ok(is_true(&transaction.query(&statement(sql, Vec::new()), 1)?))
 }
