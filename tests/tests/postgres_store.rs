@@ -736,6 +736,30 @@ fn a_comparison_and_a_batch_that_want_the_same_rows_wait_for_each_other_and_neve
     assert_current(&of("reading"));
 }
 
+/// The same store deleted a run that its own comparison had sent already: the run's row came back, and was listed without a file.
+#[test]
+fn a_run_that_a_store_deletes_during_its_own_comparison_is_not_in_the_index() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let files = config.to_filestore().connect().unwrap();
+    let records: Vec<RunRecord> = (0..1030).map(|n| run(&format!("run{n:04}"), 1.0)).collect();
+    files.put_run_records(&records).unwrap();
+    files.close().unwrap();
+    let store = config.connect().unwrap();
+    let mut rebuild = store.rebuild_index().unwrap();
+    while let Some(progress) = rebuild.step().unwrap()
+        && (progress.phase != "send" || progress.done == 0)
+    {}
+    assert!(store.delete_run("run0000").unwrap());
+    while rebuild.step().unwrap().is_some() {}
+    assert_eq!(ids(&store).len(), 1029);
+    assert_current(&config);
+    store.close().unwrap();
+    assert_eq!(schema.count("metalab_store_runs"), 1029);
+    assert_eq!(schema.count("runs"), 1029);
+}
+
 #[test]
 fn what_a_store_of_files_puts_shows_at_once_however_often_the_database_was_compared() {
     let directory = tempfile::tempdir().unwrap();

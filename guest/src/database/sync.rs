@@ -691,11 +691,11 @@ impl Sync {
 
     /// Notes the runs that a writer changed after they were read and before the database had them: it was told first, and
     /// knew nothing yet that it could change.
+    ///
+    /// That writer may be this store itself, or one that is closed again, and its change as young as what was listed: so all
+    /// of them are looked at.
     fn note_changed(&mut self) -> Result<()> {
         let added = std::mem::take(&mut self.added);
-        if added.is_empty() || !state::has_other_writers(&self.scope)? {
-            return Ok(());
-        }
         let tree = &self.scope.tree;
         let mut changed = Vec::new();
         for (run, told) in added {
