@@ -760,6 +760,67 @@ fn a_run_that_a_store_deletes_during_its_own_comparison_is_not_in_the_index() {
     assert_eq!(schema.count("runs"), 1029);
 }
 
+/// While a writer was open, everybody who opened the store believed the database, whatever other programs had done to the files.
+#[test]
+fn what_other_programs_did_is_found_when_a_store_is_opened_beside_a_living_writer() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let writers = [config.connect().unwrap(), config.connect().unwrap()];
+    put(&writers[0], &run("kept", 1.0));
+    put(&writers[1], &run("lost", 2.0));
+    for writer in &writers {
+        assert_eq!(ids(writer).len(), 2);
+    }
+    let runs = root.path().join("a_1/runs");
+    let text = fs::read_to_string(runs.join("kept.json")).unwrap();
+    let foreign = |id: &str| {
+        fs::write(runs.join(format!("{id}.json")), text.replace("kept", id)).unwrap();
+    };
+    let all = |store: &Store| {
+        let mut found = ids(store);
+        found.sort();
+        found
+    };
+    foreign("added");
+    let reader = config.clone().read_only().connect().unwrap();
+    assert_eq!(all(&reader), ["added", "kept", "lost"]);
+    assert_eq!(
+        reader.index_state().unwrap().standing,
+        IndexStanding::Behind
+    );
+    let opened = config.connect().unwrap();
+    assert_eq!(all(&opened), ["added", "kept", "lost"]);
+    // Now the database was compared, and answers.
+    assert_eq!(all(&reader), ["added", "kept", "lost"]);
+    assert_current(&config);
+    fs::remove_file(runs.join("lost.json")).unwrap();
+    fs::create_dir_all(root.path().join("a_1/derived")).unwrap();
+    fs::write(root.path().join("a_1/derived/kept.json"), "{\"best\": 1}").unwrap();
+    let fresh = config.clone().read_only().connect().unwrap();
+    assert_eq!(all(&fresh), ["added", "kept"]);
+    assert_eq!(standing(&config), IndexStanding::Behind);
+    let opened = config.connect().unwrap();
+    assert_eq!(all(&opened), ["added", "kept"]);
+    assert_current(&config);
+    // What the writers themselves do is no reason to compare anything.
+    let marks = || schema.rows("SELECT mark FROM {metalab_store_directories}");
+    let before = marks();
+    for number in 0..20 {
+        put(&writers[number % 2], &run(&format!("more{number:02}"), 1.0));
+        writers[0]
+            .put_derived("added", &run("", 1.0).metrics)
+            .unwrap();
+        let opened = config.connect().unwrap();
+        assert_eq!(all(&opened).len(), 3 + number);
+        assert_eq!(standing(&config), IndexStanding::Current);
+    }
+    assert_eq!(marks(), before);
+    for writer in writers {
+        writer.close().unwrap();
+    }
+}
+
 #[test]
 fn what_a_store_of_files_puts_shows_at_once_however_often_the_database_was_compared() {
     let directory = tempfile::tempdir().unwrap();
