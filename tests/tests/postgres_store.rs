@@ -821,6 +821,74 @@ fn what_other_programs_did_is_found_when_a_store_is_opened_beside_a_living_write
     }
 }
 
+/// One record that the server refused, for the length of a tag for instance, ended every comparison: the index was never
+/// believed again, and `rebuild-index` failed.
+#[test]
+fn a_run_that_the_server_cannot_index_is_listed_found_and_reported_and_hides_no_other() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    let mut numbers = Numbers::new(1);
+    let mut noise = |length: usize| -> String {
+        let letters: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+        (0..length)
+            .map(|_| letters[usize::try_from(numbers.below(62)).unwrap()])
+            .collect()
+    };
+    put(&store, &run("beside", 1.0));
+    let tag = noise(8000);
+    let mut tagged = run("tagged", 2.0);
+    tagged.tags = vec![tag.clone()];
+    put(&store, &tagged);
+    assert_eq!(store.index_state().unwrap().pending, 0);
+    let runs = root.path().join("a_1/runs");
+    let foreign = [
+        ("named", noise(4000), "1"),
+        ("tiny", "a:1".to_owned(), "1e-99999"),
+        (
+            "long",
+            "a:1".to_owned(),
+            &format!("0.{}", "7".repeat(20_000)),
+        ),
+    ];
+    for (id, experiment, metric) in &foreign {
+        let text = format!(
+            r#"{{"run_id": "{id}", "experiment_id": "{experiment}", "status": "success", "metrics": {{"x": {metric}}}}}"#
+        );
+        fs::write(runs.join(format!("{id}.json")), text).unwrap();
+    }
+    let mut found = ids(&store);
+    found.sort();
+    assert_eq!(found, ["beside", "long", "named", "tagged", "tiny"]);
+    let state = store.index_state().unwrap();
+    assert_eq!(state.standing, IndexStanding::Current, "{state:?}");
+    for (filter, expected) in [
+        (format!("tags contains \"{tag}\""), 1),
+        (format!("experiment_id = \"{}\"", foreign[0].1), 1),
+        ("metrics.loss > 0".to_owned(), 2),
+        ("metrics.x = 1".to_owned(), 1),
+        ("metrics.x < 1".to_owned(), 2),
+    ] {
+        let query = RunQuery {
+            filter,
+            ..RunQuery::default()
+        };
+        assert_eq!(store.query_runs(&query).unwrap().total().unwrap(), expected);
+    }
+    // Also where all of it is written anew, and where it is only read again.
+    schema.run("DELETE FROM {metalab_store_runs} WHERE run_id <> 'beside'");
+    for added in [4, 0] {
+        let report = store.rebuild_index().unwrap().finish().unwrap();
+        assert_eq!((report.runs, report.added), (5, added));
+        let files: Vec<&str> = report.damaged.iter().map(|damage| &*damage.file).collect();
+        assert_eq!(files, ["runs/named.json", "runs/tagged.json"]);
+    }
+    store.close().unwrap();
+    assert_current(&config);
+    assert_eq!(schema.count("runs"), 4);
+}
+
 #[test]
 fn what_a_store_of_files_puts_shows_at_once_however_often_the_database_was_compared() {
     let directory = tempfile::tempdir().unwrap();

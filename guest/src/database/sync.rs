@@ -151,6 +151,8 @@ struct Known {
     stamp: String,
     /// Whether it is in the table of runs, not in that of unreadable ones.
     row: bool,
+    /// Whether queries read its text.
+    inexact: bool,
     record: Option<String>,
     derived: Option<String>,
 }
@@ -377,10 +379,32 @@ impl Sync {
             && (!(self.full || by_content) || self.says_the_same(run, &known)?)
         {
             self.report.runs += 1;
+            if self.full && known.inexact {
+                let looking = Looking::by_paths(&self.state.scope, self.sql.options.projection);
+                if let Seen::Run(told) = self.scope.see(&looking, run, |_| {})? {
+                    self.report_too_long(&told);
+                }
+            }
             return Ok(());
         }
         difference.send.push((run.clone(), Some(known.stamp)));
         Ok(())
+    }
+
+    /// Reports a run that has something that no index takes.
+    fn report_too_long(&mut self, told: &Told) {
+        if let Some(what) = told.row.too_long()
+            && let Ok(run) = RunId::parse(&told.row.run_id)
+        {
+            self.report.damaged.push(Damage {
+                file: self.scope.tree.path(&layout::run_record(&run)),
+                offset: None,
+                reason: format!(
+                    "its `{what}` has more than {} bytes, which no index takes: queries read its text",
+                    runs::MAX_INDEXED
+                ),
+            });
+        }
     }
 
     /// Says whether the texts that the database holds are those of the files.
@@ -552,6 +576,9 @@ impl Sync {
         };
         while load.at < end {
             let seen = self.see_next(load)?;
+            if let Seen::Run(told) = &seen {
+                self.report_too_long(told);
+            }
             let (_, expected) = &load.difference.send[load.at];
             load.at += 1;
             match (seen, &mut load.fill) {
@@ -941,8 +968,8 @@ impl Compare {
             false => "NULL".to_owned(),
         };
         let text = format!(
-            "SELECT run_id, stamp, true, {}, {} FROM {} WHERE scope = $1 \
-             UNION ALL SELECT run_id, stamp, false, NULL, NULL FROM {} WHERE scope = $1 ORDER BY 1, 3",
+            "SELECT run_id, stamp, true, {}, {}, inexact FROM {} WHERE scope = $1 \
+             UNION ALL SELECT run_id, stamp, false, NULL, NULL, false FROM {} WHERE scope = $1 ORDER BY 1, 3",
             digest("record"),
             digest("derived"),
             sql.schema.name(runs::TABLE),
@@ -983,6 +1010,7 @@ fn known(row: &[SqlValue]) -> Option<Known> {
         run: text(row, 0)?.to_owned(),
         stamp: stamp.to_owned(),
         row: matches!(row.get(2), Some(SqlValue::Boolean(true))),
+        inexact: matches!(row.get(5), Some(SqlValue::Boolean(true))),
         record: digests.0.map(str::to_owned),
         derived: digests.1.map(str::to_owned),
     })

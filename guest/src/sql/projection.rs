@@ -6,7 +6,7 @@
 use super::Schema;
 use super::directories::{self, run, statement, text};
 use super::identifier;
-use super::runs::push_value;
+use super::runs::{MAX_INDEXED, push_value};
 use crate::codec;
 use crate::json::{Object, Text, Value};
 use crate::ports::{DatabaseResult, SqlValue, Statement, Transaction};
@@ -223,8 +223,14 @@ pub(crate) const COLUMNS: [&str; 11] = [
 ];
 
 impl Projected {
-    /// Makes the row of a run from its record and its derived metrics.
-    pub(crate) fn new(run_id: &str, record: &Object<'_>, derived: Option<&Object<'_>>) -> Self {
+    /// Makes the row of a run from its record, the text of that, and its derived metrics; none if the indexes do not
+    /// take it.
+    pub(crate) fn new(
+        run_id: &str,
+        record: &Object<'_>,
+        record_text: &str,
+        derived: Option<&Object<'_>>,
+    ) -> Option<Self> {
         let text = |name: &str| {
             let text = record.get(name).and_then(text_value);
             text.unwrap_or_default()
@@ -235,9 +241,17 @@ impl Projected {
             crate::time::isoformat(micros, Some(0)).ok()
         };
         let status = text("status");
-        Self {
+        let experiment_id = text("experiment_id");
+        if experiment_id.len() + status.len() > MAX_INDEXED {
+            return None;
+        }
+        let mut record_json = sanitised(record);
+        if record_json.is_none() && has_odd_numbers(record_text) {
+            record_json = Some(codec::print_line(&Value::Object(record.clone())));
+        }
+        Some(Self {
             run_id: run_id.to_owned(),
-            experiment_id: text("experiment_id"),
+            experiment_id,
             status: if status.is_empty() {
                 "failed".into()
             } else {
@@ -255,9 +269,9 @@ impl Projected {
                 Some(Value::Int(ms)) => i32::try_from(*ms).ok().map(|ms| ms.to_string()),
                 _ => Some("0".into()),
             },
-            record: sanitised(record),
+            record: record_json,
             derived: derived.map(jsonb_text),
-        }
+        })
     }
 
     /// Returns the values of the columns as texts, the record only if it is not the text of its file.
@@ -341,6 +355,33 @@ fn sanitised(object: &Object<'_>) -> Option<String> {
     let mut changed = false;
     let object = sanitised_object(object, &mut changed);
     changed.then(|| codec::print_line(&Value::Object(object)))
+}
+
+/// Says whether a text may hold a number that JSONB refuses, with more than 16,383 digits after the point or an exponent that
+/// makes as many: a number that is read and written again has none of that.
+fn has_odd_numbers(text: &str) -> bool {
+    const DIGITS: usize = 15_000;
+    let bytes = text.as_bytes();
+    let mut digits = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'e' | b'E' => {
+                let exponent = bytes.get(at + 1..).unwrap_or_default();
+                let sign = matches!(exponent.first(), Some(b'-' | b'+'));
+                let exponent = exponent.iter().skip(sign.into());
+                if exponent.take_while(|byte| byte.is_ascii_digit()).count() > 3 {
+                    return true;
+                }
+                digits = 0;
+            }
+            _ => digits = 0,
+        }
+        if digits > DIGITS {
+            return true;
+        }
+    }
+    false
 }
 
 /// Returns the text of an object as JSONB takes it.
