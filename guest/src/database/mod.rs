@@ -79,6 +79,10 @@ pub(crate) struct Sql {
     pub(crate) told: Cell<bool>,
     /// The number of this store's note of runs that the database was not told of.
     pub(crate) note: Cell<u64>,
+    /// Whether it holds runs that this store noted.
+    pub(crate) noted: Cell<bool>,
+    /// Whether the database answers again since then.
+    pub(crate) due: Cell<bool>,
     /// The directories, by their paths in the granted one, that other writers are at work on, and whose names were not compared
     /// with the database yet.
     pub(crate) unchecked: RefCell<BTreeSet<String>>,
@@ -115,6 +119,8 @@ impl Sql {
             live: RefCell::default(),
             told: Cell::new(false),
             note: Cell::new(ports.random.next()),
+            noted: Cell::new(false),
+            due: Cell::new(false),
             unchecked: RefCell::default(),
         })
     }

@@ -231,10 +231,14 @@ impl Scope {
         // Without the journal nobody knows who else writes.
         if self.options.access == Access::ReadOnly
             || self.options.durability != Durability::Full
-            || !sql.told.get()
+            || !(sql.told.get() || sql.noted.get())
             || sql.is_paused()
         {
             return Ok(());
+        }
+        if self.tree.is_whole() && !notes(self)?.is_empty() {
+            // What cannot be told now is told at the next contact.
+            drop(self.replay_pending());
         }
         let place = place_in_grant(self);
         let Some((content, mut state)) = State::read(&self.tree) else {

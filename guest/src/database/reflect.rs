@@ -408,6 +408,9 @@ impl Scope {
 
     fn after_telling(&self, sql: &Sql) -> Result<()> {
         self.look_after_write(sql)?;
+        if sql.noted.get() {
+            sql.due.set(true);
+        }
         if !sql.told.replace(true) {
             self.join_database(sql)?;
         }
@@ -442,6 +445,19 @@ impl Scope {
         });
         if told.is_err() {
             self.note_pending(sql, runs.iter().copied());
+            // The note says what changed.
+            self.look_after_write(sql).ok();
+        }
+    }
+
+    /// Tells the database what this store noted, once it answers again. No run's lock may be held.
+    pub(crate) fn tell_noted(&self) {
+        if let Some(sql) = &self.sql
+            && sql.due.take()
+        {
+            // What cannot be told now is told by the next list, or by a comparison.
+            sql.noted.set(false);
+            drop(self.replay_pending());
         }
     }
 
