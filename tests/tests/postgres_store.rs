@@ -889,6 +889,73 @@ fn a_run_that_the_server_cannot_index_is_listed_found_and_reported_and_hides_no_
     assert_eq!(schema.count("runs"), 4);
 }
 
+/// The reference's tables were written run by run and never compared: what they lacked stayed away, and what they had too much stayed.
+#[test]
+fn a_rebuild_puts_the_tables_of_the_reference_right() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let rebuild = |config: &PostgresStoreConfig| {
+        let store = config.connect().unwrap();
+        store.rebuild_index().unwrap().finish().unwrap();
+        store.close().unwrap();
+    };
+    // Without these tables at first.
+    let store = config.clone().projection(false).connect().unwrap();
+    let records: Vec<RunRecord> = (0..300)
+        .map(|n| run(&format!("run{n:03}"), f64::from(n)))
+        .collect();
+    store.put_run_records(&records).unwrap();
+    for id in ["run007", "run008"] {
+        store.put_derived(id, &records[1].metrics).unwrap();
+    }
+    assert_eq!(ids(&store).len(), 300);
+    store.close().unwrap();
+    rebuild(&config);
+    assert_eq!((schema.count("runs"), schema.count("derived")), (300, 2));
+    let right = projected(&schema);
+    // Another collection has the same experiment in the same schema, and a program of the reference an experiment of its own.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = schema
+        .config(elsewhere.path())
+        .scoped("a:1")
+        .connect()
+        .unwrap();
+    put(&other, &run("elsewhere", 1.0));
+    other.close().unwrap();
+    let add = |id: &str, experiment: &str| {
+        schema.run(&format!(
+            "INSERT INTO {{runs}} SELECT '{id}', '{experiment}', status, context_fingerprint, params_fingerprint, seed_fingerprint, \
+             started_at, finished_at, duration_ms, record_json FROM {{runs}} WHERE run_id = 'elsewhere';\n\
+             INSERT INTO {{derived}} (run_id, derived_json) VALUES ('{id}', '{{{{}}}}')"
+        ).replace("{{}}", "[]"));
+    };
+    add("ghost", "a:1");
+    add("theirs", "b:1");
+    schema.run(
+        "DELETE FROM {runs} WHERE run_id IN ('run005', 'run007');\n\
+         DELETE FROM {derived} WHERE run_id = 'run008';\n\
+         INSERT INTO {derived} (run_id, derived_json) VALUES ('run009', '[]')",
+    );
+    rebuild(&config);
+    assert_eq!((schema.count("runs"), schema.count("derived")), (302, 3));
+    schema.run("DELETE FROM {runs} WHERE run_id IN ('elsewhere', 'theirs');\nDELETE FROM {derived} WHERE run_id = 'theirs'");
+    assert_eq!(projected(&schema), right);
+    // All of it, and the file of derived metrics that is gone.
+    fs::remove_file(root.path().join("a_1/derived/run008.json")).unwrap();
+    config.connect().unwrap().list_run_records(None).unwrap();
+    assert_eq!(schema.count("derived"), 1);
+    schema.run("TRUNCATE {runs}");
+    schema.run("TRUNCATE {derived}");
+    rebuild(&config);
+    assert_eq!((schema.count("runs"), schema.count("derived")), (300, 1));
+    // Seen from the collection.
+    schema.run("TRUNCATE {runs}");
+    rebuild(&schema.config(root.path()));
+    assert_eq!((schema.count("runs"), schema.count("derived")), (300, 1));
+    assert_current(&config);
+}
+
 #[test]
 fn what_a_store_of_files_puts_shows_at_once_however_often_the_database_was_compared() {
     let directory = tempfile::tempdir().unwrap();

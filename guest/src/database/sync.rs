@@ -14,6 +14,7 @@ use super::reflect::{Looking, Seen, Told, contents_of, stamp};
 use super::state::{self, Place, Stamps, State};
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::json::Object;
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
@@ -26,7 +27,7 @@ use crate::scope::{Scope, hex, revision};
 use crate::sql::Schema;
 use crate::sql::catalogue::Counted;
 use crate::sql::directories::{is_true, run, statement, text, texts};
-use crate::sql::projection;
+use crate::sql::projection::{self, Projected};
 use crate::sql::runs;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, VecDeque};
@@ -56,6 +57,9 @@ const TURN: usize = 4 * CHUNK;
 
 /// How many rows are deleted by one statement.
 const DELETED: usize = 10_000;
+
+/// How many runs are written at once to the reference's tables while these are put right: writers wait meanwhile.
+const REFERENCE: u32 = 512;
 
 /// How many manifests are sent at once.
 const MANIFESTS: usize = 32;
@@ -119,6 +123,8 @@ pub(crate) struct Sync {
 enum Stage {
     Compare(Box<Compare>),
     Load(Box<Load>),
+    /// Putting the reference's tables right, after this run.
+    Reference(String),
     Manifests(Vec<(crate::names::ExperimentId, String, StorePath)>, usize),
     Done,
 }
@@ -241,6 +247,7 @@ impl Sync {
         let (phase, done, total) = match &self.stage {
             Stage::Compare(compare) => ("compare", compare.at, compare.names.len()),
             Stage::Load(load) => ("send", load.at, load.difference.send.len()),
+            Stage::Reference(_) => ("tables", 0, 1),
             Stage::Manifests(manifests, at) => ("manifests", *at, manifests.len()),
             Stage::Done => ("done", 1, 1),
         };
@@ -277,6 +284,13 @@ impl Sync {
                     self.settled()?
                 }
             },
+            Stage::Reference(after) => {
+                let written = self.put_reference_right(&after);
+                match self.sql.heard(written)? {
+                    Some(last) => Stage::Reference(last),
+                    None => Stage::Manifests(self.scope.all_manifests()?, 0),
+                }
+            }
             Stage::Manifests(manifests, at) => self.send_manifests(manifests, at)?,
             Stage::Done => return Ok(false),
         };
@@ -773,12 +787,21 @@ impl Sync {
                     column => format!("p_{column} AS {column}"),
                 })
                 .collect();
-            let source = format!(
-                "(SELECT {} FROM {LOAD} WHERE p_run_id IS NOT NULL)",
-                columns.join(", ")
+            // A run of which a writer told something newer is there already.
+            let sent = format!(
+                "FROM {LOAD} AS sent WHERE p_run_id IS NOT NULL AND EXISTS (SELECT 1 FROM {own} AS own \
+                 WHERE own.scope = sent.scope AND own.run_id = sent.run_id AND own.stamp = sent.stamp)"
             );
+            let source = format!("(SELECT {} {sent})", columns.join(", "));
             for sql in projection::write(schema, &source) {
                 run(transaction, &sql)?;
+            }
+            if self.report.changed > 0 {
+                let without = format!(
+                    "(SELECT p_run_id AS run_id, p_experiment_id AS experiment_id {sent} AND p_derived_json IS NULL)"
+                );
+                let [_, derived] = projection::delete(schema, &without);
+                run(transaction, &derived)?;
             }
         }
         Ok(())
@@ -846,10 +869,53 @@ impl Sync {
         self.sql.live.borrow_mut().insert(place);
         self.sql.told.set(true);
         if self.full && self.sql.options.projection {
-            let manifests = self.scope.all_manifests()?;
-            return Ok(Stage::Manifests(manifests, 0));
+            return Ok(Stage::Reference(String::new()));
         }
         Ok(Stage::Done)
+    }
+
+    /// Writes the next runs that the reference's tables lack, after a run, and returns the last of them; none at the end.
+    /// What they have too much is deleted first.
+    ///
+    /// No writer is at work meanwhile: what is written there is what our own table says.
+    fn put_reference_right(&self, after: &str) -> DatabaseResult<Option<String>> {
+        let schema = &self.sql.schema;
+        let scope = &self.state.scope;
+        let transaction = self
+            .sql
+            .database()?
+            .begin(Isolation::ReadCommitted, false)?;
+        lock_writers_out(&*transaction, schema)?;
+        if after.is_empty() {
+            let experiment = self.scope.experiment.as_ref();
+            let experiment = experiment.map_or("", |experiment| experiment.as_str());
+            for delete in projection::delete_strays(schema, scope, experiment) {
+                transaction.execute(&delete)?;
+            }
+        }
+        let missing = projection::missing(schema, scope, after);
+        let cursor = transaction.open_cursor(&missing)?;
+        let RowSet { rows, .. } = cursor.next(REFERENCE, PAGE_BYTES)?;
+        drop(cursor);
+        let mut given = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (Some(run), Some(record)) = (text(row, 0), text(row, 1)) else {
+                continue;
+            };
+            let derived = text(row, 2).and_then(|text| object(text));
+            let projected = object(record)
+                .and_then(|parsed| Projected::new(run, &parsed, record, derived.as_ref()));
+            // Derived metrics that cannot be read are in no table.
+            let is_there = matches!(row.get(3), Some(SqlValue::Boolean(true)));
+            let projected = projected.filter(|row| !is_there || row.has_derived());
+            given.extend(projected.map(|projected| (projected, record)));
+        }
+        if !given.is_empty() {
+            transaction.execute(&projection::write_given(schema, &given))?;
+        }
+        transaction.commit()?;
+        let last = rows.last().and_then(|row| text(row, 0));
+        Ok(last.map(str::to_owned))
     }
 
     /// Sends the next manifests to the reference's tables; after the last ones the fields are counted anew.
@@ -1025,6 +1091,10 @@ fn lock_writers_out(transaction: &dyn Transaction, schema: &Schema) -> DatabaseR
     let own = schema.name(runs::TABLE);
     let lock = format!("LOCK TABLE {own} IN SHARE ROW EXCLUSIVE MODE");
     run(transaction, &lock).map(drop)
+}
+
+fn object(text: &str) -> Option<Object<'_>> {
+    codec::parse_object("", text.as_bytes()).ok()
 }
 
 fn is_empty(database: &dyn Database, table: &str) -> DatabaseResult<bool> {

@@ -566,6 +566,68 @@ pub(crate) fn delete(schema: &Schema, gone: &str) -> [String; 2] {
     ]
 }
 
+/// Makes the statements that delete what the tables have too much of the experiments that a directory holds: runs that are in
+/// no directory, and derived metrics of runs that have none.
+///
+/// Rows of an experiment that another program wrote there, and not this store, are of no directory that is known here.
+pub(crate) fn delete_strays(schema: &Schema, scope: &str, experiment: &str) -> [Statement; 2] {
+    let own = schema.name(super::runs::TABLE);
+    let runs = schema.name("runs");
+    let derived = schema.name("derived");
+    let value = |text: &str| SqlValue::Text(text.to_owned());
+    [
+        statement(
+            format!(
+                "WITH held AS (SELECT experiment_id FROM {own} WHERE scope = $1 UNION SELECT $2::text COLLATE \"C\"), \
+                 gone AS (DELETE FROM {runs} AS kept USING held WHERE kept.experiment_id = held.experiment_id \
+                 AND held.experiment_id <> '' AND NOT EXISTS (SELECT 1 FROM {own} AS known \
+                 WHERE known.run_id = kept.run_id AND known.experiment_id = kept.experiment_id) RETURNING kept.run_id) \
+                 DELETE FROM {derived} AS kept USING gone WHERE kept.run_id = gone.run_id"
+            ),
+            vec![value(scope), value(experiment)],
+        ),
+        statement(
+            format!(
+                "DELETE FROM {derived} AS kept USING {own} AS known WHERE known.scope = $1 AND known.run_id = kept.run_id \
+                 AND known.derived IS NULL \
+                 AND NOT EXISTS (SELECT 1 FROM {own} AS other WHERE other.run_id = kept.run_id AND other.derived IS NOT NULL) \
+                 AND NOT EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = kept.run_id AND other.experiment_id <> known.experiment_id)"
+            ),
+            vec![value(scope)],
+        ),
+    ]
+}
+
+/// Makes the statement that returns the runs of a directory after one that the tables lack, with their texts; and whether
+/// it is the derived metrics alone that are missing.
+pub(crate) fn missing(schema: &Schema, scope: &str, after: &str) -> Statement {
+    let runs = schema.name("runs");
+    let sql = format!(
+        "SELECT run_id, record, derived, EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id) \
+         FROM {} AS known WHERE scope = $1 AND run_id > $2 \
+         AND (NOT EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id) \
+         OR derived IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {} AS other WHERE other.run_id = known.run_id) \
+         AND EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id AND other.experiment_id = known.experiment_id)) \
+         ORDER BY run_id",
+        schema.name(super::runs::TABLE),
+        schema.name("derived")
+    );
+    let parameters = [scope, after].map(|text| SqlValue::Text(text.to_owned()));
+    statement(sql, parameters.to_vec())
+}
+
+/// Makes the statement that writes runs, each with the text of its record.
+pub(crate) fn write_given(schema: &Schema, given: &[(Projected, &str)]) -> Statement {
+    let mut parameters = arrays(given.iter().map(|(projected, _)| projected));
+    parameters.push(directories::texts(given.iter().map(|(_, record)| *record)));
+    let [runs, derived] = write(schema, "given");
+    let sql = format!(
+        "WITH given AS ({}), projected_derived AS ({derived}) {runs}",
+        from_arrays(1, COLUMNS.len() + 1)
+    );
+    statement(sql, parameters)
+}
+
 /// Makes the statement that writes a manifest.
 pub(crate) fn manifest(
     schema: &Schema,
