@@ -467,6 +467,11 @@ fn discover(tree: &Tree, parts: &Parts) -> std::result::Result<Option<Parts>, St
     };
     let port = port.ok_or("its `port` should be a number from 1 to 65535")?;
     let server = (host, port);
+    // It says where the connection goes, whatever host the file names.
+    let has_address = parts.parameters.iter().any(|(name, _)| name == "hostaddr");
+    if has_address && parts.hosts.is_empty() {
+        return Err("the locator names an address with `hostaddr`, and no host to compare".into());
+    }
     if !parts.hosts.is_empty() && !parts.hosts.iter().all(|named| same_server(named, &server)) {
         return Err("it is about another server than the locator names".into());
     }

@@ -39,6 +39,7 @@ impl Scope {
         // Also where it failed: a part of it may be done.
         self.reflect(&[run], held.lock.is_some());
         drop(held);
+        self.tell_noted();
         removed
     }
 

@@ -20,7 +20,10 @@ impl Scope {
         let text = codec::print(&Value::Object(derived));
         let change = Change::put(path, previous, text.as_bytes());
         let revision = change.revision();
-        self.commit_and_tell(run, &held, change).map(|()| revision)
+        let told = self.commit_and_tell(run, &held, change);
+        drop(held);
+        self.tell_noted();
+        told.map(|()| revision)
     }
 
     /// Stores the derived metrics of many runs; the outcomes are in their order.

@@ -62,8 +62,10 @@ impl Scope {
         let held = self.lock_run(&record.run)?;
         let change = self.record_change(&held, record, expect)?;
         let revision = change.revision();
-        self.commit_and_tell(&record.run, &held, change)
-            .map(|()| revision)
+        let told = self.commit_and_tell(&record.run, &held, change);
+        drop(held);
+        self.tell_noted();
+        told.map(|()| revision)
     }
 
     /// Looks at the record that is there, and makes the change that replaces it.
@@ -128,6 +130,7 @@ impl Scope {
             }
         }
         self.put_group(&mut group, change, &mut outcomes);
+        self.tell_noted();
         Ok(outcomes)
     }
 

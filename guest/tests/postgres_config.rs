@@ -194,6 +194,20 @@ fn a_file_about_another_server_database_or_user_is_ignored_with_a_warning() {
     }
 }
 
+/// `hostaddr` says where the connection goes. Without a host the file named one, and its password went to that address.
+#[test]
+fn a_locator_with_an_address_of_its_own_gets_no_password_of_the_file() {
+    let root = collection(SERVICE);
+    for locator in [
+        "postgresql://?hostaddr=192.0.2.1",
+        "postgresql://lab@/metalab?hostaddr=192.0.2.1",
+    ] {
+        let resolution = resolved(locator, root.path());
+        assert_eq!(resolution.connection.unwrap().password, None, "{locator}");
+        assert!(resolution.warnings[0].contains("hostaddr"), "{locator}");
+    }
+}
+
 #[test]
 fn a_password_that_the_user_passed_is_never_replaced() {
     let root = collection(SERVICE);

@@ -115,6 +115,51 @@ fn a_server_that_is_gone_stops_no_call_and_is_told_when_it_is_back() {
     setting.assert_completed(51);
 }
 
+/// A store that only put runs never told the server of those that it had noted: whoever only reads the tables missed them.
+#[test]
+fn a_store_that_only_puts_tells_what_it_noted_once_the_server_is_back() {
+    let mut setting = Setting::new();
+    let rows = |setting: &Setting| setting.schema.count("metalab_store_runs");
+    for told in [true, false] {
+        let store = setting.config().connect().unwrap();
+        let name = |phase: &str, number: usize| format!("{told}{phase}{number:03}");
+        if told {
+            assert_eq!(ids(&store).len(), 0);
+        }
+        put(&store, &name("before", 0));
+        let before = rows(&setting);
+        setting.cluster.stop().unwrap();
+        for number in 0..10 {
+            put(&store, &name("during", number));
+        }
+        setting.cluster.restart().unwrap();
+        let mut puts = 1 + 10;
+        if told {
+            // It is left alone for a moment first.
+            while rows(&setting) == before {
+                put(&store, &name("after", puts));
+                puts += 1;
+            }
+            assert_eq!(store.index_state().unwrap().pending, 0);
+            let puts = i64::try_from(puts).unwrap();
+            assert_eq!(rows(&setting), puts);
+            assert_eq!(setting.schema.count("runs"), puts);
+        } else {
+            while store.index_state().unwrap().standing == IndexStanding::Unreachable {
+                thread::yield_now();
+            }
+            assert!(store.index_state().unwrap().pending > 0);
+        }
+        let all = rows(&setting);
+        store.close().unwrap();
+        let expected = if told { all } else { all + 10 };
+        assert_eq!(rows(&setting), expected);
+        let reader = setting.config().read_only().connect().unwrap();
+        let state = reader.index_state().unwrap();
+        assert_eq!((state.standing, state.pending), (IndexStanding::Current, 0));
+    }
+}
+
 #[test]
 fn a_server_that_is_killed_again_and_again_loses_nothing() {
     let mut setting = Setting::new();

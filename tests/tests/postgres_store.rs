@@ -8,8 +8,8 @@ use metalab_store::types::{
 };
 use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store};
 use metalab_store_guest::ports::{Directory, File, Listing, OpenMode, PortResult, Stat};
-use metalab_store_postgres::Value;
-use metalab_store_tests::database::Schema;
+use metalab_store_postgres::{Isolation, Statement, Value};
+use metalab_store_tests::database::{Schema, pool};
 use metalab_store_tests::script::Numbers;
 use metalab_store_tests::{Worker, reference_collection, tree};
 use std::cell::Cell;
@@ -663,6 +663,299 @@ fn a_run_that_is_deleted_while_a_comparison_sends_it_is_not_in_the_index() {
     assert_current(&config);
 }
 
+/// Waits until connections of this name, as many as are named, wait for a lock of the server.
+fn wait_for_waiting(schema: &Schema, name: &str) {
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
+    );
+    while schema.rows(&waiting) == [[Value::Integer(0)]] {
+        thread::park_timeout(std::time::Duration::from_millis(2));
+    }
+}
+
+/// A put locked the row of the reference's table first and then our own, a comparison the other way round: each waited for the
+/// other, and one of them failed with "deadlock detected". Now a comparison waits for the puts that are under way before its
+/// first change.
+#[test]
+fn a_comparison_and_a_batch_that_want_the_same_rows_wait_for_each_other_and_never_in_a_circle() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let of = |name: &str| {
+        let uri = format!(
+            "{}?application_name={name}{}",
+            schema.uri,
+            std::process::id()
+        );
+        PostgresStoreConfig::new(uri, root.path())
+            .schema(schema.name.clone())
+            .scoped("a:1")
+    };
+    let runs = [run("one", 1.0), run("two", 2.0)];
+    let store = of("putting").connect().unwrap();
+    assert!(
+        store
+            .put_run_records(&runs)
+            .unwrap()
+            .iter()
+            .all(Result::is_ok)
+    );
+    assert_eq!(ids(&store).len(), 2);
+    schema.run("UPDATE {metalab_store_runs} SET stamp = 'another'");
+    let pool = pool(&schema.uri);
+    let third = pool.begin(Isolation::ReadCommitted, false).unwrap();
+    let held = Statement {
+        sql: format!(
+            "SELECT 1::bigint FROM {} WHERE run_id = 'two' FOR UPDATE",
+            schema.table("runs")
+        ),
+        parameters: Vec::new(),
+    };
+    assert_eq!(third.query(&held, 1).unwrap().rows.len(), 1);
+    let name = |of: &str| format!("{of}{}", std::process::id());
+    thread::scope(|scope| {
+        let putting = scope.spawn(|| store.put_run_records(&runs).unwrap());
+        wait_for_waiting(&schema, &name("putting"));
+        let comparing = scope.spawn(|| {
+            let store = of("comparing").connect().unwrap();
+            store.rebuild_index().unwrap().finish().map(drop)
+        });
+        wait_for_waiting(&schema, &name("comparing"));
+        // Who only reads waits for neither.
+        let reader = of("reading").read_only().connect().unwrap();
+        assert_eq!(ids(&reader).len(), 2);
+        drop(third);
+        assert!(putting.join().unwrap().iter().all(Result::is_ok));
+        comparing.join().unwrap().unwrap();
+    });
+    assert_eq!(store.index_state().unwrap().pending, 0);
+    pool.close();
+    store.close().unwrap();
+    let store = of("reading").connect().unwrap();
+    assert_eq!(ids(&store).len(), 2);
+    store.close().unwrap();
+    assert_current(&of("reading"));
+}
+
+/// The same store deleted a run that its own comparison had sent already: the run's row came back, and was listed without a file.
+#[test]
+fn a_run_that_a_store_deletes_during_its_own_comparison_is_not_in_the_index() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let files = config.to_filestore().connect().unwrap();
+    let records: Vec<RunRecord> = (0..1030).map(|n| run(&format!("run{n:04}"), 1.0)).collect();
+    files.put_run_records(&records).unwrap();
+    files.close().unwrap();
+    let store = config.connect().unwrap();
+    let mut rebuild = store.rebuild_index().unwrap();
+    while let Some(progress) = rebuild.step().unwrap()
+        && (progress.phase != "send" || progress.done == 0)
+    {}
+    assert!(store.delete_run("run0000").unwrap());
+    while rebuild.step().unwrap().is_some() {}
+    assert_eq!(ids(&store).len(), 1029);
+    assert_current(&config);
+    store.close().unwrap();
+    assert_eq!(schema.count("metalab_store_runs"), 1029);
+    assert_eq!(schema.count("runs"), 1029);
+}
+
+/// While a writer was open, everybody who opened the store believed the database, whatever other programs had done to the files.
+#[test]
+fn what_other_programs_did_is_found_when_a_store_is_opened_beside_a_living_writer() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let writers = [config.connect().unwrap(), config.connect().unwrap()];
+    put(&writers[0], &run("kept", 1.0));
+    put(&writers[1], &run("lost", 2.0));
+    for writer in &writers {
+        assert_eq!(ids(writer).len(), 2);
+    }
+    let runs = root.path().join("a_1/runs");
+    let text = fs::read_to_string(runs.join("kept.json")).unwrap();
+    let foreign = |id: &str| {
+        fs::write(runs.join(format!("{id}.json")), text.replace("kept", id)).unwrap();
+    };
+    let all = |store: &Store| {
+        let mut found = ids(store);
+        found.sort();
+        found
+    };
+    foreign("added");
+    let reader = config.clone().read_only().connect().unwrap();
+    assert_eq!(all(&reader), ["added", "kept", "lost"]);
+    assert_eq!(
+        reader.index_state().unwrap().standing,
+        IndexStanding::Behind
+    );
+    let opened = config.connect().unwrap();
+    assert_eq!(all(&opened), ["added", "kept", "lost"]);
+    // Now the database was compared, and answers.
+    assert_eq!(all(&reader), ["added", "kept", "lost"]);
+    assert_current(&config);
+    fs::remove_file(runs.join("lost.json")).unwrap();
+    fs::create_dir_all(root.path().join("a_1/derived")).unwrap();
+    fs::write(root.path().join("a_1/derived/kept.json"), "{\"best\": 1}").unwrap();
+    let fresh = config.clone().read_only().connect().unwrap();
+    assert_eq!(all(&fresh), ["added", "kept"]);
+    assert_eq!(standing(&config), IndexStanding::Behind);
+    let opened = config.connect().unwrap();
+    assert_eq!(all(&opened), ["added", "kept"]);
+    assert_current(&config);
+    // What the writers themselves do is no reason to compare anything.
+    let marks = || schema.rows("SELECT mark FROM {metalab_store_directories}");
+    let before = marks();
+    for number in 0..20 {
+        put(&writers[number % 2], &run(&format!("more{number:02}"), 1.0));
+        writers[0]
+            .put_derived("added", &run("", 1.0).metrics)
+            .unwrap();
+        let opened = config.connect().unwrap();
+        assert_eq!(all(&opened).len(), 3 + number);
+        assert_eq!(standing(&config), IndexStanding::Current);
+    }
+    assert_eq!(marks(), before);
+    for writer in writers {
+        writer.close().unwrap();
+    }
+}
+
+/// One record that the server refused, for the length of a tag for instance, ended every comparison: the index was never
+/// believed again, and `rebuild-index` failed.
+#[test]
+fn a_run_that_the_server_cannot_index_is_listed_found_and_reported_and_hides_no_other() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    let mut numbers = Numbers::new(1);
+    let mut noise = |length: usize| -> String {
+        let letters: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+        (0..length)
+            .map(|_| letters[usize::try_from(numbers.below(62)).unwrap()])
+            .collect()
+    };
+    put(&store, &run("beside", 1.0));
+    let tag = noise(8000);
+    let mut tagged = run("tagged", 2.0);
+    tagged.tags = vec![tag.clone()];
+    put(&store, &tagged);
+    assert_eq!(store.index_state().unwrap().pending, 0);
+    let runs = root.path().join("a_1/runs");
+    let foreign = [
+        ("named", noise(4000), "1"),
+        ("tiny", "a:1".to_owned(), "1e-99999"),
+        (
+            "long",
+            "a:1".to_owned(),
+            &format!("0.{}", "7".repeat(20_000)),
+        ),
+    ];
+    for (id, experiment, metric) in &foreign {
+        let text = format!(
+            r#"{{"run_id": "{id}", "experiment_id": "{experiment}", "status": "success", "metrics": {{"x": {metric}}}}}"#
+        );
+        fs::write(runs.join(format!("{id}.json")), text).unwrap();
+    }
+    let mut found = ids(&store);
+    found.sort();
+    assert_eq!(found, ["beside", "long", "named", "tagged", "tiny"]);
+    let state = store.index_state().unwrap();
+    assert_eq!(state.standing, IndexStanding::Current, "{state:?}");
+    for (filter, expected) in [
+        (format!("tags contains \"{tag}\""), 1),
+        (format!("experiment_id = \"{}\"", foreign[0].1), 1),
+        ("metrics.loss > 0".to_owned(), 2),
+        ("metrics.x = 1".to_owned(), 1),
+        ("metrics.x < 1".to_owned(), 2),
+    ] {
+        let query = RunQuery {
+            filter,
+            ..RunQuery::default()
+        };
+        assert_eq!(store.query_runs(&query).unwrap().total().unwrap(), expected);
+    }
+    // Also where all of it is written anew, and where it is only read again.
+    schema.run("DELETE FROM {metalab_store_runs} WHERE run_id <> 'beside'");
+    for added in [4, 0] {
+        let report = store.rebuild_index().unwrap().finish().unwrap();
+        assert_eq!((report.runs, report.added), (5, added));
+        let files: Vec<&str> = report.damaged.iter().map(|damage| &*damage.file).collect();
+        assert_eq!(files, ["runs/named.json", "runs/tagged.json"]);
+    }
+    store.close().unwrap();
+    assert_current(&config);
+    assert_eq!(schema.count("runs"), 4);
+}
+
+/// The reference's tables were written run by run and never compared: what they lacked stayed away, and what they had too much stayed.
+#[test]
+fn a_rebuild_puts_the_tables_of_the_reference_right() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let rebuild = |config: &PostgresStoreConfig| {
+        let store = config.connect().unwrap();
+        store.rebuild_index().unwrap().finish().unwrap();
+        store.close().unwrap();
+    };
+    // Without these tables at first.
+    let store = config.clone().projection(false).connect().unwrap();
+    let records: Vec<RunRecord> = (0..300)
+        .map(|n| run(&format!("run{n:03}"), f64::from(n)))
+        .collect();
+    store.put_run_records(&records).unwrap();
+    for id in ["run007", "run008"] {
+        store.put_derived(id, &records[1].metrics).unwrap();
+    }
+    assert_eq!(ids(&store).len(), 300);
+    store.close().unwrap();
+    rebuild(&config);
+    assert_eq!((schema.count("runs"), schema.count("derived")), (300, 2));
+    let right = projected(&schema);
+    // Another collection has the same experiment in the same schema, and a program of the reference an experiment of its own.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = schema
+        .config(elsewhere.path())
+        .scoped("a:1")
+        .connect()
+        .unwrap();
+    put(&other, &run("elsewhere", 1.0));
+    other.close().unwrap();
+    let add = |id: &str, experiment: &str| {
+        schema.run(&format!(
+            "INSERT INTO {{runs}} SELECT '{id}', '{experiment}', status, context_fingerprint, params_fingerprint, seed_fingerprint, \
+             started_at, finished_at, duration_ms, record_json FROM {{runs}} WHERE run_id = 'elsewhere';\n\
+             INSERT INTO {{derived}} (run_id, derived_json) VALUES ('{id}', '{{{{}}}}')"
+        ).replace("{{}}", "[]"));
+    };
+    add("ghost", "a:1");
+    add("theirs", "b:1");
+    schema.run(
+        "DELETE FROM {runs} WHERE run_id IN ('run005', 'run007');\n\
+         DELETE FROM {derived} WHERE run_id = 'run008';\n\
+         INSERT INTO {derived} (run_id, derived_json) VALUES ('run009', '[]')",
+    );
+    rebuild(&config);
+    assert_eq!((schema.count("runs"), schema.count("derived")), (302, 3));
+    schema.run("DELETE FROM {runs} WHERE run_id IN ('elsewhere', 'theirs');\nDELETE FROM {derived} WHERE run_id = 'theirs'");
+    assert_eq!(projected(&schema), right);
+    // All of it, and the file of derived metrics that is gone.
+    fs::remove_file(root.path().join("a_1/derived/run008.json")).unwrap();
+    config.connect().unwrap().list_run_records(None).unwrap();
+    assert_eq!(schema.count("derived"), 1);
+    schema.run("TRUNCATE {runs}");
+    schema.run("TRUNCATE {derived}");
+    rebuild(&config);
+    assert_eq!((schema.count("runs"), schema.count("derived")), (300, 1));
+    // Seen from the collection.
+    schema.run("TRUNCATE {runs}");
+    rebuild(&schema.config(root.path()));
+    assert_eq!((schema.count("runs"), schema.count("derived")), (300, 1));
+    assert_current(&config);
+}
+
 #[test]
 fn what_a_store_of_files_puts_shows_at_once_however_often_the_database_was_compared() {
     let directory = tempfile::tempdir().unwrap();
@@ -963,11 +1256,19 @@ fn tables_of_a_newer_version_are_refused_and_older_ones_brought_up_to_date() {
          CREATE TABLE {runs} (run_id TEXT PRIMARY KEY, experiment_id TEXT NOT NULL, status TEXT NOT NULL, \
          context_fingerprint TEXT NOT NULL, params_fingerprint TEXT NOT NULL, seed_fingerprint TEXT NOT NULL, \
          started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms INTEGER, record_json JSONB NOT NULL);\n\
-         CREATE TABLE {derived} (run_id TEXT PRIMARY KEY REFERENCES {runs} (run_id), derived_json JSONB NOT NULL)",
+         CREATE TABLE {derived} (run_id TEXT PRIMARY KEY REFERENCES {runs} (run_id), derived_json JSONB NOT NULL);\n\
+         CREATE TABLE {logs} (run_id TEXT NOT NULL REFERENCES {runs} (run_id), name TEXT NOT NULL);\n\
+         CREATE TABLE {artifacts} (run_id TEXT NOT NULL REFERENCES {runs} (run_id), name TEXT NOT NULL);\n\
+         INSERT INTO {runs} VALUES ('logged', 'a:1', 'success', '', '', '', now(), NULL, 0, '{{}}');\n\
+         INSERT INTO {logs} VALUES ('logged', 'run');\n\
+         INSERT INTO {artifacts} VALUES ('logged', 'model')".replace("{{}}", "[]").as_str(),
     );
     let store = config.connect().unwrap();
     store.put_derived_text("orphan", "{\"best\": 1}").unwrap();
     store.put_derived_text("one", "{\"best\": 1}").unwrap();
+    put(&store, &run("logged", 1.0));
+    assert!(store.delete_run("logged").unwrap());
+    assert_eq!(store.index_state().unwrap().pending, 0);
     store.rebuild_index().unwrap().finish().unwrap();
     assert_eq!(schema.count("runs"), 1);
     assert_eq!(schema.count("derived"), 1);
@@ -1071,6 +1372,35 @@ fn a_role_with_rights_on_its_schema_alone_is_enough() {
     drop(schema);
     admin.run(&format!(
         "DROP SCHEMA IF EXISTS {name} CASCADE;\nDROP ROLE {role}"
+    ));
+}
+
+/// The extension lay in a schema that the role may not use: then its tables could not be created.
+#[test]
+fn an_extension_that_a_role_may_not_use_is_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    let admin = Schema::new();
+    let name = format!("hidden{}", std::process::id());
+    admin.run(&format!("CREATE DATABASE {name}"));
+    let (server, _) = admin.uri.rsplit_once('/').unwrap();
+    let database = format!("{server}/{name}");
+    let inside = Schema::on(&database, "hidden");
+    inside.run(&format!(
+        "CREATE SCHEMA hidden;\nCREATE EXTENSION pg_trgm SCHEMA hidden;\n\
+         CREATE ROLE {name} LOGIN PASSWORD 'pw';\nCREATE SCHEMA lab AUTHORIZATION {name}"
+    ));
+    let uri = database.replace("//metalab@", &format!("//{name}:pw@"));
+    let schema = Schema::on(&uri, "lab");
+    let config = schema.config(root.path()).scoped("a:1");
+    let store = config.connect().unwrap();
+    put(&store, &run("one", 1.0));
+    store.rebuild_index().unwrap().finish().unwrap();
+    store.close().unwrap();
+    assert_current(&config);
+    drop(schema);
+    drop(inside);
+    admin.run(&format!(
+        "DROP DATABASE {name} WITH (FORCE);\nDROP ROLE {name}"
     ));
 }
 

@@ -12,6 +12,7 @@
 //! database that is behind is brought up to date by comparing it with the files ([`sync`]).
 
 pub mod listing;
+mod names;
 pub(crate) mod pending;
 pub(crate) mod ready;
 pub mod rebuild;
@@ -78,6 +79,13 @@ pub(crate) struct Sql {
     pub(crate) told: Cell<bool>,
     /// The number of this store's note of runs that the database was not told of.
     pub(crate) note: Cell<u64>,
+    /// Whether it holds runs that this store noted.
+    pub(crate) noted: Cell<bool>,
+    /// Whether the database answers again since then.
+    pub(crate) due: Cell<bool>,
+    /// The directories, by their paths in the granted one, that other writers are at work on, and whose names were not compared
+    /// with the database yet.
+    pub(crate) unchecked: RefCell<BTreeSet<String>>,
 }
 
 /// What the database was found to agree with.
@@ -111,6 +119,9 @@ impl Sql {
             live: RefCell::default(),
             told: Cell::new(false),
             note: Cell::new(ports.random.next()),
+            noted: Cell::new(false),
+            due: Cell::new(false),
+            unchecked: RefCell::default(),
         })
     }
 
@@ -249,6 +260,7 @@ impl Sql {
     /// Remembers that the database agrees with the files of a directory as long as its state is this; and when
     /// it had changed, if that is known.
     pub(crate) fn agree(&self, place: &str, state: Vec<u8>, stamps: Option<Stamps>) {
+        self.unchecked.borrow_mut().remove(place);
         let agreed = Agreed { state, stamps };
         self.agreed.borrow_mut().insert(place.to_owned(), agreed);
     }

@@ -62,8 +62,12 @@ impl Scope {
             lines.push_str(run.as_str());
             lines.push('\n');
         }
-        if !lines.is_empty() && self.take_note(sql, &lines).is_err() {
-            self.disown_database();
+        if lines.is_empty() {
+            return;
+        }
+        match self.take_note(sql, &lines) {
+            Ok(()) => sql.noted.set(true),
+            Err(_) => self.disown_database(),
         }
     }
 

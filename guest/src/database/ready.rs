@@ -107,10 +107,16 @@ impl Sql {
             && !state.mark.is_empty()
             && notes(scope)?.is_empty()
         {
-            if self.agrees(&place, &content) && self.still_explained(scope, &place)? {
+            if self.agrees(&place, &content)
+                && self.still_explained(scope, &place)?
+                && !self.unchecked.borrow().contains(&place)
+            {
                 return Ok(Some(state));
             }
-            if let Some(stamps) = state.stands(scope)? {
+            // Where writers are at work, the times do not tell what other programs did.
+            if let Some(stamps) = state.stands(scope)?
+                && (stamps.is_some() || self.names_agree(scope, &state.scope)?)
+            {
                 self.agree(&place, content, stamps);
                 return Ok(Some(state));
             }
@@ -166,7 +172,12 @@ impl Scope {
             && let Some((content, state)) = State::read(&self.tree)
             && let Some(stamps) = state.stands(self)?
         {
-            sql.agree(&place_in_grant(self), content, stamps);
+            let place = place_in_grant(self);
+            sql.agree(&place, content, stamps);
+            if stamps.is_none() {
+                // The first list looks: a store that only puts asks nothing.
+                sql.unchecked.borrow_mut().insert(place);
+            }
         }
         Ok(())
     }
@@ -220,10 +231,14 @@ impl Scope {
         // Without the journal nobody knows who else writes.
         if self.options.access == Access::ReadOnly
             || self.options.durability != Durability::Full
-            || !sql.told.get()
+            || !(sql.told.get() || sql.noted.get())
             || sql.is_paused()
         {
             return Ok(());
+        }
+        if self.tree.is_whole() && !notes(self)?.is_empty() {
+            // What cannot be told now is told at the next contact.
+            drop(self.replay_pending());
         }
         let place = place_in_grant(self);
         let Some((content, mut state)) = State::read(&self.tree) else {

@@ -184,6 +184,7 @@ impl Looking<'_> {
         stamp: &str,
         show: impl FnOnce(&Object<'_>),
     ) -> Option<Told> {
+        let text = record;
         let mut projected = None;
         let row = Row::seen(
             self.id,
@@ -195,7 +196,7 @@ impl Looking<'_> {
             |record, derived| {
                 show(record);
                 if self.projection {
-                    projected = Some(Projected::new(run.as_str(), record, derived));
+                    projected = Projected::new(run.as_str(), record, text, derived);
                 }
             },
         );
@@ -206,7 +207,7 @@ impl Looking<'_> {
 /// Makes the statements that tell the database what was seen of some runs of one directory: one for those
 /// that have a record, one for the others.
 fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec<Statement> {
-    let mut told = Vec::new();
+    let mut told: Vec<&Told> = Vec::new();
     let (mut unreadable, mut gone) = (Vec::new(), Vec::new());
     for seen in seen {
         match seen {
@@ -215,10 +216,7 @@ fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec
             Seen::Gone(run) => gone.push(run.as_str()),
         }
     }
-    let mut statements = Vec::new();
-    if !told.is_empty() {
-        statements.push(tell(schema, &mut told));
-    }
+    let mut statements = tell(schema, told);
     if !unreadable.is_empty() || !gone.is_empty() {
         statements.push(withdraw(schema, projection, id, &unreadable, &gone));
     }
@@ -228,10 +226,22 @@ fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec
 /// The number of the parameter in which [`runs::upsert_from`] passes the texts of records, as its first is 1.
 const RECORD: usize = 4;
 
-/// Makes the statement that writes some runs, in our own table and in the reference's.
+/// Makes the statements that write some runs: mostly one.
+fn tell(schema: &Schema, told: Vec<&Told>) -> Vec<Statement> {
+    // The reference's tables do not take all.
+    let (projected, alone): (Vec<_>, Vec<_>) =
+        told.into_iter().partition(|told| told.projected.is_some());
+    let groups = [projected, alone].into_iter();
+    groups
+        .filter(|told| !told.is_empty())
+        .map(|mut told| tell_alike(schema, &mut told))
+        .collect()
+}
+
+/// Makes the statement that writes some runs, in our own table and, if they are taken there, in the reference's.
 ///
 /// That a run could not be read before is left as it stands: who lists such runs looks at their files.
-fn tell(schema: &Schema, told: &mut [&Told]) -> Statement {
+fn tell_alike(schema: &Schema, told: &mut [&Told]) -> Statement {
     // The order in which our own rows are passed, so that the texts of the records are passed once.
     told.sort_by(|left, right| left.row.run_id.cmp(&right.row.run_id));
     let rows: Vec<&Row> = told.iter().map(|told| &told.row).collect();
@@ -381,11 +391,11 @@ impl Scope {
             .map(|(run, call)| self.foresee(&looking, run, call))
             .collect();
         let told = told?;
-        let statement = tell(&sql.schema, &mut told.iter().collect::<Vec<_>>());
+        let statements = tell(&sql.schema, told.iter().collect());
         let database = sql.database().ok()?;
         // Once others know that writers are at work, they look whether the server crashed since.
         let may_be_lost = sql.live.borrow().contains(&place_in_grant(self));
-        sql.tried(database.begin_with(&[statement], may_be_lost))
+        sql.tried(database.begin_with(&statements, may_be_lost))
             .ok()
     }
 
@@ -398,6 +408,9 @@ impl Scope {
 
     fn after_telling(&self, sql: &Sql) -> Result<()> {
         self.look_after_write(sql)?;
+        if sql.noted.get() {
+            sql.due.set(true);
+        }
         if !sql.told.replace(true) {
             self.join_database(sql)?;
         }
@@ -432,6 +445,19 @@ impl Scope {
         });
         if told.is_err() {
             self.note_pending(sql, runs.iter().copied());
+            // The note says what changed.
+            self.look_after_write(sql).ok();
+        }
+    }
+
+    /// Tells the database what this store noted, once it answers again. No run's lock may be held.
+    pub(crate) fn tell_noted(&self) {
+        if let Some(sql) = &self.sql
+            && sql.due.take()
+        {
+            // What cannot be told now is told by the next list, or by a comparison.
+            sql.noted.set(false);
+            drop(self.replay_pending());
         }
     }
 

@@ -1,9 +1,10 @@
 //! Bringing the database up to date with the files of one directory: a comparison, then one transaction that
 //! changes only what differs.
 //!
-//! No lock is held meanwhile, so that writers go on. Each change names the stamp that the row had when it was
-//! compared, and does nothing where it has another one by now: then a writer has told the database something
-//! newer. Readers see the rows as they were or as they are, never none.
+//! No lock is held while files and rows are compared and sent, so that writers go on. Only the changes at the end keep
+//! them waiting. Each change names the stamp that the row had when it was compared, and does nothing where it has another
+//! one by now: then a writer has told the database something newer. Readers see the rows as they were or as they are, never
+//! none, and never wait.
 //!
 //! It is done in steps of a bounded size, so that whoever runs it can show how far it is, and stop.
 
@@ -13,18 +14,20 @@ use super::reflect::{Looking, Seen, Told, contents_of, stamp};
 use super::state::{self, Place, Stamps, State};
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::json::Object;
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
 use crate::ports::{
-    CopyWriter, Cursor, DatabaseResult, Directory, Isolation, Lock, LockError, LockMode,
+    CopyWriter, Cursor, Database, DatabaseResult, Directory, Isolation, Lock, LockError, LockMode,
     LockTarget, RowSet, SqlValue, Transaction,
 };
 use crate::run_list::damage;
 use crate::scope::{Scope, hex, revision};
+use crate::sql::Schema;
 use crate::sql::catalogue::Counted;
 use crate::sql::directories::{is_true, run, statement, text, texts};
-use crate::sql::projection;
+use crate::sql::projection::{self, Projected};
 use crate::sql::runs;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, VecDeque};
@@ -55,8 +58,14 @@ const TURN: usize = 4 * CHUNK;
 /// How many rows are deleted by one statement.
 const DELETED: usize = 10_000;
 
+/// How many runs are written at once to the reference's tables while these are put right: writers wait meanwhile.
+const REFERENCE: u32 = 512;
+
 /// How many manifests are sent at once.
 const MANIFESTS: usize = 32;
+
+/// What the server answers where a lock is not to be waited for.
+const LOCKED: &str = "55P03";
 
 /// The name of the lock that lets one store compare at a time.
 const LOCK: &str = "database";
@@ -114,6 +123,8 @@ pub(crate) struct Sync {
 enum Stage {
     Compare(Box<Compare>),
     Load(Box<Load>),
+    /// Putting the reference's tables right, after this run.
+    Reference(String),
     Manifests(Vec<(crate::names::ExperimentId, String, StorePath)>, usize),
     Done,
 }
@@ -146,6 +157,8 @@ struct Known {
     stamp: String,
     /// Whether it is in the table of runs, not in that of unreadable ones.
     row: bool,
+    /// Whether queries read its text.
+    inexact: bool,
     record: Option<String>,
     derived: Option<String>,
 }
@@ -234,6 +247,7 @@ impl Sync {
         let (phase, done, total) = match &self.stage {
             Stage::Compare(compare) => ("compare", compare.at, compare.names.len()),
             Stage::Load(load) => ("send", load.at, load.difference.send.len()),
+            Stage::Reference(_) => ("tables", 0, 1),
             Stage::Manifests(manifests, at) => ("manifests", *at, manifests.len()),
             Stage::Done => ("done", 1, 1),
         };
@@ -270,6 +284,13 @@ impl Sync {
                     self.settled()?
                 }
             },
+            Stage::Reference(after) => {
+                let written = self.put_reference_right(&after);
+                match self.sql.heard(written)? {
+                    Some(last) => Stage::Reference(last),
+                    None => Stage::Manifests(self.scope.all_manifests()?, 0),
+                }
+            }
             Stage::Manifests(manifests, at) => self.send_manifests(manifests, at)?,
             Stage::Done => return Ok(false),
         };
@@ -372,10 +393,32 @@ impl Sync {
             && (!(self.full || by_content) || self.says_the_same(run, &known)?)
         {
             self.report.runs += 1;
+            if self.full && known.inexact {
+                let looking = Looking::by_paths(&self.state.scope, self.sql.options.projection);
+                if let Seen::Run(told) = self.scope.see(&looking, run, |_| {})? {
+                    self.report_too_long(&told);
+                }
+            }
             return Ok(());
         }
         difference.send.push((run.clone(), Some(known.stamp)));
         Ok(())
+    }
+
+    /// Reports a run that has something that no index takes.
+    fn report_too_long(&mut self, told: &Told) {
+        if let Some(what) = told.row.too_long()
+            && let Ok(run) = RunId::parse(&told.row.run_id)
+        {
+            self.report.damaged.push(Damage {
+                file: self.scope.tree.path(&layout::run_record(&run)),
+                offset: None,
+                reason: format!(
+                    "its `{what}` has more than {} bytes, which no index takes: queries read its text",
+                    runs::MAX_INDEXED
+                ),
+            });
+        }
     }
 
     /// Says whether the texts that the database holds are those of the files.
@@ -449,26 +492,28 @@ impl Sync {
     /// Begins a transaction that fills the tables; none if they are not empty. Whoever else wants them waits.
     fn begin_fill(&self) -> DatabaseResult<Option<Box<dyn Transaction>>> {
         let schema = &self.sql.schema;
-        let transaction = self
-            .sql
-            .database()?
-            .begin(Isolation::ReadCommitted, false)?;
+        let database = self.sql.database()?;
         let mut tables = vec![schema.name(runs::TABLE)];
         if self.sql.options.projection {
             tables.extend([schema.name("runs"), schema.name("derived")]);
         }
-        // Nobody is kept waiting for nothing; but somebody may be faster than the lock.
+        // Nobody is kept waiting for nothing; but somebody may be faster than the lock. A transaction that had looked
+        // would hold its table already: two of them could only wait for each other.
         for table in &tables {
-            if !is_empty(&*transaction, table)? {
+            if !is_empty(&**database, table)? {
                 return Ok(None);
             }
         }
-        for table in &tables {
-            run(
-                &*transaction,
-                &format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
-            )?;
-            if !is_empty(&*transaction, table)? {
+        let transaction = database.begin(Isolation::ReadCommitted, false)?;
+        for (index, table) in tables.iter().enumerate() {
+            // Writers may have locked the reference's tables before ours: they wait for us, and are not waited for.
+            let wait = if index == 0 { "" } else { " NOWAIT" };
+            let lock = format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE{wait}");
+            match run(&*transaction, &lock) {
+                Err(failure) if failure.sqlstate.as_deref() == Some(LOCKED) => return Ok(None),
+                locked => locked?,
+            };
+            if !is_empty_now(&*transaction, table)? {
                 return Ok(None);
             }
         }
@@ -545,6 +590,9 @@ impl Sync {
         };
         while load.at < end {
             let seen = self.see_next(load)?;
+            if let Seen::Run(told) = &seen {
+                self.report_too_long(told);
+            }
             let (_, expected) = &load.difference.send[load.at];
             load.at += 1;
             match (seen, &mut load.fill) {
@@ -638,6 +686,7 @@ impl Sync {
         let transaction = &*load.transaction;
         let id = SqlValue::Text(self.state.scope.clone());
         if load.fill.is_none() {
+            lock_writers_out(transaction, schema)?;
             self.change_rows(transaction)?;
         }
         self.report.removed += self.delete(transaction, &load.difference.gone)?;
@@ -683,11 +732,11 @@ impl Sync {
 
     /// Notes the runs that a writer changed after they were read and before the database had them: it was told first, and
     /// knew nothing yet that it could change.
+    ///
+    /// That writer may be this store itself, or one that is closed again, and its change as young as what was listed: so all
+    /// of them are looked at.
     fn note_changed(&mut self) -> Result<()> {
         let added = std::mem::take(&mut self.added);
-        if added.is_empty() || !state::has_other_writers(&self.scope)? {
-            return Ok(());
-        }
         let tree = &self.scope.tree;
         let mut changed = Vec::new();
         for (run, told) in added {
@@ -738,12 +787,21 @@ impl Sync {
                     column => format!("p_{column} AS {column}"),
                 })
                 .collect();
-            let source = format!(
-                "(SELECT {} FROM {LOAD} WHERE p_run_id IS NOT NULL)",
-                columns.join(", ")
+            // A run of which a writer told something newer is there already.
+            let sent = format!(
+                "FROM {LOAD} AS sent WHERE p_run_id IS NOT NULL AND EXISTS (SELECT 1 FROM {own} AS own \
+                 WHERE own.scope = sent.scope AND own.run_id = sent.run_id AND own.stamp = sent.stamp)"
             );
+            let source = format!("(SELECT {} {sent})", columns.join(", "));
             for sql in projection::write(schema, &source) {
                 run(transaction, &sql)?;
+            }
+            if self.report.changed > 0 {
+                let without = format!(
+                    "(SELECT p_run_id AS run_id, p_experiment_id AS experiment_id {sent} AND p_derived_json IS NULL)"
+                );
+                let [_, derived] = projection::delete(schema, &without);
+                run(transaction, &derived)?;
             }
         }
         Ok(())
@@ -811,10 +869,53 @@ impl Sync {
         self.sql.live.borrow_mut().insert(place);
         self.sql.told.set(true);
         if self.full && self.sql.options.projection {
-            let manifests = self.scope.all_manifests()?;
-            return Ok(Stage::Manifests(manifests, 0));
+            return Ok(Stage::Reference(String::new()));
         }
         Ok(Stage::Done)
+    }
+
+    /// Writes the next runs that the reference's tables lack, after a run, and returns the last of them; none at the end.
+    /// What they have too much is deleted first.
+    ///
+    /// No writer is at work meanwhile: what is written there is what our own table says.
+    fn put_reference_right(&self, after: &str) -> DatabaseResult<Option<String>> {
+        let schema = &self.sql.schema;
+        let scope = &self.state.scope;
+        let transaction = self
+            .sql
+            .database()?
+            .begin(Isolation::ReadCommitted, false)?;
+        lock_writers_out(&*transaction, schema)?;
+        if after.is_empty() {
+            let experiment = self.scope.experiment.as_ref();
+            let experiment = experiment.map_or("", |experiment| experiment.as_str());
+            for delete in projection::delete_strays(schema, scope, experiment) {
+                transaction.execute(&delete)?;
+            }
+        }
+        let missing = projection::missing(schema, scope, after);
+        let cursor = transaction.open_cursor(&missing)?;
+        let RowSet { rows, .. } = cursor.next(REFERENCE, PAGE_BYTES)?;
+        drop(cursor);
+        let mut given = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (Some(run), Some(record)) = (text(row, 0), text(row, 1)) else {
+                continue;
+            };
+            let derived = text(row, 2).and_then(|text| object(text));
+            let projected = object(record)
+                .and_then(|parsed| Projected::new(run, &parsed, record, derived.as_ref()));
+            // Derived metrics that cannot be read are in no table.
+            let is_there = matches!(row.get(3), Some(SqlValue::Boolean(true)));
+            let projected = projected.filter(|row| !is_there || row.has_derived());
+            given.extend(projected.map(|projected| (projected, record)));
+        }
+        if !given.is_empty() {
+            transaction.execute(&projection::write_given(schema, &given))?;
+        }
+        transaction.commit()?;
+        let last = rows.last().and_then(|row| text(row, 0));
+        Ok(last.map(str::to_owned))
     }
 
     /// Sends the next manifests to the reference's tables; after the last ones the fields are counted anew.
@@ -933,8 +1034,8 @@ impl Compare {
             false => "NULL".to_owned(),
         };
         let text = format!(
-            "SELECT run_id, stamp, true, {}, {} FROM {} WHERE scope = $1 \
-             UNION ALL SELECT run_id, stamp, false, NULL, NULL FROM {} WHERE scope = $1 ORDER BY 1, 3",
+            "SELECT run_id, stamp, true, {}, {}, inexact FROM {} WHERE scope = $1 \
+             UNION ALL SELECT run_id, stamp, false, NULL, NULL, false FROM {} WHERE scope = $1 ORDER BY 1, 3",
             digest("record"),
             digest("derived"),
             sql.schema.name(runs::TABLE),
@@ -975,12 +1076,33 @@ fn known(row: &[SqlValue]) -> Option<Known> {
         run: text(row, 0)?.to_owned(),
         stamp: stamp.to_owned(),
         row: matches!(row.get(2), Some(SqlValue::Boolean(true))),
+        inexact: matches!(row.get(5), Some(SqlValue::Boolean(true))),
         record: digests.0.map(str::to_owned),
         derived: digests.1.map(str::to_owned),
     })
 }
 
-fn is_empty(transaction: &dyn Transaction, table: &str) -> DatabaseResult<bool> {
+/// Keeps writers waiting to the end of a transaction, and waits for those that are at work; readers go on.
+///
+/// A put locks its row in the reference's table first and the one in ours last; many rows are changed in another order. But
+/// from its beginning to its commit a put holds our table for writing, which this waits for before it has any row. So nobody
+/// waits in a circle.
+fn lock_writers_out(transaction: &dyn Transaction, schema: &Schema) -> DatabaseResult<()> {
+    let own = schema.name(runs::TABLE);
+    let lock = format!("LOCK TABLE {own} IN SHARE ROW EXCLUSIVE MODE");
+    run(transaction, &lock).map(drop)
+}
+
+fn object(text: &str) -> Option<Object<'_>> {
+    codec::parse_object("", text.as_bytes()).ok()
+}
+
+fn is_empty(database: &dyn Database, table: &str) -> DatabaseResult<bool> {
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {table})");
+    Ok(is_true(&database.query(&statement(sql, Vec::new()), 1)?))
+}
+
+fn is_empty_now(transaction: &dyn Transaction, table: &str) -> DatabaseResult<bool> {
     let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {table})");
     Ok(is_true(&transaction.query(&statement(sql, Vec::new()), 1)?))
 }

@@ -10,10 +10,12 @@
 //!
 //! Where that is not enough, the record is *inexact*: its document is empty, and a query decides about it from
 //! its text. That is so if a text or key holds a NUL or a lone surrogate, if a key is [`SPECIAL`], if it nests
-//! deeper than [`MAX_DEPTH`], or if the record names another run than its file does.
+//! deeper than [`MAX_DEPTH`], if the record names another run than its file does, or if a tag, its experiment or its status
+//! is too long for the server's indexes ([`MAX_INDEXED`]).
 
 use crate::json::{self, Object, Text, Value};
 use crate::query::{Cell, Field, RecordRow, Row as _, Step};
+use crate::sql::runs::MAX_INDEXED;
 
 /// The only key of an object that stands for a float that JSON has no number for.
 pub const SPECIAL: &str = "\u{1}";
@@ -50,6 +52,8 @@ pub struct Document {
     pub inexact: bool,
     /// The rest as JSON text.
     pub json: String,
+    /// What is too long to be indexed.
+    pub too_long: Option<&'static str>,
 }
 
 impl Document {
@@ -67,17 +71,37 @@ impl Document {
                 made.json = "{}".to_owned();
             }
         }
-        made
+        made.indexable()
     }
 
     /// Makes the document of a record whose derived metrics cannot be read.
     #[must_use]
     pub fn without_derived(record: &Object<'_>) -> Self {
-        Self {
+        let made = Self {
             inexact: true,
             json: "{}".to_owned(),
             ..Self::plain(record)
+        };
+        made.indexable()
+    }
+
+    /// Leaves out what the indexes do not take.
+    fn indexable(mut self) -> Self {
+        if self.experiment_id.len() + self.status.len() > MAX_INDEXED {
+            self.too_long = Some("experiment_id");
+            self.experiment_id.clear();
+            if self.status.len() > MAX_INDEXED {
+                self.status.clear();
+            }
+        } else if self.tags.iter().any(|tag| tag.len() > MAX_INDEXED) {
+            self.too_long = Some("tags");
+        } else {
+            return self;
         }
+        self.tags.clear();
+        self.json = "{}".to_owned();
+        self.inexact = true;
+        self
     }
 
     /// The parts that have columns of their own, and that an inexact record has too.

@@ -6,7 +6,7 @@
 use super::Schema;
 use super::directories::{self, run, statement, text};
 use super::identifier;
-use super::runs::push_value;
+use super::runs::{MAX_INDEXED, push_value};
 use crate::codec;
 use crate::json::{Object, Text, Value};
 use crate::ports::{DatabaseResult, SqlValue, Statement, Transaction};
@@ -113,19 +113,21 @@ pub(crate) fn create(transaction: &dyn Transaction, schema: &Schema) -> Database
             &format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column}"),
         )?;
     }
-    // Version 1 let derived metrics refer to runs: then they cannot be written before their run.
-    let foreign = "SELECT conname::text FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass($1)";
-    let derived = schema.name("derived");
-    let found = transaction.query(
-        &statement(foreign.to_owned(), vec![SqlValue::Text(derived.clone())]),
-        100,
-    )?;
-    for name in found.rows.iter().filter_map(|row| text(row, 0)) {
-        let name = identifier::quoted(name);
-        run(
-            transaction,
-            &format!("ALTER TABLE {derived} DROP CONSTRAINT IF EXISTS {name}"),
-        )?;
+    // Version 1 let derived metrics, logs and artifacts refer to runs: then nothing of a run can be written before it, and no
+    // run deleted that has any.
+    let foreign = "SELECT relname::text, conname::text FROM pg_constraint JOIN pg_class AS own ON own.oid = conrelid \
+         WHERE contype = 'f' AND confrelid = to_regclass($1) \
+         AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1))";
+    let runs = SqlValue::Text(schema.name("runs"));
+    let found = transaction.query(&statement(foreign.to_owned(), vec![runs]), 100)?;
+    for row in &found.rows {
+        if let (Some(table), Some(name)) = (text(row, 0), text(row, 1)) {
+            let (table, name) = (identifier::quoted(table), identifier::quoted(name));
+            run(
+                transaction,
+                &format!("ALTER TABLE {schema}.{table} DROP CONSTRAINT IF EXISTS {name}"),
+            )?;
+        }
     }
     // Whoever may not create the extension gets everything but the search for parts of a text.
     run(
@@ -165,7 +167,8 @@ pub(crate) fn create_indexes(
         .iter()
         .map(|(name, what)| create(name, what))
         .collect();
-    let extension = "SELECT nspname::text FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm'";
+    let extension = "SELECT nspname::text FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm' \
+         AND has_schema_privilege(n.oid, 'USAGE')";
     let found = transaction.query(&statement(extension.to_owned(), Vec::new()), 1)?;
     if let Some(place) = found.rows.first().and_then(|row| text(row, 0)) {
         let place = identifier::quoted(place);
@@ -220,8 +223,14 @@ pub(crate) const COLUMNS: [&str; 11] = [
 ];
 
 impl Projected {
-    /// Makes the row of a run from its record and its derived metrics.
-    pub(crate) fn new(run_id: &str, record: &Object<'_>, derived: Option<&Object<'_>>) -> Self {
+    /// Makes the row of a run from its record, the text of that, and its derived metrics; none if the indexes do not
+    /// take it.
+    pub(crate) fn new(
+        run_id: &str,
+        record: &Object<'_>,
+        record_text: &str,
+        derived: Option<&Object<'_>>,
+    ) -> Option<Self> {
         let text = |name: &str| {
             let text = record.get(name).and_then(text_value);
             text.unwrap_or_default()
@@ -232,9 +241,17 @@ impl Projected {
             crate::time::isoformat(micros, Some(0)).ok()
         };
         let status = text("status");
-        Self {
+        let experiment_id = text("experiment_id");
+        if experiment_id.len() + status.len() > MAX_INDEXED {
+            return None;
+        }
+        let mut record_json = sanitised(record);
+        if record_json.is_none() && has_odd_numbers(record_text) {
+            record_json = Some(codec::print_line(&Value::Object(record.clone())));
+        }
+        Some(Self {
             run_id: run_id.to_owned(),
-            experiment_id: text("experiment_id"),
+            experiment_id,
             status: if status.is_empty() {
                 "failed".into()
             } else {
@@ -252,9 +269,9 @@ impl Projected {
                 Some(Value::Int(ms)) => i32::try_from(*ms).ok().map(|ms| ms.to_string()),
                 _ => Some("0".into()),
             },
-            record: sanitised(record),
+            record: record_json,
             derived: derived.map(jsonb_text),
-        }
+        })
     }
 
     /// Returns the values of the columns as texts, the record only if it is not the text of its file.
@@ -338,6 +355,33 @@ fn sanitised(object: &Object<'_>) -> Option<String> {
     let mut changed = false;
     let object = sanitised_object(object, &mut changed);
     changed.then(|| codec::print_line(&Value::Object(object)))
+}
+
+/// Says whether a text may hold a number that JSONB refuses, with more than 16,383 digits after the point or an exponent that
+/// makes as many: a number that is read and written again has none of that.
+fn has_odd_numbers(text: &str) -> bool {
+    const DIGITS: usize = 15_000;
+    let bytes = text.as_bytes();
+    let mut digits = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'e' | b'E' => {
+                let exponent = bytes.get(at + 1..).unwrap_or_default();
+                let sign = matches!(exponent.first(), Some(b'-' | b'+'));
+                let exponent = exponent.iter().skip(sign.into());
+                if exponent.take_while(|byte| byte.is_ascii_digit()).count() > 3 {
+                    return true;
+                }
+                digits = 0;
+            }
+            _ => digits = 0,
+        }
+        if digits > DIGITS {
+            return true;
+        }
+    }
+    false
 }
 
 /// Returns the text of an object as JSONB takes it.
@@ -520,6 +564,68 @@ pub(crate) fn delete(schema: &Schema, gone: &str) -> [String; 2] {
              (SELECT 1 FROM {runs} AS other WHERE other.run_id = gone.run_id AND other.experiment_id <> gone.experiment_id)"
         ),
     ]
+}
+
+/// Makes the statements that delete what the tables have too much of the experiments that a directory holds: runs that are in
+/// no directory, and derived metrics of runs that have none.
+///
+/// Rows of an experiment that another program wrote there, and not this store, are of no directory that is known here.
+pub(crate) fn delete_strays(schema: &Schema, scope: &str, experiment: &str) -> [Statement; 2] {
+    let own = schema.name(super::runs::TABLE);
+    let runs = schema.name("runs");
+    let derived = schema.name("derived");
+    let value = |text: &str| SqlValue::Text(text.to_owned());
+    [
+        statement(
+            format!(
+                "WITH held AS (SELECT experiment_id FROM {own} WHERE scope = $1 UNION SELECT $2::text COLLATE \"C\"), \
+                 gone AS (DELETE FROM {runs} AS kept USING held WHERE kept.experiment_id = held.experiment_id \
+                 AND held.experiment_id <> '' AND NOT EXISTS (SELECT 1 FROM {own} AS known \
+                 WHERE known.run_id = kept.run_id AND known.experiment_id = kept.experiment_id) RETURNING kept.run_id) \
+                 DELETE FROM {derived} AS kept USING gone WHERE kept.run_id = gone.run_id"
+            ),
+            vec![value(scope), value(experiment)],
+        ),
+        statement(
+            format!(
+                "DELETE FROM {derived} AS kept USING {own} AS known WHERE known.scope = $1 AND known.run_id = kept.run_id \
+                 AND known.derived IS NULL \
+                 AND NOT EXISTS (SELECT 1 FROM {own} AS other WHERE other.run_id = kept.run_id AND other.derived IS NOT NULL) \
+                 AND NOT EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = kept.run_id AND other.experiment_id <> known.experiment_id)"
+            ),
+            vec![value(scope)],
+        ),
+    ]
+}
+
+/// Makes the statement that returns the runs of a directory after one that the tables lack, with their texts; and whether
+/// it is the derived metrics alone that are missing.
+pub(crate) fn missing(schema: &Schema, scope: &str, after: &str) -> Statement {
+    let runs = schema.name("runs");
+    let sql = format!(
+        "SELECT run_id, record, derived, EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id) \
+         FROM {} AS known WHERE scope = $1 AND run_id > $2 \
+         AND (NOT EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id) \
+         OR derived IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {} AS other WHERE other.run_id = known.run_id) \
+         AND EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id AND other.experiment_id = known.experiment_id)) \
+         ORDER BY run_id",
+        schema.name(super::runs::TABLE),
+        schema.name("derived")
+    );
+    let parameters = [scope, after].map(|text| SqlValue::Text(text.to_owned()));
+    statement(sql, parameters.to_vec())
+}
+
+/// Makes the statement that writes runs, each with the text of its record.
+pub(crate) fn write_given(schema: &Schema, given: &[(Projected, &str)]) -> Statement {
+    let mut parameters = arrays(given.iter().map(|(projected, _)| projected));
+    parameters.push(directories::texts(given.iter().map(|(_, record)| *record)));
+    let [runs, derived] = write(schema, "given");
+    let sql = format!(
+        "WITH given AS ({}), projected_derived AS ({derived}) {runs}",
+        from_arrays(1, COLUMNS.len() + 1)
+    );
+    statement(sql, parameters)
 }
 
 /// Makes the statement that writes a manifest.

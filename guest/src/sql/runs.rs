@@ -53,6 +53,10 @@ const CASTS: [&str; COLUMNS.len()] = [
 /// The age of a run that has no start: those come last.
 pub const NO_AGE: i64 = i64::MAX;
 
+/// The most bytes that a tag, or an experiment and a status together, may have for the server's indexes to take them: an
+/// entry of an index has at most 2,704, with the run and the directory. The rows of records with more are inexact.
+pub const MAX_INDEXED: usize = 2_000;
+
 /// The most rows of one [`upsert`].
 pub const MAX_ROWS: usize = 128;
 
@@ -313,6 +317,12 @@ impl Row {
     #[must_use]
     pub fn is_inexact(&self) -> bool {
         self.document.inexact
+    }
+
+    /// Names what is too long to be indexed, if something is.
+    #[must_use]
+    pub fn too_long(&self) -> Option<&'static str> {
+        self.document.too_long
     }
 
     /// Returns the columns as texts, in the order of [`COLUMNS`].
