@@ -935,10 +935,13 @@ impl Scope {
             .collect())
     }
 
-    /// Returns the runs that any journal names.
-    pub(crate) fn journalled_runs(&self) -> Result<BTreeSet<RunId>> {
+    /// Returns the runs that the journals of some writers name.
+    pub(crate) fn journalled_runs(&self, wanted: impl Fn(u64) -> bool) -> Result<BTreeSet<RunId>> {
         let mut runs = BTreeSet::new();
-        for id in segment_ids(&self.tree)? {
+        for id in segment_ids(&self.tree)?
+            .into_iter()
+            .filter(|id| wanted(*id))
+        {
             let Some(Ok(segment)) = read_segment(&self.tree, id)? else {
                 continue;
             };

@@ -376,7 +376,13 @@ fn what_runners_leave_in_a_store_comes_along_and_what_is_the_stores_own_does_not
     let source = open(from.path(), None, Access::ReadOnly);
     let (bytes, sent) = stream(&source, Selection::default());
     let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
-    assert_eq!((digests(&reports), failures(&reports)), (sent, Vec::new()));
+    assert_eq!(digests(&reports), sent);
+    // A link under a name of the format is told; files that the format does not know are not.
+    let told: Vec<_> = reports.iter().flat_map(|report| &report.failures).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].file.as_deref(), Some("x_context_manifest.json"));
+    assert!(told[0].reason.contains("symbolic link"), "{told:?}");
+    fs::remove_file(b.join("x_context_manifest.json")).unwrap();
     let there = tree(to.path());
     for file in known {
         assert!(there.contains_key(&format!("b/{file}")), "{file}");
@@ -476,6 +482,187 @@ fn every_run_and_file_is_counted_once() {
     // The link failed besides, and the two `_meta.json` are the destination's own.
     assert_eq!(files.iter().sum::<u64>(), all + 1 - 2);
     assert_eq!(failures(&reports).len(), 2);
+}
+
+/// What was not copied: the experiment, the run or the file, in order.
+fn told(reports: &[Report]) -> Vec<String> {
+    let failures = reports.iter().flat_map(|report| &report.failures);
+    let mut told: Vec<String> = failures
+        .map(|failure| {
+            format!(
+                "{} {} {}",
+                failure.experiment_id,
+                failure.run_id.as_deref().unwrap_or("-"),
+                failure.file.as_deref().unwrap_or("-")
+            )
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+/// Puts a link in the place of something.
+fn link(path: impl AsRef<Path>) {
+    let path = path.as_ref();
+    if path.exists() {
+        fs::rename(path, path.with_extension("kept")).unwrap();
+    }
+    std::os::unix::fs::symlink("/etc", path).unwrap();
+}
+
+/// A copy was ended by the first directory that could not be listed, without saying what it had done and of which run
+/// that was; so one broken place kept everything from being copied. It is a failure of the run, or of the directory.
+#[test]
+fn a_place_that_cannot_be_listed_fails_its_run_or_its_kind_of_files_and_no_other() {
+    type Break = fn(&Path);
+    let cases: [(Break, &str, &[&str]); 7] = [
+        (
+            |a| link(a.join("artifacts/r1")),
+            "a:1 r1 artifacts/r1",
+            &["runs/r1.json", "artifacts/r_2/w.bin"],
+        ),
+        (
+            |a| link(a.join("results/r1")),
+            "a:1 r1 results/r1",
+            &["runs/r1.json", "artifacts/r1/w.bin"],
+        ),
+        (
+            |a| link(a.join("logs/r1")),
+            "a:1 r1 logs/r1",
+            &["runs/r1.json", "logs/r1_stdout.log"],
+        ),
+        (
+            |a| link(a.join("derived")),
+            "a:1 - derived",
+            &["runs/r1.json", "artifacts/r1/w.bin"],
+        ),
+        (
+            |a| link(a.join("artifacts")),
+            "a:1 - artifacts",
+            &["runs/r1.json", "derived/r1.json"],
+        ),
+        (
+            |a| link(a.join("experiments")),
+            "a:1 - experiments",
+            &["runs/r1.json", "derived/r1.json"],
+        ),
+        (
+            |a| link(a.join("runs")),
+            "a:1 - runs",
+            &["experiments/a_1_20260101_000000.json"],
+        ),
+    ];
+    for (change, expected, there) in cases {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fill(from.path());
+        change(&from.path().join("a_1"));
+        let source = open(from.path(), None, Access::ReadOnly);
+        let (bytes, sent) = stream(&source, Selection::default());
+        let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+        assert_eq!(told(&reports), [expected]);
+        assert_eq!(digests(&reports), sent, "{expected}");
+        let copied = tree(to.path());
+        for file in there {
+            assert!(
+                copied.contains_key(&format!("a_1/{file}")),
+                "{expected}: {file}"
+            );
+        }
+        assert!(copied.contains_key("b/runs/r1.json"), "{expected}");
+        // What could not be listed says nothing of what the source has.
+        let options = ReceiveOptions {
+            existing: Existing::Overwrite,
+            ..ReceiveOptions::default()
+        };
+        fs::create_dir_all(to.path().join("a_1/derived")).unwrap();
+        let kept = to.path().join("a_1/derived/r_2.json");
+        fs::write(&kept, "{\n  \"d\": 1\n}").unwrap();
+        take(to.path(), &bytes, options, usize::MAX);
+        assert!(kept.exists(), "{expected}");
+    }
+}
+
+#[test]
+fn a_run_of_which_nobody_can_say_whether_it_is_selected_fails() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let a = from.path().join("a_1");
+    for file in ["runs/r1.json", "derived/r_2.json"] {
+        fs::remove_file(a.join(file)).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", a.join(file)).unwrap();
+    }
+    fs::write(from.path().join("b/runs/r1.json"), "{\"run_id\": ").unwrap();
+    let source = open(from.path(), None, Access::ReadOnly);
+    let selection = Selection {
+        filter: "status = \"success\"".to_owned(),
+        ..Selection::default()
+    };
+    let (bytes, sent) = stream(&source, selection);
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    assert_eq!(told(&reports), ["a:1 r1 -", "a:1 r_2 -", "b r1 -"]);
+    assert_eq!(digests(&reports), sent);
+    let runs: u64 = reports.iter().map(|report| report.copied.runs).sum();
+    assert_eq!(runs, 3);
+}
+
+/// Links and directories under names of the format were left out, and the copy said that all went well.
+#[test]
+fn what_is_no_file_under_a_name_of_the_format_is_told() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let a = from.path().join("a_1");
+    for link in [
+        "runs/new.json",
+        "runs/r1.json",
+        "derived/other.json",
+        "artifacts/link",
+        "logs/r1_link.log",
+        "experiments/e.json",
+        "context_spec.json",
+    ] {
+        let path = a.join(link);
+        if path.exists() {
+            fs::remove_file(&path).unwrap();
+        }
+        std::os::unix::fs::symlink("/etc/hostname", path).unwrap();
+    }
+    fs::create_dir_all(a.join("derived/directory.json")).unwrap();
+    fs::create_dir_all(a.join("results")).unwrap();
+    fs::write(a.join("results/r1"), "a file").unwrap();
+    // The format knows none of these.
+    fs::write(a.join("artifacts/README"), "a file").unwrap();
+    fs::write(a.join("runs/notes.txt"), "a file").unwrap();
+    std::os::unix::fs::symlink("/etc", a.join("notes")).unwrap();
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, sent) = stream(&source, Selection::default());
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    assert_eq!(
+        told(&reports),
+        [
+            "a:1 - context_spec.json",
+            "a:1 - experiments/e.json",
+            "a:1 - logs/r1_link.log",
+            "a:1 directory derived/directory.json",
+            "a:1 link artifacts/link",
+            "a:1 new runs/new.json",
+            "a:1 other derived/other.json",
+            "a:1 r1 results/r1",
+            "a:1 r1 runs/r1.json",
+        ]
+    );
+    assert_eq!(digests(&reports), sent);
+    assert!(to.path().join("a_1/artifacts/r1/w.bin").exists());
+    // What is not to be copied is not missing.
+    let selection = Selection {
+        artifacts: false,
+        derived: false,
+        results: false,
+        logs: false,
+        ..Selection::default()
+    };
+    let (bytes, _) = stream(&source, selection);
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    assert_eq!(told(&reports).len(), 4, "{:?}", told(&reports));
 }
 
 #[test]

@@ -596,6 +596,11 @@ fn repair(root: &Path) -> Vec<Finding> {
 
 /// Writes the journal of a writer of another machine: one call that gives a record a new content.
 fn write_foreign_journal(root: &Path, previous: &[u8], content: &[u8]) -> PathBuf {
+    write_journal_of(root, &format!("runs/{RUN}.json"), previous, content)
+}
+
+/// Does the same for any file of the run.
+fn write_journal_of(root: &Path, file: &str, previous: &[u8], content: &[u8]) -> PathBuf {
     let header = Header {
         identity: Identity {
             machine: "another".to_owned(),
@@ -611,7 +616,7 @@ fn write_foreign_journal(root: &Path, previous: &[u8], content: &[u8]) -> PathBu
         generation: u64::MAX / 2,
         after: 1,
         steps: vec![Step::Put {
-            path: format!("runs/{RUN}.json"),
+            path: file.to_owned(),
             previous: Some(Fingerprint::of(previous)),
             written: Fingerprint::of(content),
             source: Source::Inline(content.to_vec()),
@@ -621,6 +626,32 @@ fn write_foreign_journal(root: &Path, previous: &[u8], content: &[u8]) -> PathBu
     let path = root.join(".index/journal-00000000000000aa.seg");
     fs::write(&path, segment).unwrap();
     path
+}
+
+/// A run whose manifest was promised by a journal of another machine had all its new artifacts removed, before
+/// `verify --repair` could put the manifest in place.
+#[test]
+fn what_a_promised_manifest_may_list_is_no_garbage() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    let manifest = format!("artifacts/{RUN}/_manifest.json");
+    let old = fs::read(root.join(&manifest)).unwrap();
+    let new = String::from_utf8(old.clone())
+        .unwrap()
+        .replace("w.bin", "new.bin");
+    write_journal_of(root, &manifest, &old, new.as_bytes());
+    for file in [
+        format!("artifacts/{RUN}/new.bin"),
+        format!("artifacts/{RUN}/old.tmp.0123abcd"),
+        "artifacts/r_2/unlisted.bin".to_owned(),
+    ] {
+        write(root, &file, "1234");
+    }
+    let (found, _) = collect(root, true, 0);
+    let (gone, _) = split(&found);
+    assert_eq!(gone, ["artifacts/r_2/unlisted.bin"], "{found:#?}");
+    assert!(root.join(format!("artifacts/{RUN}/new.bin")).exists());
 }
 
 /// What the quarantine holds, by its paths without that of the batch.
@@ -1127,9 +1158,55 @@ fn a_link_in_the_place_of_a_directory_is_damage() {
     std::os::unix::fs::symlink("elsewhere", root.join("derived")).unwrap();
     let store = open(root, Some("e:1"), Access::ReadOnly);
     let (findings, report) = run_to_end(&store, VerifyOptions::default());
-    assert_eq!(kinds(&findings), [(FindingKind::Unreadable, "")]);
-    assert!(findings[0].reason.contains("derived"), "{findings:#?}");
-    assert_eq!(report.damage, 1);
+    assert_eq!(kinds(&findings), [(FindingKind::Unreadable, "derived")]);
+    assert_eq!((report.damage, report.runs), (1, 2));
+}
+
+/// A directory that could not be listed ended the verification, and the collection of garbage: one that a user may not read
+/// kept everything else from being looked at.
+#[test]
+fn a_directory_that_cannot_be_listed_is_told_and_hides_nothing_else() {
+    let artifacts = format!("artifacts/{RUN}");
+    for place in [artifacts.as_str(), "artifacts", "derived", "logs", "runs"] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fill(root);
+        let litter = format!("results/{RUN}/res.tmp.0123abcd");
+        write(root, &litter, "1234");
+        write(root, &format!("{artifacts}/unlisted.bin"), "1234");
+        fs::write(root.join("experiments/e_1_20260101_000000.json"), "{").unwrap();
+        fs::rename(root.join(place), root.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", root.join(place)).unwrap();
+        let store = open(root, Some("e:1"), Access::ReadOnly);
+        let (findings, _) = run_to_end(&store, VerifyOptions::default());
+        let told = kinds(&findings);
+        let damage = findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Damage);
+        assert_eq!(
+            damage.count(),
+            if place == artifacts { 1 } else { 2 },
+            "{place}: {told:?}"
+        );
+        assert!(
+            told.contains(&(
+                FindingKind::Unreadable,
+                "experiments/e_1_20260101_000000.json"
+            )),
+            "{place}: {told:?}"
+        );
+        let (found, _) = collect_of(&store, false, 0);
+        let (gone, kept) = split(&found);
+        if place != artifacts {
+            assert_eq!(kept, [place], "{found:#?}");
+        }
+        let looked_at = !matches!(place, "artifacts" | "runs");
+        assert_eq!(
+            gone.contains(&litter.as_str()),
+            looked_at,
+            "{place}: {gone:?}"
+        );
+    }
 }
 
 /// A directory in which somebody else works just before a file is opened.

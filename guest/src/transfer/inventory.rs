@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::layout::{self, StorePath, Top};
 use crate::logs_naming::{self, RunLookup};
 use crate::names::RunId;
-use crate::ports::{Directory, Kind, Stat};
+use crate::ports::{Directory, Entry, Kind, Stat};
 use crate::scope::Scope;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -29,11 +29,6 @@ pub(crate) struct Belongings {
 }
 
 impl Belongings {
-    /// Says whether there is a record.
-    pub(crate) fn has_record(&self) -> bool {
-        self.record
-    }
-
     /// Says whether there is anything.
     pub(crate) fn has_any(&self) -> bool {
         self.record
@@ -93,6 +88,20 @@ pub(crate) struct Kinds {
 pub(crate) struct Stray {
     pub(crate) path: StorePath,
     pub(crate) reason: String,
+    pub(crate) place: Place,
+}
+
+/// In whose place it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The format knows no such name.
+    Unknown,
+    /// Something of a run.
+    Run(RunId),
+    /// A file of no run, or one of the run that is looked at.
+    File,
+    /// A directory. What is in it is not known.
+    Directory,
 }
 
 /// What is in a store's directory.
@@ -109,6 +118,8 @@ pub(crate) struct Inventory {
     pub(crate) strays: Vec<Stray>,
     /// The runs that have the file of a lock, sorted.
     pub(crate) lock_files: Vec<RunId>,
+    /// The directories that could not be listed; each is a stray too.
+    pub(crate) unlisted: Vec<Top>,
 }
 
 /// The files of a run.
@@ -147,6 +158,30 @@ impl RunLookup for Lookup<'_> {
     }
 }
 
+const NO_SUCH_FILE: &str = "the format has no such file";
+const NO_DIRECTORY: &str = "it is a file in the place of a directory";
+
+/// Tells in whose place something is that is no regular file.
+fn place_of(top: Top, name: &str) -> Place {
+    let run = match top {
+        Top::Runs => layout::run_id_of_record(name).or_else(|| layout::run_id_of_done_marker(name)),
+        Top::Derived => layout::run_id_of_record(name),
+        Top::Logs if name.ends_with(".log") => return Place::File,
+        Top::Artifacts | Top::Results | Top::Logs => layout::run_id_of_directory(name),
+        Top::Experiments if name.ends_with(".json") => return Place::File,
+        _ => None,
+    };
+    run.map_or(Place::Unknown, Place::Run)
+}
+
+fn unknown_name(directory: &StorePath, name: &str) -> Stray {
+    Stray {
+        path: directory.clone(),
+        reason: format!("{name:?} is a name that no file of the format has"),
+        place: Place::Unknown,
+    }
+}
+
 /// Says why something is not a regular file.
 fn not_regular(kind: Kind) -> &'static str {
     match kind {
@@ -157,23 +192,18 @@ fn not_regular(kind: Kind) -> &'static str {
 }
 
 impl Inventory {
-    /// Looks at the directories of a store.
+    /// Looks at the directories of a store. One that cannot be listed is a stray, and hides no other.
     pub(crate) fn take(scope: &Scope) -> Result<Self> {
         let mut found = Self::default();
         let mut logs = Vec::new();
         let mut locked = BTreeSet::new();
+        let mut instead = Vec::new();
         for top in Top::ALL_CREATED {
             let directory = layout::directory(top);
-            for entry in scope.tree.list(&directory)? {
+            for entry in found.list(scope, top, &directory)? {
                 let Ok(path) = directory.child(&entry.name) else {
                     // On this system a name may hold what separates names on another.
-                    found.strays.push(Stray {
-                        path: directory.clone(),
-                        reason: format!(
-                            "{:?} is a name that no file of the format has",
-                            entry.name
-                        ),
-                    });
+                    found.strays.push(unknown_name(&directory, &entry.name));
                     continue;
                 };
                 if layout::is_stage_name(&entry.name) && entry.kind == Kind::File {
@@ -181,8 +211,10 @@ impl Inventory {
                     continue;
                 }
                 let run = match (top, entry.kind) {
-                    (_, Kind::Link | Kind::Other) => {
-                        found.stray(path, not_regular(entry.kind));
+                    (_, Kind::Link | Kind::Other)
+                    | (Top::Runs | Top::Derived | Top::Experiments, Kind::Directory) => {
+                        let place = place_of(top, &entry.name);
+                        found.stray(path, not_regular(entry.kind), place);
                         continue;
                     }
                     (Top::Runs, Kind::File) => layout::run_id_of_record(&entry.name)
@@ -193,6 +225,11 @@ impl Inventory {
                     }
                     (Top::Logs, Kind::File) => {
                         logs.push(entry.name);
+                        continue;
+                    }
+                    // Whether it is in the place of a run's directory is known when all runs are.
+                    (Top::Artifacts | Top::Results, Kind::File) => {
+                        instead.push(path);
                         continue;
                     }
                     (Top::Experiments, Kind::File) if entry.name.ends_with(".json") => {
@@ -208,7 +245,7 @@ impl Inventory {
                     _ => None,
                 };
                 let Some(run) = run else {
-                    found.stray(path, "the format has no such file");
+                    found.stray(path, NO_SUCH_FILE, Place::Unknown);
                     continue;
                 };
                 let belongings = found.runs.entry(run).or_default();
@@ -222,28 +259,53 @@ impl Inventory {
                 }
             }
         }
-        for entry in scope.tree.list(&layout::directory(Top::Root))? {
+        let root = layout::directory(Top::Root);
+        for entry in found.list(scope, Top::Root, &root)? {
             match (layout::root_file(&entry.name), entry.kind) {
                 (None, _) => {}
                 (Some(path), Kind::File) => found.others.push(path),
-                (Some(path), kind) => found.stray(path, not_regular(kind)),
+                (Some(path), kind) => found.stray(path, not_regular(kind), Place::File),
             }
         }
-        found.assign_logs(logs, &locked)?;
+        found.assign_logs(logs, &mut instead, &locked)?;
+        for path in instead {
+            let run = layout::run_id_of_directory(path.file_name());
+            match run.filter(|run| found.runs.contains_key(run)) {
+                Some(run) => found.stray(path, NO_DIRECTORY, Place::Run(run)),
+                None => found.stray(path, NO_SUCH_FILE, Place::Unknown),
+            }
+        }
         found.lock_files = locked.into_iter().collect();
         found.others.sort_unstable_by_key(StorePath::to_string);
         Ok(found)
     }
 
-    fn stray(&mut self, path: StorePath, reason: &str) {
+    fn list(&mut self, scope: &Scope, top: Top, directory: &StorePath) -> Result<Vec<Entry>> {
+        match scope.tree.list(directory) {
+            Ok(entries) => Ok(entries),
+            Err(error) => {
+                self.stray(directory.clone(), &reason(error)?, Place::Directory);
+                self.unlisted.push(top);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn stray(&mut self, path: StorePath, reason: &str, place: Place) {
         self.strays.push(Stray {
             path,
             reason: reason.to_owned(),
+            place,
         });
     }
 
     /// Finds out whose the files directly in `logs/` are.
-    fn assign_logs(&mut self, mut logs: Vec<String>, locked: &BTreeSet<RunId>) -> Result<()> {
+    fn assign_logs(
+        &mut self,
+        mut logs: Vec<String>,
+        instead: &mut Vec<StorePath>,
+        locked: &BTreeSet<RunId>,
+    ) -> Result<()> {
         logs.sort_unstable();
         let directory = layout::directory(Top::Logs);
         let mut owned = Vec::new();
@@ -255,10 +317,7 @@ impl Inventory {
             match logs_naming::owner(&name, &mut lookup) {
                 Some((run, _, _)) => owned.push((run, name)),
                 None if name.ends_with(".log") => self.others.push(directory.child(&name)?),
-                None => {
-                    let path = directory.child(&name)?;
-                    self.stray(path, "the format has no such file");
-                }
+                None => instead.push(directory.child(&name)?),
             }
         }
         for (run, name) in owned {
@@ -372,10 +431,12 @@ fn look_in(
         Ok(Some(stat)) => found.faults.push(Stray {
             path,
             reason: not_regular(stat.kind).to_owned(),
+            place: Place::File,
         }),
         Err(error) => found.faults.push(Stray {
             path,
             reason: reason(error)?,
+            place: Place::File,
         }),
     }
     Ok(())
@@ -388,12 +449,20 @@ fn collect(
     depth: usize,
     found: &mut Files,
 ) -> Result<()> {
-    for entry in scope.tree.list_in(opened, directory)? {
-        let Ok(path) = directory.child(&entry.name) else {
+    let entries = match scope.tree.list_in(opened, directory) {
+        Ok(entries) => entries,
+        Err(error) => {
             found.faults.push(Stray {
                 path: directory.clone(),
-                reason: format!("{:?} is a name that no file of the format has", entry.name),
+                reason: reason(error)?,
+                place: Place::Directory,
             });
+            return Ok(());
+        }
+    };
+    for entry in entries {
+        let Ok(path) = directory.child(&entry.name) else {
+            found.faults.push(unknown_name(directory, &entry.name));
             continue;
         };
         match entry.kind {
@@ -404,6 +473,7 @@ fn collect(
             kind => found.faults.push(Stray {
                 path,
                 reason: not_regular(kind).to_owned(),
+                place: Place::File,
             }),
         }
     }

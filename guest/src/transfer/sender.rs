@@ -1,7 +1,7 @@
 //! The source's side: hands a stream out in pieces.
 
 use super::digest::{self, Digest, List};
-use super::inventory::{Belongings, Files, Inventory, Kinds, files_of, reason};
+use super::inventory::{Belongings, Files, Inventory, Kinds, Place, Stray, files_of, reason};
 use super::note::{self, Part, PartNote, UnitNote};
 use super::tar;
 use super::{ExperimentDigest, Failure, KEPT, MAX_CHUNK, Report, Selection};
@@ -14,7 +14,7 @@ use crate::ports::{File, Kind, Stat};
 use crate::query::{Query, QueryText, RecordRow};
 use crate::scope::Scope;
 use sha2::{Digest as _, Sha256};
-use std::collections::{VecDeque, btree_map};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::rc::Rc;
 
 /// How often a run is read that somebody changes meanwhile.
@@ -59,6 +59,8 @@ struct Sending {
     scope: Rc<Scope>,
     runs: btree_map::IntoIter<RunId, Belongings>,
     others: std::vec::IntoIter<StorePath>,
+    /// What is in the place of something of a run.
+    misplaced: BTreeMap<RunId, Vec<Stray>>,
     units: u64,
     sent_runs: u64,
     list: List,
@@ -78,6 +80,14 @@ struct Large {
     note: UnitNote,
 }
 
+/// Whether a query selects a run.
+enum Choice {
+    Yes,
+    No,
+    /// It cannot be told, for this reason.
+    Unknown(String),
+}
+
 struct OpenFile {
     path: StorePath,
     stat: Stat,
@@ -87,6 +97,7 @@ struct OpenFile {
 }
 
 /// The files of a unit that were read whole, and what is wrong with others.
+#[derive(Default)]
 struct Read {
     files: Vec<(StorePath, Vec<u8>)>,
     faults: Vec<(String, String)>,
@@ -221,8 +232,13 @@ impl Sender {
         }
         if let Some((run, belongings)) = sending.runs.next() {
             self.progress.runs += 1;
-            if self.selects(&sending.scope, &run, &belongings)? {
-                self.send_run(&mut sending, run, &belongings)?;
+            match self.selects(&sending.scope, &run)? {
+                Choice::Yes => self.send_run(&mut sending, run, &belongings)?,
+                Choice::No => {}
+                Choice::Unknown(reason) => {
+                    let read = Read::default();
+                    self.send_read(&mut sending, Some(run), read, Some(reason));
+                }
             }
             self.current = Some(sending);
             return Ok(());
@@ -261,54 +277,94 @@ impl Sender {
             self.state = State::Ended;
             return Ok(());
         };
+        let mut part = part;
         let inventory = Inventory::take(&scope)?;
-        let mut others = inventory.others;
-        others.retain(|path| {
-            path.top() != Top::Logs || (self.selection.logs && self.query.is_none())
-        });
+        let (mut runs, mut others) = (inventory.runs, inventory.others);
+        let loose_logs = self.selection.logs && self.query.is_none();
+        others.retain(|path| path.top() != Top::Logs || loose_logs);
+        let mut misplaced: BTreeMap<RunId, Vec<Stray>> = BTreeMap::new();
+        let mut faults = Vec::new();
+        for stray in inventory.strays {
+            let top = stray.path.top();
+            match &stray.place {
+                Place::Run(run) if comes(part.kinds, top) => {
+                    runs.entry(run.clone()).or_default();
+                    misplaced.entry(run.clone()).or_default().push(stray);
+                }
+                Place::File if top != Top::Logs || loose_logs => faults.push(stray),
+                Place::Directory if top != Top::Locks && comes(part.kinds, top) => {
+                    faults.push(stray);
+                }
+                _ => {}
+            }
+        }
+        for top in inventory.unlisted {
+            match top {
+                // Nobody knows which runs there are, and none would be whole.
+                Top::Runs => runs.clear(),
+                Top::Artifacts => part.kinds.artifacts = false,
+                Top::Derived => part.kinds.derived = false,
+                Top::Results => part.kinds.results = false,
+                Top::Logs => part.kinds.logs = false,
+                _ => {}
+            }
+        }
         // A collection's own directory counts only if there is something in it.
-        if part.experiment.is_none() && inventory.runs.is_empty() && others.is_empty() {
+        if part.experiment.is_none() && runs.is_empty() && others.is_empty() && faults.is_empty() {
             return Ok(());
         }
         self.parts += 1;
-        self.progress.total += inventory.runs.len() as u64;
+        self.progress.total += runs.len() as u64;
         push_file(
             &mut self.buffer,
             &note::begin_path(&part),
             note::begin(&part).as_bytes(),
         );
-        self.current = Some(Sending {
+        let mut sending = Sending {
             part,
             scope,
-            runs: inventory.runs.into_iter(),
+            runs: runs.into_iter(),
             others: others.into_iter(),
+            misplaced,
             units: 0,
             sent_runs: 0,
             list: List::default(),
             large: None,
-        });
+        };
+        if !faults.is_empty() {
+            let read = Read {
+                faults: faults.iter().map(fault).collect(),
+                ..Read::default()
+            };
+            self.send_read(&mut sending, None, read, None);
+        }
+        self.current = Some(sending);
         Ok(())
     }
 
-    /// Says whether the query selects a run. One whose record cannot be read is selected by none.
-    fn selects(&self, scope: &Scope, run: &RunId, belongings: &Belongings) -> Result<bool> {
+    /// Says whether the query selects a run.
+    fn selects(&self, scope: &Scope, run: &RunId) -> Result<Choice> {
         let Some(query) = &self.query else {
-            return Ok(true);
+            return Ok(Choice::Yes);
         };
-        if !belongings.has_record() {
-            return Ok(false);
-        }
-        let Some(content) = scope.record_content(run)? else {
-            return Ok(false);
+        let content = match scope.record_content(run) {
+            Ok(Some(content)) => content,
+            Ok(None) => return Ok(Choice::No),
+            Err(error) => return unknown(error),
         };
-        let derived = scope.derived_content(run)?;
-        let Ok(record) = codec::parse_object("", &content) else {
-            return Ok(false);
+        let derived = match scope.derived_content(run) {
+            Ok(derived) => derived,
+            Err(error) => return unknown(error),
+        };
+        let record = match codec::parse_object(&layout::run_record(run).to_string(), &content) {
+            Ok(record) => record,
+            Err(error) => return unknown(error),
         };
         let derived = derived
             .as_deref()
             .and_then(|content| codec::parse_object("", content).ok());
-        Ok(query.matches(&RecordRow::new(&record, derived.as_ref())))
+        let selected = query.matches(&RecordRow::new(&record, derived.as_ref()));
+        Ok(if selected { Choice::Yes } else { Choice::No })
     }
 
     fn send_run(
@@ -319,7 +375,18 @@ impl Sender {
     ) -> Result<()> {
         let mut torn = None;
         let belongings = belongings.at_most();
-        let list = |scope: &Scope| files_of(scope, &run, &belongings, sending.part.kinds);
+        let misplaced = sending.misplaced.remove(&run).unwrap_or_default();
+        let list = |scope: &Scope| -> Result<Files> {
+            let mut found = files_of(scope, &run, &belongings, sending.part.kinds)?;
+            for stray in &misplaced {
+                let told = found.faults.iter().any(|fault| fault.path == stray.path);
+                // A file in the place of a directory is not told by the listing of that.
+                if !told && scope.tree.is_file(&stray.path)? {
+                    found.faults.push(stray.clone());
+                }
+            }
+            Ok(found)
+        };
         for _ in 0..ATTEMPTS {
             let found = list(&sending.scope)?;
             let size: u64 = found.files.iter().map(|(_, stat)| stat.size).sum();
@@ -340,11 +407,7 @@ impl Sender {
             }
         }
         let torn = torn.map(|path| still_changing(&path));
-        let read = Read {
-            files: Vec::new(),
-            faults: Vec::new(),
-        };
-        self.send_read(sending, Some(run), read, torn);
+        self.send_read(sending, Some(run), Read::default(), torn);
         Ok(())
     }
 
@@ -554,7 +617,7 @@ impl Sender {
 }
 
 fn begin_large(run: RunId, belongings: Belongings, found: Files) -> Large {
-    let faults = found.faults.into_iter();
+    let faults = &found.faults;
     Large {
         run,
         belongings,
@@ -566,11 +629,35 @@ fn begin_large(run: RunId, belongings: Belongings, found: Files) -> Large {
             run: None,
             digest: String::new(),
             torn: None,
-            faults: faults
-                .map(|fault| (fault.path.to_string(), fault.reason))
-                .collect(),
+            faults: faults.iter().map(fault).collect(),
         },
     }
+}
+
+fn fault(stray: &Stray) -> (String, String) {
+    let path = stray.path.to_string();
+    // The directory of the experiment itself has no name in it.
+    let path = if path.is_empty() { ".".into() } else { path };
+    (path, stray.reason.clone())
+}
+
+/// Says whether files of a directory come.
+fn comes(kinds: Kinds, top: Top) -> bool {
+    match top {
+        Top::Artifacts => kinds.artifacts,
+        Top::Derived => kinds.derived,
+        Top::Results => kinds.results,
+        Top::Logs => kinds.logs,
+        _ => true,
+    }
+}
+
+/// Tells why nobody knows whether a run is selected.
+fn unknown(error: Error) -> Result<Choice> {
+    Ok(Choice::Unknown(format!(
+        "it cannot be told whether it is selected: {}",
+        reason(error)?
+    )))
 }
 
 fn still_changing(path: &StorePath) -> String {
@@ -612,11 +699,7 @@ fn read_whole(
 ) -> Result<std::result::Result<Read, StorePath>> {
     let mut read = Read {
         files: Vec::with_capacity(found.files.len()),
-        faults: found
-            .faults
-            .iter()
-            .map(|fault| (fault.path.to_string(), fault.reason.clone()))
-            .collect(),
+        faults: found.faults.iter().map(fault).collect(),
     };
     for (path, stat) in &found.files {
         let limit = stat.size.saturating_add(KEPT).max(codec::MAX_DOCUMENT);

@@ -14,7 +14,7 @@ use crate::names::RunId;
 use crate::ports::{Kind, Lock, LockError, LockMode, LockTarget, Stat};
 use crate::scope::Scope;
 use crate::segment::lock_file;
-use crate::transfer::inventory::{Belongings, Inventory, Kinds, files_of};
+use crate::transfer::inventory::{Belongings, Inventory, Kinds, Place, Stray, files_of};
 use std::collections::{BTreeSet, VecDeque, btree_map};
 use std::rc::Rc;
 
@@ -73,6 +73,10 @@ pub struct Collection {
     found: VecDeque<Left>,
     report: GarbageReport,
     removed: bool,
+    /// Journals that hold what is in no file.
+    unsettled: BTreeSet<u64>,
+    /// The runs that these name.
+    promised: BTreeSet<RunId>,
     /// Whether locks work, so that a living writer can be told from a dead one.
     locks_work: bool,
     /// Lets one collect at a time.
@@ -95,6 +99,8 @@ enum Answer {
 const YOUNG: &str = "it was changed within the grace period";
 const HELD: &str = "a writer holds its lock";
 const ALIVE: &str = "its writer may live";
+const PROMISED: &str =
+    "a journal holds what belongs to it and is in no file; `verify --repair` puts it in place";
 const NO_LOCKS: &str =
     "the file system has no working locks, so that it cannot be told whether its writer lives";
 
@@ -122,13 +128,25 @@ impl Collection {
         if options.apply {
             scope.refuse_read_only()?;
         }
-        let inventory = Inventory::take(&scope)?;
-        let runs = &inventory.runs;
+        let mut inventory = Inventory::take(&scope)?;
         let mut unused = inventory.lock_files;
+        let unlisted = &inventory.unlisted;
+        if !unlisted.is_empty() {
+            // Of which runs there is nothing is not known.
+            unused.clear();
+        }
+        if unlisted.contains(&Top::Runs) || unlisted.contains(&Top::Artifacts) {
+            // Nor is what their records and manifests list.
+            inventory.runs.clear();
+        }
+        let runs = &inventory.runs;
         unused.retain(|run| !runs.contains_key(run));
         let mut stages = inventory.stages;
         for top in [Top::Root, Top::Index] {
             let directory = layout::directory(top);
+            if unlisted.contains(&top) {
+                continue;
+            }
             for entry in scope.tree.list(&directory)? {
                 if entry.kind == Kind::File && layout::is_stage_name(&entry.name) {
                     stages.extend(directory.child(&entry.name));
@@ -136,9 +154,20 @@ impl Collection {
             }
         }
         let (lock, locks_work) = alone(&scope)?;
-        Ok(Self {
+        let may_lock = scope.options.access == Access::ReadWrite;
+        let journals = scope.foreign_promises(may_lock, &mut |_| Ok(false))?;
+        let open = journals.iter().filter(|journal| !journal.is_settled);
+        let unsettled: BTreeSet<u64> = open.map(|journal| journal.id).collect();
+        drop(journals);
+        let promised = match unsettled.is_empty() {
+            true => BTreeSet::new(),
+            false => scope.journalled_runs(|id| unsettled.contains(&id))?,
+        };
+        let mut collection = Self {
             locks_work,
             _lock: lock,
+            unsettled,
+            promised,
             scope,
             options,
             total: inventory.runs.len() as u64,
@@ -148,7 +177,24 @@ impl Collection {
             found: VecDeque::new(),
             report: GarbageReport::default(),
             removed: false,
-        })
+        };
+        for stray in &inventory.strays {
+            collection.tell_unlisted(stray);
+        }
+        Ok(collection)
+    }
+
+    /// Tells of a directory that cannot be listed: what is left in it is not known.
+    fn tell_unlisted(&mut self, stray: &Stray) {
+        if stray.place == Place::Directory {
+            self.found.push_back(Left {
+                kind: FindingKind::Unreadable,
+                file: self.scope.tree.path(&stray.path),
+                bytes: 0,
+                reason: stray.reason.clone(),
+                kept: Some("what is in it was not looked at".to_owned()),
+            });
+        }
     }
 
     /// Does the next piece, and says how many runs of how many were looked at; none at the end.
@@ -233,7 +279,8 @@ impl Collection {
 
     /// Removes the file of a lock that was made for this collection, while the lock is held.
     fn unmake_lock(&self, run: &RunId, was_there: bool) -> Result<()> {
-        if self.options.apply && !was_there && !self.is_there(run)? {
+        // Of one that cannot be looked at there may be something.
+        if self.options.apply && !was_there && !self.is_there(run).unwrap_or(true) {
             self.scope.tree.remove(&layout::lock(run))?;
         }
         Ok(())
@@ -289,6 +336,9 @@ impl Collection {
             logs: true,
         };
         let found = files_of(&self.scope, run, belongings, kinds)?;
+        for fault in &found.faults {
+            self.tell_unlisted(fault);
+        }
         for stage in &found.stages {
             self.look_at_stage(stage, Some(run))?;
         }
@@ -326,7 +376,10 @@ impl Collection {
             if is_listed(path, listed) {
                 continue;
             }
-            let stays = self.stays(stat);
+            let stays = match self.promised.contains(run) {
+                true => Some(Answer::No(PROMISED)),
+                false => self.stays(stat),
+            };
             self.settle(
                 FindingKind::Unlisted,
                 path,
@@ -398,7 +451,9 @@ impl Collection {
             .file_name()
             .rsplit_once('.')
             .and_then(|(_, token)| u64::from_str_radix(token, 16).ok());
-        let answer = if let Some(stays) = self.stays(&stat) {
+        let answer = if run.is_some_and(|run| self.promised.contains(run)) {
+            Answer::No(PROMISED)
+        } else if let Some(stays) = self.stays(&stat) {
             stays
         } else if writer.map_or(Ok(false), |writer| self.scope.writer_may_live(writer))? {
             Answer::No(ALIVE)
@@ -449,7 +504,7 @@ impl Collection {
         }
         self.look_at_staging()?;
         self.look_at_journals()?;
-        let journalled = self.scope.journalled_runs()?;
+        let journalled = self.scope.journalled_runs(|_| true)?;
         for run in rest.unused {
             if !journalled.contains(&run) {
                 self.look_at_lock(&run)?;
@@ -468,9 +523,12 @@ impl Collection {
             let Some(stat) = self.scope.tree.stat(&path)? else {
                 continue;
             };
-            let answer = if let Some(stays) = self.stays(&stat) {
+            let owner = layout::staging_owner(token);
+            let answer = if self.unsettled.contains(&owner) {
+                Answer::No(PROMISED)
+            } else if let Some(stays) = self.stays(&stat) {
                 stays
-            } else if self.scope.writer_may_live(layout::staging_owner(token))? {
+            } else if self.scope.writer_may_live(owner)? {
                 Answer::No(ALIVE)
             } else {
                 Answer::Yes(None)

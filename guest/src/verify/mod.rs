@@ -29,7 +29,7 @@ use crate::run_list::damage;
 use crate::scope::{Scope, hex};
 use crate::transfer::ExperimentDigest;
 use crate::transfer::digest::List;
-use crate::transfer::inventory::{Belongings, Directories, Inventory};
+use crate::transfer::inventory::{Belongings, Directories, Inventory, Place, Stray};
 use database::DatabaseCheck;
 use files::{Budget, FileCheck};
 use known::{Key, KnownFiles, NewlyKnown};
@@ -456,7 +456,12 @@ impl Checking {
     fn begin(scope: Rc<Scope>, own: bool, may_note: bool, tally: &mut Tally) -> Result<Self> {
         let mut inventory = Inventory::take(&scope)?;
         for stray in inventory.strays.drain(..) {
-            tally.add(stray_finding(&scope, &stray.path, &stray.reason));
+            tally.add(told(&scope, &stray)?);
+        }
+        if inventory.unlisted.contains(&Top::Runs) {
+            // Without the records, everything would belong to nothing.
+            inventory.runs.clear();
+            inventory.lock_files.clear();
         }
         for stage in inventory.stages.drain(..) {
             tally.add(half_written(&scope, &stage));
@@ -735,6 +740,21 @@ impl Checking {
 fn tally_all(tally: &mut Tally, findings: impl IntoIterator<Item = Finding>) {
     for finding in findings {
         tally.add(finding);
+    }
+}
+
+/// Makes a finding of something in the place of a file, or of a directory that cannot be listed.
+fn told(scope: &Scope, stray: &Stray) -> Result<Finding> {
+    let (path, reason) = (&stray.path, &stray.reason);
+    match stray.place {
+        Place::Directory => {
+            let error = Error::corrupt(scope.tree.path(path), None, reason);
+            let mut finding = finding_of(scope, path, error)?;
+            finding.reason.clone_from(reason);
+            finding.way_out = "let it be read, or put a directory in its place".into();
+            Ok(finding)
+        }
+        _ => Ok(stray_finding(scope, path, reason)),
     }
 }
 

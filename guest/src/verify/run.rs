@@ -6,8 +6,7 @@ use super::files::{
 use super::known::KnownFile;
 use super::quarantine::Quarantine;
 use super::{
-    Artifacts, Finding, FindingKind, Severity, Sums, finding, finding_of, half_written,
-    stray_finding,
+    Artifacts, Finding, FindingKind, Severity, Sums, finding, finding_of, half_written, told,
 };
 use crate::artifacts::{check_content, public_descriptor};
 use crate::codec;
@@ -115,7 +114,7 @@ impl RunCheck {
             findings.push(half_written(scope, stage));
         }
         for fault in &found.faults {
-            findings.push(stray_finding(scope, &fault.path, &fault.reason));
+            findings.push(told(scope, fault)?);
         }
         Ok(Self {
             run,
@@ -430,9 +429,13 @@ impl RunCheck {
         };
         listed.insert(name.clone());
         let Some((size, digest)) = self.artifacts.get(&name) else {
-            // One that cannot be read was told already.
+            // One that cannot be read was told already, and so was its directory.
             let told = scope.tree.path(&path);
-            if !self.findings.iter().any(|finding| finding.file == told) {
+            let is_told = |finding: &Finding| {
+                let below = told.strip_prefix(&finding.file);
+                below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+            };
+            if !self.findings.iter().any(is_told) {
                 self.findings.push(finding(
                     scope,
                     FindingKind::ArtifactMissing,
