@@ -902,7 +902,7 @@ impl Sync {
             let (Some(run), Some(record)) = (text(row, 0), text(row, 1)) else {
                 continue;
             };
-            let derived = text(row, 2).and_then(|text| object(text));
+            let derived = text(row, 2).and_then(object);
             let projected = object(record)
                 .and_then(|parsed| Projected::new(run, &parsed, record, derived.as_ref()));
             // Derived metrics that cannot be read are in no table.
