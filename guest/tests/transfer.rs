@@ -665,6 +665,29 @@ fn what_is_no_file_under_a_name_of_the_format_is_told() {
     assert_eq!(told(&reports).len(), 4, "{:?}", told(&reports));
 }
 
+/// A run with very many faults made a note that no reader takes, so nothing after it was copied.
+#[test]
+fn a_run_with_very_many_faults_fails_alone_and_all_of_them_are_counted() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(from.path());
+    let artifacts = from.path().join("a_1/artifacts/r1");
+    for number in 0..10_000 {
+        std::os::unix::fs::symlink("/etc", artifacts.join(format!("{number}.bin"))).unwrap();
+    }
+    let source = open(from.path(), None, Access::ReadOnly);
+    let (bytes, sent) = stream(&source, Selection::default());
+    let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+    let failed: u64 = reports.iter().map(|report| report.failed.files).sum();
+    assert_eq!((failed, told(&reports).len()), (10_000, 101));
+    assert!(
+        failures(&reports)
+            .iter()
+            .any(|reason| reason.starts_with("9900 more files"))
+    );
+    assert_eq!(digests(&reports), sent);
+    assert!(to.path().join("b/runs/r1.json").exists());
+}
+
 #[test]
 fn a_log_that_grew_goes_on_at_the_destination() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -64,6 +64,16 @@ pub(crate) struct UnitNote {
     pub(crate) torn: Option<String>,
     /// Files that could not be read, and why.
     pub(crate) faults: Vec<(String, String)>,
+    /// How many more there are, which are not named.
+    pub(crate) more_faults: u64,
+}
+
+/// The most files of a unit that are named as faults: so a note stays far below its limit.
+pub(crate) const MAX_FAULTS: usize = 100;
+
+/// Says that more files could not be read than are named.
+pub(crate) fn more_faults(count: u64) -> String {
+    format!("{count} more files of it cannot be copied, and are not named")
 }
 
 /// What is noted after the last unit of a part.
@@ -177,6 +187,9 @@ pub(crate) fn unit(note: &UnitNote) -> String {
         }
         object.insert("faults", faults);
     }
+    if note.more_faults > 0 {
+        object.insert("more_faults", note.more_faults);
+    }
     object.insert("run_id", note.run.as_ref().map(RunId::as_str));
     if let Some(torn) = &note.torn {
         object.insert("torn", torn.as_str());
@@ -282,6 +295,12 @@ pub(crate) fn read_unit(content: &[u8]) -> Result<UnitNote> {
             .to_owned(),
         torn: text(&object, "torn").map(str::to_owned),
         faults,
+        more_faults: match object.get("more_faults") {
+            None => 0,
+            Some(more) => codec::print_line(more)
+                .parse()
+                .map_err(|_| missing("more_faults"))?,
+        },
     })
 }
 

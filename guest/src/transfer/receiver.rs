@@ -693,6 +693,11 @@ impl Receiver {
             self.report.fail(fault(Some(file.clone()), reason.clone()));
             self.report.failed.add(0, 1, 0);
         }
+        if note.more_faults > 0 {
+            let reason = note::more_faults(note.more_faults);
+            self.report.fail(fault(None, reason));
+            self.report.failed.add(0, note.more_faults, 0);
+        }
         match settled {
             Some(outcome) => {
                 self.report

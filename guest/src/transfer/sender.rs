@@ -491,11 +491,15 @@ impl Sender {
             digest: note::digest_text(&digest),
             torn,
             faults: read.faults,
+            more_faults: 0,
         };
-        self.send_note(sending, &note, &digest);
+        self.send_note(sending, note, &digest);
     }
 
-    fn send_note(&mut self, sending: &mut Sending, note: &UnitNote, digest: &Digest) {
+    fn send_note(&mut self, sending: &mut Sending, mut note: UnitNote, digest: &Digest) {
+        let more = note.faults.len().saturating_sub(note::MAX_FAULTS);
+        note.faults.truncate(note::MAX_FAULTS);
+        note.more_faults = more as u64;
         if let Some(run) = &note.run
             && note.torn.is_none()
         {
@@ -512,6 +516,11 @@ impl Sender {
             self.report.failed.add(0, 1, 0);
             self.report.fail(failure(Some(file.clone()), reason));
         }
+        if note.more_faults > 0 {
+            self.report.failed.add(0, note.more_faults, 0);
+            let reason = note::more_faults(note.more_faults);
+            self.report.fail(failure(None, &reason));
+        }
         if let Some(torn) = &note.torn {
             self.report.fail(failure(None, torn));
         }
@@ -523,7 +532,7 @@ impl Sender {
         }
         let path = note::unit_path(&sending.part, sending.units);
         sending.units += 1;
-        push_file(&mut self.buffer, &path, note::unit(note).as_bytes());
+        push_file(&mut self.buffer, &path, note::unit(&note).as_bytes());
     }
 
     /// Hands out the next piece of a large run.
@@ -575,7 +584,7 @@ impl Sender {
             let digest = large.list.finish();
             large.note.run = Some(large.run);
             large.note.digest = note::digest_text(&digest);
-            self.send_note(sending, &large.note, &digest);
+            self.send_note(sending, large.note, &digest);
             return Ok(());
         };
         large.begun += 1;
@@ -630,6 +639,7 @@ fn begin_large(run: RunId, belongings: Belongings, found: Files) -> Large {
             digest: String::new(),
             torn: None,
             faults: faults.iter().map(fault).collect(),
+            more_faults: 0,
         },
     }
 }
