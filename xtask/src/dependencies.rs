@@ -14,6 +14,8 @@ pub(crate) fn check(paths: &Paths) -> Result<(), Failure> {
         println!("the dependencies were not checked: run `cargo install cargo-deny --locked` once");
         return Ok(());
     }
+    // It reads the packages of all platforms, and a build fetched those of this one.
+    run(cargo(paths).args(["fetch", "--locked"]))?;
     run(cargo(paths).args(["deny", "--offline", "check", "licenses", "bans", "sources"]))?;
     match output(cargo(paths).args(["deny", "check", "advisories"])) {
         Err(failure) if failure.to_string().contains(UNREACHABLE) => {
