@@ -2,7 +2,7 @@
 //! killed, the server is restarted, the disk is full and clocks jump. What was acknowledged is compared with what they
 //! and every list say, and at the end with what is there.
 //!
-//! `soak --seconds N --seed S`; `cargo xtask soak` builds what it needs and starts it. `METALAB_SOAK_PYTHON` names an
+//! `soak --seconds N --seed S`, and `--steady` to leave the clocks alone; `cargo xtask soak` builds what it needs and starts it. `METALAB_SOAK_PYTHON` names an
 //! interpreter that has the package, `METALAB_SOAK_NODE` says that the Node host is built. The calls follow from the
 //! seed; what happens between them does not.
 
@@ -77,6 +77,8 @@ struct Soak {
     programs: PathBuf,
     scratch: PathBuf,
     seed: u64,
+    /// Whether no clock is set.
+    steady: bool,
     over: AtomicBool,
     faults: Mutex<Vec<String>>,
     latencies: Mutex<Latencies>,
@@ -366,7 +368,7 @@ impl Slot<'_> {
 
     /// Sets the clock of a worker forward or back; only the Rust host has one that can be set.
     fn jump(&mut self, worker: &mut Worker) -> Option<bool> {
-        if !matches!(self.host, Host::Rust(_)) {
+        if self.soak.steady || !matches!(self.host, Host::Rust(_)) {
             return Some(true);
         }
         const JUMPS: [i64; 6] = [0, 5, -5, 3_600, -3_600, 200_000];
@@ -615,6 +617,7 @@ fn main() -> ExitCode {
         programs,
         scratch: scratch.path().to_owned(),
         seed,
+        steady: std::env::args().any(|argument| argument == "--steady"),
         over: AtomicBool::new(false),
         faults: Mutex::default(),
         latencies: Mutex::default(),
