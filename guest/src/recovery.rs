@@ -468,13 +468,16 @@ impl Scope {
         for id in segment_ids(&self.tree)? {
             found.extend(self.look_at(id)?);
         }
-        self.note_touched(&found);
+        let touched = Self::touched(&found);
+        self.note_touched(&touched);
         self.replay_lost(&found)?;
         for dead in &found {
             if dead.standing == Standing::Killed {
                 self.finish(dead, &found)?;
             }
         }
+        // The index is told of what they had done and not noted.
+        self.note_runs(touched.into_iter());
         let dead = |found: &Found| found.standing != Standing::Foreign;
         for found in found.iter().filter(|found| dead(found)) {
             self.sweep(found)?;
@@ -500,12 +503,21 @@ impl Scope {
     }
 
     /// Notes for the database what dead writers did: they may have changed files and not told it.
-    fn note_touched(&self, found: &[Found]) {
+    fn note_touched(&self, runs: &BTreeSet<RunId>) {
+        match &self.sql {
+            Some(sql) => self.note_pending(sql, runs.iter()),
+            None if runs.is_empty() => {}
+            None => self.disown_database(),
+        }
+    }
+
+    /// Returns the runs that dead writers may have changed.
+    fn touched(found: &[Found]) -> BTreeSet<RunId> {
         let dead = found
             .iter()
             .filter(|found| found.standing != Standing::Foreign);
         let entries = dead.flat_map(|found| &found.segment.entries);
-        let runs: BTreeSet<RunId> = entries
+        entries
             .filter_map(|(_, entry)| match entry {
                 Entry::Call(call) => Some(&call.lock),
                 Entry::Done(_) | Entry::Cancelled(_) => None,
@@ -514,12 +526,7 @@ impl Scope {
                 LockName::Run(run) => RunId::parse(run).ok(),
                 LockName::Other(_) => None,
             })
-            .collect();
-        match &self.sql {
-            Some(sql) => self.note_pending(sql, runs.iter()),
-            None if runs.is_empty() => {}
-            None => self.disown_database(),
-        }
+            .collect()
     }
 
     /// Looks at a segment: reads it, and finds out whether its writer is gone.
@@ -623,8 +630,8 @@ impl Scope {
     /// Does what is to be done about a file. A stage file is named as the dead writer would have named it,
     /// so that it is swept with the others if this recovery does not come to its end.
     fn carry_out_verdict(&self, writer: u64, path: &StorePath, verdict: Verdict) -> Result<()> {
-        match verdict {
-            Verdict::Keep => Ok(()),
+        let done = match verdict {
+            Verdict::Keep => return Ok(()),
             Verdict::Remove => self.tree.remove(path).map(drop),
             Verdict::Rename(stage) => self.rename_into_place(&stage, path),
             Verdict::Write(content) => {
@@ -639,7 +646,9 @@ impl Scope {
                 }
                 written
             }
-        }
+        };
+        self.note_files(std::iter::once(path));
+        done
     }
 
     /// Removes a directory of a deleted run, once nothing is in it.

@@ -21,28 +21,77 @@ use crate::query::{
 };
 use std::rc::Rc;
 
-/// What is about to be done in a [`Watched`] directory.
+/// What is done in a watched directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {
     /// A directory is listed.
     List,
+    /// A directory was listed, and the list is not yet returned.
+    Listed,
     /// A directory is created, or a file opened and perhaps created.
     Make,
     /// A directory is opened, to be synced for example.
     OpenDirectory,
+    /// A file is renamed to this path.
+    Rename,
     /// A file is removed.
     RemoveFile,
+    /// A directory gets another time.
+    SetModified,
+    /// A file grows at its end.
+    Append,
 }
 
-/// Is told what is done and its path.
-pub type Before = Box<dyn Fn(Touch, &str)>;
+/// What one who is told says to it: nothing, or that it fails.
+pub trait Answer {
+    /// Returns what becomes of it.
+    ///
+    /// # Errors
+    /// What it fails with.
+    fn answer(self) -> PortResult<()>;
+}
 
-/// A directory of which a test is told what is done in it, before it is done.
-pub struct Watched {
-    /// The directory itself.
-    pub inner: Rc<dyn Directory>,
-    /// Is told before something is done.
-    pub before: Before,
+impl Answer for () {
+    fn answer(self) -> PortResult<()> {
+        Ok(())
+    }
+}
+
+impl Answer for PortResult<()> {
+    fn answer(self) -> PortResult<()> {
+        self
+    }
+}
+
+type Told = Rc<dyn Fn(Touch, &str) -> PortResult<()>>;
+
+/// Returns a directory of which a test is told what is done in it and below, with the path from here, before it is done; so the
+/// test can do something else first, or let it fail.
+pub fn watched<A: Answer>(
+    inner: Rc<dyn Directory>,
+    told: impl Fn(Touch, &str) -> A + 'static,
+) -> Rc<dyn Directory> {
+    Rc::new(Watched {
+        inner,
+        prefix: String::new(),
+        told: Rc::new(move |touch, path| told(touch, path).answer()),
+    })
+}
+
+struct Watched {
+    inner: Rc<dyn Directory>,
+    prefix: String,
+    told: Told,
+}
+
+impl Watched {
+    fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    fn tell(&self, touch: Touch, path: &str) -> PortResult<()> {
+        (self.told)(touch, &self.path(path))
+    }
 }
 
 impl Directory for Watched {
@@ -50,26 +99,37 @@ impl Directory for Watched {
         self.inner.stat(path)
     }
     fn list(&self, path: &str) -> PortResult<Listing> {
-        (self.before)(Touch::List, path);
-        self.inner.list(path)
+        self.tell(Touch::List, path)?;
+        let listing = self.inner.list(path);
+        self.tell(Touch::Listed, path)?;
+        listing
     }
     fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-        (self.before)(Touch::OpenDirectory, path);
-        self.inner.open_directory(path)
+        self.tell(Touch::OpenDirectory, path)?;
+        Ok(Rc::new(Self {
+            inner: self.inner.open_directory(path)?,
+            prefix: self.path(path) + "/",
+            told: Rc::clone(&self.told),
+        }))
     }
     fn create_directory(&self, path: &str) -> PortResult<()> {
-        (self.before)(Touch::Make, path);
+        self.tell(Touch::Make, path)?;
         self.inner.create_directory(path)
     }
     fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
-        (self.before)(Touch::Make, path);
-        self.inner.open(path, mode)
+        self.tell(Touch::Make, path)?;
+        Ok(Box::new(WatchedFile {
+            inner: self.inner.open(path, mode)?,
+            path: self.path(path),
+            told: Rc::clone(&self.told),
+        }))
     }
     fn rename(&self, from: &str, to: &str) -> PortResult<()> {
+        self.tell(Touch::Rename, to)?;
         self.inner.rename(from, to)
     }
     fn remove_file(&self, path: &str) -> PortResult<()> {
-        (self.before)(Touch::RemoveFile, path);
+        self.tell(Touch::RemoveFile, path)?;
         self.inner.remove_file(path)
     }
     fn remove_directory(&self, path: &str) -> PortResult<()> {
@@ -79,7 +139,36 @@ impl Directory for Watched {
         self.inner.sync()
     }
     fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
+        self.tell(Touch::SetModified, path)?;
         self.inner.set_modified(path, time)
+    }
+}
+
+struct WatchedFile {
+    inner: Box<dyn File>,
+    path: String,
+    told: Told,
+}
+
+impl File for WatchedFile {
+    fn read(&self, offset: u64, length: usize) -> PortResult<Vec<u8>> {
+        self.inner.read(offset, length)
+    }
+    fn write(&self, offset: u64, content: &[u8]) -> PortResult<()> {
+        self.inner.write(offset, content)
+    }
+    fn append(&self, content: &[u8]) -> PortResult<()> {
+        (self.told)(Touch::Append, &self.path)?;
+        self.inner.append(content)
+    }
+    fn set_size(&self, size: u64) -> PortResult<()> {
+        self.inner.set_size(size)
+    }
+    fn stat(&self) -> PortResult<Stat> {
+        self.inner.stat()
+    }
+    fn sync_data(&self) -> PortResult<()> {
+        self.inner.sync_data()
     }
 }
 

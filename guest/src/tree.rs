@@ -595,24 +595,21 @@ mod tests {
     use super::*;
     use crate::layout;
     use crate::native;
-    use crate::testing::{Touch, Watched};
+    use crate::testing::{Touch, watched};
     use std::cell::Cell;
 
     /// The tree of a directory in which somebody else removes `.index` a few times, just before anything is made in that.
     fn vanishing(root: &std::path::Path, times: u32) -> Tree {
         let inner = native::ports(root).unwrap().directory;
         let (removed, left) = (Rc::clone(&inner), Cell::new(times));
-        Tree::new(Rc::new(Watched {
-            inner,
-            before: Box::new(move |touch, path| {
-                if touch == Touch::Make
-                    && path.starts_with(".index/")
-                    && left.get() > 0
-                    && removed.remove_directory(".index").is_ok()
-                {
-                    left.set(left.get() - 1);
-                }
-            }),
+        Tree::new(watched(inner, move |touch, path| {
+            if touch == Touch::Make
+                && path.starts_with(".index/")
+                && left.get() > 0
+                && removed.remove_directory(".index").is_ok()
+            {
+                left.set(left.get() - 1);
+            }
         }))
     }
 

@@ -10,7 +10,7 @@ use metalab_store_guest::native;
 use metalab_store_guest::ports::{Clock, Ports};
 use metalab_store_guest::query::QueryText;
 use metalab_store_guest::store::Store;
-use metalab_store_guest::testing::{Touch, Watched};
+use metalab_store_guest::testing::{Touch, watched};
 use metalab_store_guest::verify::{FindingKind, GarbageOptions, VerifyOptions};
 use std::cell::Cell;
 use std::fs;
@@ -159,15 +159,12 @@ fn after_a_clock_was_set_back_a_store_still_looks_for_what_other_programs_did() 
     let mut ports = native::ports(&root).unwrap();
     let foreign = Rc::new(Cell::new(false));
     let (write, runs) = (Rc::clone(&foreign), root.join("runs"));
-    ports.directory = Rc::new(Watched {
-        inner: ports.directory,
-        before: Box::new(move |touch, path| {
-            // Just before our own change: so that what we note of the directory covers both.
-            if touch == Touch::Make && path.starts_with("runs/") && write.take() {
-                let record = r#"{"run_id": "f", "experiment_id": "e:1", "status": "success"}"#;
-                fs::write(runs.join("f.json"), record).unwrap();
-            }
-        }),
+    ports.directory = watched(ports.directory, move |touch, path| {
+        // Just before our own change: so that what we note of the directory covers both.
+        if touch == Touch::Make && path.starts_with("runs/") && write.take() {
+            let record = r#"{"run_id": "f", "experiment_id": "e:1", "status": "success"}"#;
+            fs::write(runs.join("f.json"), record).unwrap();
+        }
     });
     let (store, by) = open_with(ports, &root, Durability::Relaxed);
     by.set(HOUR);

@@ -8,7 +8,7 @@ use metalab_store_guest::model::{
 };
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store;
-use metalab_store_guest::testing::{Touch, Watched};
+use metalab_store_guest::testing::{Touch, watched};
 use metalab_store_postgres::{Pool, Statement, Value};
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -87,13 +87,10 @@ fn open(root: &Path, schema: &Schema) -> (Store, Watch) {
     let mut ports = native::ports_with_database(root, "index", pool).unwrap();
     let watch = Watch::default();
     let told = Rc::clone(&watch);
-    ports.directory = Rc::new(Watched {
-        inner: ports.directory,
-        before: Box::new(move |touch, path| {
-            if let Some(watch) = &*told.borrow() {
-                watch(touch, path);
-            }
-        }),
+    ports.directory = watched(ports.directory, move |touch, path| {
+        if let Some(watch) = &*told.borrow() {
+            watch(touch, path);
+        }
     });
     let options = StoreOptions {
         directory: root.to_str().unwrap().to_owned(),

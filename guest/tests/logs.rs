@@ -6,7 +6,7 @@ use metalab_store_guest::model::{Access, Durability, StoreOptions};
 use metalab_store_guest::native;
 use metalab_store_guest::ports::{Clock, Directory, Ports};
 use metalab_store_guest::store::Store;
-use metalab_store_guest::testing::{Touch, Watched};
+use metalab_store_guest::testing::{self, Touch};
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
@@ -23,10 +23,7 @@ fn watched(
         Touch::RemoveFile => others(),
         _ => {}
     };
-    Rc::new(Watched {
-        inner,
-        before: Box::new(before),
-    })
+    testing::watched(inner, before)
 }
 
 /// A clock by which no time passes: after changes of its own a store looks again every few seconds.

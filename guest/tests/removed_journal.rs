@@ -5,7 +5,7 @@
 use metalab_store_guest::model::{Access, Durability, Expectation, StoreOptions};
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store;
-use metalab_store_guest::testing::{Touch, Watched};
+use metalab_store_guest::testing::{Touch, watched};
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
@@ -16,13 +16,10 @@ fn open(root: &Path, moment: (Touch, &'static str), times: u32) -> (Store, Rc<Ce
     let mut ports = native::ports(root).unwrap();
     let left = Rc::new(Cell::new(0));
     let (counted, index) = (Rc::clone(&left), root.join(".index"));
-    ports.directory = Rc::new(Watched {
-        inner: ports.directory,
-        before: Box::new(move |touch, path| {
-            if (touch, path) == moment && counted.get() > 0 && fs::remove_dir_all(&index).is_ok() {
-                counted.set(counted.get() - 1);
-            }
-        }),
+    ports.directory = watched(ports.directory, move |touch, path| {
+        if (touch, path) == moment && counted.get() > 0 && fs::remove_dir_all(&index).is_ok() {
+            counted.set(counted.get() - 1);
+        }
     });
     let options = StoreOptions {
         directory: root.to_str().unwrap().to_owned(),

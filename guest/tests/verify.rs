@@ -13,6 +13,7 @@ use metalab_store_guest::native;
 use metalab_store_guest::ports::{Directory, File, Identity, Listing, OpenMode, PortResult, Stat};
 use metalab_store_guest::query::QueryText;
 use metalab_store_guest::store::Store;
+use metalab_store_guest::testing::{Touch, watched};
 use metalab_store_guest::transfer::Selection;
 use metalab_store_guest::verify::{
     Finding, FindingKind, GarbageOptions, GarbageReport, Left, Severity, VerifyOptions,
@@ -1209,71 +1210,22 @@ fn a_directory_that_cannot_be_listed_is_told_and_hides_nothing_else() {
     }
 }
 
-/// A directory in which somebody else works just before a file is opened.
-struct Outrun {
-    inner: Rc<dyn Directory>,
-    prefix: String,
-    before: Rc<dyn Fn(&str)>,
-}
-
-impl Directory for Outrun {
-    fn stat(&self, path: &str) -> PortResult<Stat> {
-        self.inner.stat(path)
-    }
-    fn list(&self, path: &str) -> PortResult<Listing> {
-        self.inner.list(path)
-    }
-    fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-        Ok(Rc::new(Self {
-            inner: self.inner.open_directory(path)?,
-            prefix: format!("{}{path}/", self.prefix),
-            before: Rc::clone(&self.before),
-        }))
-    }
-    fn create_directory(&self, path: &str) -> PortResult<()> {
-        self.inner.create_directory(path)
-    }
-    fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
-        (self.before)(&format!("{}{path}", self.prefix));
-        self.inner.open(path, mode)
-    }
-    fn rename(&self, from: &str, to: &str) -> PortResult<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &str) -> PortResult<()> {
-        self.inner.remove_file(path)
-    }
-    fn remove_directory(&self, path: &str) -> PortResult<()> {
-        self.inner.remove_directory(path)
-    }
-    fn sync(&self) -> PortResult<()> {
-        self.inner.sync()
-    }
-    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
-        self.inner.set_modified(path, time)
-    }
-}
-
 /// Verifies a store in which a writer replaces a file, each time with a longer one, just before it is opened.
 fn verify_outrun(root: &Path, access: Access, file: &'static str, times: u32) -> Vec<Finding> {
     let mut ports = native::ports(root).unwrap();
     let left = std::cell::Cell::new(0);
     let left = Rc::new(left);
     let (replace, place) = (Rc::clone(&left), root.join(file));
-    ports.directory = Rc::new(Outrun {
-        inner: Rc::clone(&ports.directory),
-        prefix: String::new(),
-        before: Rc::new(move |path| {
-            if path == file && replace.get() > 0 {
-                replace.set(replace.get() - 1);
-                let old = fs::read_to_string(&place).unwrap();
-                let added = format!("{{\n  \"zzz{}\": \"added\",", replace.get());
-                let longer = old.replacen('{', &added, 1);
-                let stage = place.with_extension("tmp.0123abcd");
-                fs::write(&stage, longer).unwrap();
-                fs::rename(&stage, &place).unwrap();
-            }
-        }),
+    ports.directory = watched(ports.directory, move |touch, path| {
+        if (touch, path) == (Touch::Make, file) && replace.get() > 0 {
+            replace.set(replace.get() - 1);
+            let old = fs::read_to_string(&place).unwrap();
+            let added = format!("{{\n  \"zzz{}\": \"added\",", replace.get());
+            let longer = old.replacen('{', &added, 1);
+            let stage = place.with_extension("tmp.0123abcd");
+            fs::write(&stage, longer).unwrap();
+            fs::rename(&stage, &place).unwrap();
+        }
     });
     let store = Store::open(ports, options(root, Some("e:1"), access)).unwrap();
     left.set(times);

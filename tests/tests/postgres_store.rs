@@ -7,7 +7,7 @@ use metalab_store::types::{
     Expectation, IndexStanding, Metric, MetricValue, RunQuery, RunRecord, Status,
 };
 use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store};
-use metalab_store_guest::ports::{Directory, File, Listing, OpenMode, PortResult, Stat};
+use metalab_store_guest::testing::{Touch, watched};
 use metalab_store_postgres::{Isolation, Statement, Value};
 use metalab_store_tests::database::{Schema, pool};
 use metalab_store_tests::script::Numbers;
@@ -540,56 +540,13 @@ fn a_run_that_the_database_was_not_told_of_during_a_comparison_is_in_the_next_li
     assert_current(&config);
 }
 
-/// A directory in which somebody else works at a moment that a test chooses: after a directory was listed, or before a file
-/// is opened.
-struct Busy {
-    inner: Rc<dyn Directory>,
-    prefix: String,
-    at: Rc<dyn Fn(&str)>,
-}
-
-impl Directory for Busy {
-    fn stat(&self, path: &str) -> PortResult<Stat> {
-        self.inner.stat(path)
-    }
-    fn list(&self, path: &str) -> PortResult<Listing> {
-        let listing = self.inner.list(path);
-        (self.at)(&format!("listed {}{path}", self.prefix));
-        listing
-    }
-    fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-        Ok(Rc::new(Self {
-            inner: self.inner.open_directory(path)?,
-            prefix: format!("{}{path}/", self.prefix),
-            at: Rc::clone(&self.at),
-        }))
-    }
-    fn create_directory(&self, path: &str) -> PortResult<()> {
-        self.inner.create_directory(path)
-    }
-    fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
-        (self.at)(&format!("opening {}{path}", self.prefix));
-        self.inner.open(path, mode)
-    }
-    fn rename(&self, from: &str, to: &str) -> PortResult<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &str) -> PortResult<()> {
-        self.inner.remove_file(path)
-    }
-    fn remove_directory(&self, path: &str) -> PortResult<()> {
-        self.inner.remove_directory(path)
-    }
-    fn sync(&self) -> PortResult<()> {
-        self.inner.sync()
-    }
-    fn set_modified(&self, path: &str, time: u64) -> PortResult<()> {
-        self.inner.set_modified(path, time)
-    }
-}
-
 /// Compares a directory with the database, without the component, while somebody else works at a moment, once.
-fn compare_while(schema: &Schema, root: &Path, moment: &'static str, work: impl Fn() + 'static) {
+fn compare_while(
+    schema: &Schema,
+    root: &Path,
+    moment: (Touch, &'static str),
+    work: impl Fn() + 'static,
+) {
     use metalab_store_guest::{config, native, store};
     let config = config::from_locator(&schema.locator(root)).unwrap();
     let config = config::scoped(config, "e:1").unwrap();
@@ -601,20 +558,16 @@ fn compare_while(schema: &Schema, root: &Path, moment: &'static str, work: impl 
     ports.databases = native::databases(&index.binding, pool);
     let worked = Rc::new(Cell::new(true));
     let done = Rc::clone(&worked);
-    ports.directory = Rc::new(Busy {
-        inner: ports.directory,
-        prefix: String::new(),
-        at: Rc::new(move |what| {
-            if what == moment && !done.replace(true) {
-                work();
-            }
-        }),
+    ports.directory = watched(ports.directory, move |touch, path| {
+        if (touch, path) == moment && !done.replace(true) {
+            work();
+        }
     });
     let comparing = store::Store::open(ports, resolution.options).unwrap();
     worked.set(false);
     let mut comparison = comparing.rebuild_index().unwrap();
     while comparison.step().unwrap().is_some() {}
-    assert!(worked.get(), "it was never {moment}");
+    assert!(worked.get(), "it was never {moment:?}");
     comparing.close().unwrap();
 }
 
@@ -629,10 +582,15 @@ fn a_run_that_is_put_between_two_looks_of_a_comparison_stays_in_the_index() {
     assert_eq!(ids(&store).len(), 2);
     let writer = store.clone();
     // The database knows both of these when it is asked, and the list of names has neither.
-    compare_while(&schema, directory.path(), "listed runs", move || {
-        put(&writer, &run("b", 2.0));
-        put(&writer, &run("z", 2.0));
-    });
+    compare_while(
+        &schema,
+        directory.path(),
+        (Touch::Listed, "runs"),
+        move || {
+            put(&writer, &run("b", 2.0));
+            put(&writer, &run("z", 2.0));
+        },
+    );
     assert_eq!(ids(&store).len(), 4);
     assert_current(&config);
 }
@@ -654,7 +612,7 @@ fn a_run_that_is_deleted_while_a_comparison_sends_it_is_not_in_the_index() {
     compare_while(
         &schema,
         directory.path(),
-        "opening runs/b.json",
+        (Touch::Make, "runs/b.json"),
         move || {
             assert!(writer.delete_run("a").unwrap());
         },

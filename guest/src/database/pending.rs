@@ -163,53 +163,11 @@ mod tests {
     use crate::layout;
     use crate::model::{Access, Durability, StoreOptions};
     use crate::native;
-    use crate::ports::{Directory, File, Listing, OpenMode, PortResult, Stat};
     use crate::scope::Scope;
+    use crate::testing::{Touch, watched};
     use std::cell::RefCell;
     use std::fs;
     use std::rc::Rc;
-
-    /// A directory that notes what others can list just before a name changes.
-    struct Listed {
-        inner: Rc<dyn Directory>,
-        seen: Rc<RefCell<Vec<usize>>>,
-    }
-
-    impl Directory for Listed {
-        fn stat(&self, path: &str) -> PortResult<Stat> {
-            self.inner.stat(path)
-        }
-        fn list(&self, path: &str) -> PortResult<Listing> {
-            self.inner.list(path)
-        }
-        fn open_directory(&self, path: &str) -> PortResult<Rc<dyn Directory>> {
-            Ok(Rc::new(Self {
-                inner: self.inner.open_directory(path)?,
-                seen: Rc::clone(&self.seen),
-            }))
-        }
-        fn create_directory(&self, path: &str) -> PortResult<()> {
-            self.inner.create_directory(path)
-        }
-        fn open(&self, path: &str, mode: OpenMode) -> PortResult<Box<dyn File>> {
-            self.inner.open(path, mode)
-        }
-        fn rename(&self, from: &str, to: &str) -> PortResult<()> {
-            let there = self.inner.list("")?.entries;
-            let names = there.iter().filter(|entry| entry.name == to);
-            self.seen.borrow_mut().push(names.count());
-            self.inner.rename(from, to)
-        }
-        fn remove_file(&self, path: &str) -> PortResult<()> {
-            self.inner.remove_file(path)
-        }
-        fn remove_directory(&self, path: &str) -> PortResult<()> {
-            self.inner.remove_directory(path)
-        }
-        fn sync(&self) -> PortResult<()> {
-            self.inner.sync()
-        }
-    }
 
     #[test]
     fn a_note_that_is_taken_over_is_listed_under_one_of_its_names_at_every_moment() {
@@ -218,10 +176,17 @@ mod tests {
         let note = layout::pending_note(7);
         fs::write(directory.path().join(note.to_string()), "run\n").unwrap();
         let mut ports = native::ports(directory.path()).unwrap();
-        let seen = Rc::default();
-        ports.directory = Rc::new(Listed {
-            inner: ports.directory,
-            seen: Rc::clone(&seen),
+        let seen: Rc<RefCell<Vec<usize>>> = Rc::default();
+        let (others, noted) = (Rc::clone(&ports.directory), Rc::clone(&seen));
+        // What others can list just before a name changes.
+        ports.directory = watched(ports.directory, move |touch, path| {
+            if touch == Touch::Rename {
+                let there = others.list(".index").unwrap().entries;
+                let name = path.strip_prefix(".index/").unwrap();
+                noted
+                    .borrow_mut()
+                    .push(there.iter().filter(|entry| entry.name == name).count());
+            }
         });
         let options = StoreOptions {
             directory: String::new(),

@@ -2,22 +2,32 @@
 //!
 //! A note names the runs of one call, and for each of the two directories its stamp just before the call's first
 //! change and just after the last one. The stamp after is one that the writer gave the directory itself, to the
-//! nanosecond, so that whatever anyone changes later gives it another. Notes whose stamps follow one another
-//! without a gap, from the stamp that the index knows to the one that the directory has, tell all that
-//! changed. Where there is a gap, they tell nothing, and the index looks at all names: two of our writers at the
-//! same moment, a writer that was killed, a note that is torn or that somebody removed. So no note is ever
-//! needed, and none is synced.
+//! nanosecond, so that whatever anyone changes later gives it another. If notes lead from the stamp that the index
+//! knows to the one that the directory has, all that changed was changed in the time of one of them. Where they do
+//! not (a writer that was killed, a note that is torn, another program), the index looks at all names.
+//!
+//! Other writers may change something in that time, too, and note it later, or without stamps. So whoever reads the
+//! notes reads all of them, and a call returns only when its note is where a reader will find it:
+//!
+//! * The note is in the file that has the name now, and if that was begun anew meanwhile, also in the new one. Whoever
+//!   begins it anew takes over what was noted since it last read.
+//! * If it cannot be written, the file is removed, and the directories get new stamps: then everybody looks at all
+//!   names.
+//! * What a writer that was killed had not noted is noted by whoever recovers the store.
+//!
+//! So no note is ever needed, and none is synced.
 
 use super::bytes::{Reader, put_text, put_u32, put_u64, small};
 use super::{Doubt, Stamp, TOPS, stamp};
 use crate::commit::{Call, Change};
 use crate::error::Result;
-use crate::layout::{self, StorePath};
-use crate::model::Access;
+use crate::layout::{self, StorePath, Top};
 use crate::names::RunId;
-use crate::ports::{File, Kind, was_within};
+use crate::ports::{File, Kind};
 use crate::scope::Scope;
+use crate::tree::ATTEMPTS;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 /// How the file begins; a number that tells it from other ones follows.
 pub(super) const MAGIC: &[u8; 8] = b"mlabchg1";
@@ -28,21 +38,23 @@ pub(super) const HEADER: u64 = 16;
 /// The most bytes of notes that are read. Beyond, looking at all names is no more work.
 const MAX_NOTES: u64 = 4 << 20;
 
-/// How long a writer goes without a look whether there is such a file now, in nanoseconds.
-const LOOK_AGAIN: u64 = 500_000_000;
+/// How often all notes are gone through for what they lead to.
+const PASSES: usize = 4;
 
 /// The writer's side.
 #[derive(Default)]
 pub(crate) struct ChangeLog {
     file: RefCell<Option<Box<dyn File>>>,
-    /// When there was no such file.
-    looked: Cell<u64>,
+    /// Whether it was looked for before a change; later it is found after one.
+    sought: Cell<bool>,
     /// How many runs this store changed.
     pub(super) changed: Cell<usize>,
 }
 
 /// What a call is about to change.
 pub(crate) struct Watch {
+    touched: [bool; 2],
+    /// What the directories were like before, if that is of use.
     before: [Option<Stamp>; 2],
     runs: Vec<String>,
 }
@@ -54,8 +66,6 @@ pub(super) type Move = Option<(Stamp, Stamp)>;
 pub(super) struct Note {
     pub(super) moves: [Move; 2],
     pub(super) runs: Vec<RunId>,
-    /// Where it ends in the file.
-    pub(super) end: u64,
 }
 
 /// Returns the path that a change is about.
@@ -66,7 +76,7 @@ fn path_of<'c>(change: &'c Change<'_>) -> &'c StorePath {
 }
 
 impl Scope {
-    /// Looks at the directories that calls are about to change; none if nobody wants to know.
+    /// Looks at the directories that calls are about to change; none if they change none of both.
     pub(crate) fn watch(&self, calls: &[Call<'_>]) -> Option<Watch> {
         let mut touched = [false; 2];
         let mut runs = Vec::new();
@@ -85,89 +95,102 @@ impl Scope {
         }
         let log = &self.index.log;
         log.changed.set(log.changed.get() + runs.len());
-        if !self.log_is_there().ok()? {
-            return None;
+        if !log.sought.replace(true) {
+            *log.file.borrow_mut() = self.notes_to_write().ok().flatten();
         }
         let mut before = [None; 2];
-        for (which, top) in TOPS.into_iter().enumerate() {
-            if touched[which] {
-                before[which] = Some(stamp(self, top).ok()?);
+        // Without a file of notes, nobody asks.
+        if log.file.borrow().is_some() {
+            for ((top, touched), before) in TOPS.into_iter().zip(touched).zip(&mut before) {
+                if touched {
+                    *before = stamp(self, top).ok();
+                }
             }
         }
-        Some(Watch { before, runs })
+        Some(Watch {
+            touched,
+            before,
+            runs,
+        })
     }
 
-    fn log_is_there(&self) -> Result<bool> {
-        let log = &self.index.log;
-        let mut file = log.file.borrow_mut();
-        if let Some(open) = file.as_ref()
-            && open.stat().is_ok_and(|stat| stat.links > 0)
-        {
-            return Ok(true);
-        }
-        *file = None;
-        let now = self.ports.clock.now();
-        if self.options.access == Access::ReadOnly || was_within(log.looked.get(), LOOK_AGAIN, now)
-        {
-            return Ok(false);
-        }
-        log.looked.set(now);
-        let path = layout::index_changes();
-        let there = self.tree.stat(&path)?;
-        if there.is_some_and(|stat| stat.kind == Kind::File && stat.size >= HEADER) {
-            *file = Some(self.tree.open_to_append(&path)?.0);
-            log.looked.set(0);
-        }
-        Ok(file.is_some())
-    }
-
-    /// Looks for the file of notes at the next change, also if there was none a moment ago.
-    pub(super) fn look_for_log(&self) {
-        self.index.log.looked.set(0);
-        *self.index.log.file.borrow_mut() = None;
-    }
-
-    /// Notes what calls changed. If that fails, the next query looks at all names.
+    /// Notes what calls changed.
     pub(crate) fn note(&self, watch: Option<Watch>) {
         let Some(watch) = watch else {
             return;
         };
-        let mut payload = Vec::new();
-        for (top, before) in TOPS.into_iter().zip(watch.before) {
-            let Some(before) = before else {
-                payload.push(0);
-                continue;
+        let mut moves = [None; 2];
+        for ((top, before), moved) in TOPS.into_iter().zip(watch.before).zip(&mut moves) {
+            *moved = before.and_then(|before| Some((before, self.give_stamp(top)?)));
+        }
+        self.add_note(moves, watch.touched, &watch.runs);
+    }
+
+    /// Notes that files were changed in some other way than by calls.
+    pub(crate) fn note_files<'p>(&self, paths: impl Iterator<Item = &'p StorePath>) {
+        let paths = paths.filter(|path| TOPS.contains(&path.top()));
+        self.note_runs(paths.filter_map(|path| layout::run_id_of_record(path.file_name())));
+    }
+
+    /// Notes that something of runs was changed in some other way than by calls.
+    pub(crate) fn note_runs(&self, runs: impl Iterator<Item = RunId>) {
+        let runs: Vec<String> = runs.map(|run| run.as_str().to_owned()).collect();
+        if !runs.is_empty() {
+            self.add_note([None; 2], [true; 2], &runs);
+        }
+    }
+
+    /// Gives a directory a stamp of its own; none if somebody was faster, or the file system keeps no such times.
+    fn give_stamp(&self, top: Top) -> Option<Stamp> {
+        let now = self.ports.clock.now();
+        if !self.tree.set_modified(&layout::directory(top), now) {
+            return None;
+        }
+        stamp(self, top).ok().filter(|stamp| stamp.modified == now)
+    }
+
+    fn add_note(&self, mut moves: [Move; 2], touched: [bool; 2], runs: &[String]) {
+        let mut file = self.index.log.file.borrow_mut();
+        for _ in 0..ATTEMPTS {
+            if file.is_none() {
+                // In a file that was begun since, stamps from before would say too much.
+                moves = [None; 2];
+                match self.notes_to_write() {
+                    Ok(None) => return,
+                    Ok(found) => *file = found,
+                    Err(_) => break,
+                }
+            }
+            let Some(open) = file.as_ref() else {
+                break;
             };
-            let now = self.ports.clock.now();
-            let directory = layout::directory(top);
-            if !self.tree.set_modified(&directory, now) {
-                return;
+            if open.append(&encode(moves, runs)).is_err() {
+                break;
             }
-            let Ok(after) = stamp(self, top) else {
-                return;
-            };
-            if after.modified != now {
-                // Somebody was faster, or the file system keeps no such times.
-                return;
-            }
-            payload.push(1);
-            for stamp in [before, after] {
-                put_u64(&mut payload, stamp.modified);
-                put_u64(&mut payload, stamp.changed);
+            match open.stat() {
+                Ok(stat) if stat.links > 0 => return,
+                Ok(_) => *file = None,
+                Err(_) => break,
             }
         }
-        put_u32(&mut payload, small(watch.runs.len()));
-        for run in &watch.runs {
-            put_text(&mut payload, run.as_bytes());
+        // Nobody may rely on notes that lack this one. The order counts: whoever knows the new stamps saw the file go.
+        *file = None;
+        drop(self.tree.remove(&layout::index_changes()));
+        for (top, touched) in TOPS.into_iter().zip(touched) {
+            if touched {
+                self.give_stamp(top);
+            }
         }
-        let mut note = Vec::with_capacity(payload.len() + 8);
-        put_u32(&mut note, small(payload.len()));
-        put_u32(&mut note, crc32fast::hash(&payload));
-        note.extend_from_slice(&payload);
-        if let Some(file) = self.index.log.file.borrow().as_ref() {
-            // A note that is missing is a gap, which is found.
-            file.append(&note).ok();
+    }
+
+    /// Opens the file of notes to write, if there is one.
+    fn notes_to_write(&self) -> Result<Option<Box<dyn File>>> {
+        let path = layout::index_changes();
+        let there = self.tree.stat(&path)?;
+        if there.is_none_or(|stat| stat.kind != Kind::File || stat.size < HEADER) {
+            return Ok(None);
         }
+        Ok(Some(self.tree.open_to_append(&path)?.0))
     }
 
     /// Opens the file of notes; none if there is none that this version knows.
@@ -205,7 +228,21 @@ pub(super) struct OpenLog {
 }
 
 impl OpenLog {
-    /// Reads the notes from a place on; one that is torn is the last one.
+    /// Looks how long it is now, and says whether it still has its name.
+    pub(super) fn is_there(&mut self) -> bool {
+        match self.file.stat() {
+            Ok(stat) => {
+                self.size = stat.size;
+                stat.links > 0
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Reads the notes from a place to the end.
+    ///
+    /// # Errors
+    /// `Doubt` also if one is torn: whatever comes after it cannot be read.
     pub(super) fn notes(&self, from: u64) -> std::result::Result<Vec<Note>, Doubt> {
         let length = self.size.checked_sub(from).ok_or(Doubt)?;
         if from < HEADER || length > MAX_NOTES {
@@ -214,25 +251,47 @@ impl OpenLog {
         let mut content = Vec::new();
         while (content.len() as u64) < length {
             let at = from + content.len() as u64;
-            let piece = self.file.read(at, 64 * 1024).map_err(|_| Doubt)?;
+            let left = usize::try_from(length - content.len() as u64).map_err(|_| Doubt)?;
+            let piece = self.file.read(at, left.min(64 * 1024)).map_err(|_| Doubt)?;
             if piece.is_empty() {
                 break;
             }
             content.extend_from_slice(&piece);
         }
+        if content.len() as u64 != length {
+            return Err(Doubt);
+        }
         let mut notes = Vec::new();
         let mut reader = Reader(&content);
-        let mut end = from;
-        while let Ok((mut note, bytes)) = read_note(&mut reader) {
-            end += bytes;
-            note.end = end;
-            notes.push(note);
+        while !reader.0.is_empty() {
+            notes.push(read_note(&mut reader)?);
         }
         Ok(notes)
     }
 }
 
-fn read_note(reader: &mut Reader<'_>) -> std::result::Result<(Note, u64), Doubt> {
+/// Writes a note.
+pub(super) fn encode(moves: [Move; 2], runs: &[String]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for moved in moves {
+        payload.push(u8::from(moved.is_some()));
+        for stamp in moved.iter().flat_map(|(before, after)| [before, after]) {
+            put_u64(&mut payload, stamp.modified);
+            put_u64(&mut payload, stamp.changed);
+        }
+    }
+    put_u32(&mut payload, small(runs.len()));
+    for run in runs {
+        put_text(&mut payload, run.as_bytes());
+    }
+    let mut note = Vec::with_capacity(payload.len() + 8);
+    put_u32(&mut note, small(payload.len()));
+    put_u32(&mut note, crc32fast::hash(&payload));
+    note.extend_from_slice(&payload);
+    note
+}
+
+fn read_note(reader: &mut Reader<'_>) -> std::result::Result<Note, Doubt> {
     let length = reader.u32()? as usize;
     let check = reader.u32()?;
     let payload = reader.take(length)?;
@@ -257,30 +316,40 @@ fn read_note(reader: &mut Reader<'_>) -> std::result::Result<(Note, u64), Doubt>
         runs.push(RunId::parse(payload.text()?).map_err(|_| Doubt)?);
     }
     payload.end()?;
-    let note = Note {
-        moves,
-        runs,
-        end: 0,
-    };
-    Ok((note, 8 + length as u64))
+    Ok(Note { moves, runs })
 }
 
-/// Returns the notes that tell all that happened between two stamps of both directories, if they do.
-pub(super) fn explained(notes: &[Note], known: [Stamp; 2], found: [Stamp; 2]) -> Option<&[Note]> {
-    let mut at = known;
-    let mut told = None;
-    for (index, note) in notes.iter().enumerate() {
-        for (at, moved) in at.iter_mut().zip(note.moves) {
-            match moved {
-                None => {}
-                Some((before, after)) if before == *at => *at = after,
-                // Whatever comes after a gap belongs to the next query, if all before it is told.
-                Some(_) => return told,
+/// Says whether notes tell all that changed between two stamps of both directories, and if so, up to which stamps they
+/// tell it.
+pub(super) fn explained(
+    notes: &[Note],
+    known: [Stamp; 2],
+    found: [Stamp; 2],
+) -> Option<[Stamp; 2]> {
+    let mut told = found;
+    for (which, told) in told.iter_mut().enumerate() {
+        let moves = || notes.iter().filter_map(|note| note.moves[which]);
+        let mut reached = BTreeSet::from([known[which]]);
+        // Notes may come in another order than what they tell of.
+        for _ in 0..PASSES {
+            if reached.contains(told) {
+                break;
+            }
+            for (before, after) in moves() {
+                if reached.contains(&before) {
+                    reached.insert(after);
+                }
             }
         }
-        if at == found {
-            told = notes.get(..=index);
+        if !reached.contains(told) {
+            return None;
+        }
+        // What changed after the look at the directory.
+        for (before, after) in moves() {
+            if before == *told {
+                *told = after;
+            }
         }
     }
-    told
+    Some(told)
 }

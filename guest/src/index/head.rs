@@ -185,7 +185,8 @@ impl Scope {
         let (id, place) = state.log.unwrap_or_default();
         put_u64(&mut out, id);
         put_u64(&mut out, place);
-        let names: Vec<&String> = state.records.keys().chain(state.derived.keys()).collect();
+        let damaged = state.records.keys().chain(state.derived.keys());
+        let names: Vec<&String> = damaged.chain(&state.again).collect();
         put_u32(&mut out, small(names.len()));
         for name in names {
             put_text(&mut out, name.as_bytes());
@@ -210,18 +211,30 @@ impl Scope {
 
     /// Begins the file of notes, or begins it anew if it is long.
     fn renew_log(&self, state: &mut State) -> Outcome<()> {
-        if let Some(log) = self.open_log()?
-            && log.size <= MAX_LOG
-        {
+        let mut old = self.open_log()?;
+        if old.as_ref().is_some_and(|log| log.size <= MAX_LOG) {
             return Ok(());
         }
         let id = self.ports.random.next();
         let mut header = LOG_MAGIC.to_vec();
         put_u64(&mut header, id);
         self.replace(&layout::index_changes(), &header)?;
-        self.look_for_log();
-        // What others noted meanwhile is a gap, so that all names are looked at.
-        state.log = Some((id, HEADER));
+        let known = state.log.replace((id, HEADER));
+        state.notes = None;
+        if let Some((known, from)) = known {
+            // What was noted since is not in the new file, and whoever notes something now finds that.
+            let old = old.as_mut().filter(|old| old.id == known).ok_or(Doubt);
+            let notes = old.and_then(|old| {
+                old.is_there();
+                old.notes(from)
+            });
+            let Ok(notes) = notes else {
+                state.settled = false;
+                return Err(Trouble::Doubt);
+            };
+            let runs = notes.into_iter().flat_map(|note| note.runs);
+            state.again.extend(runs.map(|run| run.as_str().to_owned()));
+        }
         Ok(())
     }
 

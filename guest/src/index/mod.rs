@@ -120,7 +120,7 @@ impl From<Error> for Trouble {
 type Outcome<T> = std::result::Result<T, Trouble>;
 
 /// When a directory last changed, as far as its times tell; zeros if there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stamp {
     modified: u64,
     changed: u64,
@@ -158,6 +158,8 @@ struct State {
     settled: bool,
     /// The file of notes, and how much of it is known.
     log: Option<(u64, u64)>,
+    /// That file.
+    notes: Option<changes::OpenLog>,
     /// Whether our own writers changed something since the last look at all names.
     changed: bool,
     looked: u64,
@@ -506,53 +508,48 @@ impl Scope {
         }
         let found = [stamp(self, TOPS[0])?, stamp(self, TOPS[1])?];
         let mut again: BTreeSet<RunId> = BTreeSet::new();
-        if found != state.stamps {
-            let mut told = self.noted_since(state, found)?;
-            if told.is_none()
-                && let Some(saved) = self.load_index().filter(|saved| saved.settled)
-            {
-                // Another one of us looked at all names meanwhile.
-                *state = saved;
-                told = if state.stamps == found {
-                    Some(BTreeSet::new())
-                } else {
-                    self.noted_since(state, found)?
-                };
-            }
-            match told {
-                Some(runs) => again.extend(runs),
-                None => return self.look_at_all(state),
-            }
+        let mut told = self.noted_since(state, found)?;
+        if told.is_none()
+            && let Some(saved) = self.load_index().filter(|saved| saved.settled)
+        {
+            // Another one of us looked at all names meanwhile.
+            *state = saved;
+            told = self.noted_since(state, found)?;
+        }
+        match told {
+            Some(runs) => again.extend(runs),
+            None => return self.look_at_all(state),
         }
         for name in std::mem::take(&mut state.again) {
             again.extend(RunId::parse(&name));
         }
         self.add_changed_damage(state, &mut again)?;
-        self.read_runs(state, again.iter(), None)?;
-        state.stamps = found;
-        Ok(())
+        self.read_runs(state, again.iter(), None)
     }
 
     /// Returns the runs that our own writers changed, if that is all that happened.
     fn noted_since(&self, state: &mut State, found: [Stamp; 2]) -> Result<Option<BTreeSet<RunId>>> {
         let Some((id, from)) = state.log else {
+            return Ok((found == state.stamps).then(BTreeSet::new));
+        };
+        let known = state.notes.as_mut().is_some_and(changes::OpenLog::is_there);
+        if !known {
+            state.notes = self.open_log()?.filter(|log| log.id == id);
+        }
+        let Some(log) = &state.notes else {
             return Ok(None);
         };
-        let Some(log) = self.open_log()?.filter(|log| log.id == id) else {
-            return Ok(None);
-        };
+        // Also if the directories are as they were: a note may come later than one that covers what it tells of.
         let Ok(notes) = log.notes(from) else {
             return Ok(None);
         };
         let Some(told) = changes::explained(&notes, state.stamps, found) else {
             return Ok(None);
         };
-        let end = told.last().map_or(from, |note| note.end);
-        state.log = Some((id, end));
-        state.changed = true;
-        Ok(Some(
-            told.iter().flat_map(|note| &note.runs).cloned().collect(),
-        ))
+        state.log = Some((id, log.size));
+        state.stamps = told;
+        state.changed |= !notes.is_empty();
+        Ok(Some(notes.into_iter().flat_map(|note| note.runs).collect()))
     }
 
     /// Adds the runs with damaged files that are not as they were.
@@ -598,7 +595,7 @@ impl Scope {
     /// Looks at the names and times of all files, and reads those that the index does not know.
     fn look_at_all(&self, state: &mut State) -> Outcome<()> {
         let started = self.ports.clock.now();
-        let log = self.open_log()?.map(|log| (log.id, log.size));
+        let notes = self.open_log()?;
         let (runs, runs_settled) = self.settle(TOPS[0])?;
         let (derived, derived_settled) = self.settle(TOPS[1])?;
         let mut records: Vec<RunId> = self.recorded_runs()?;
@@ -680,7 +677,8 @@ impl Scope {
             state.outdated || state.stamps != [runs, derived] || !state.settled || state.changed;
         state.stamps = [runs, derived];
         state.settled = runs_settled && derived_settled;
-        state.log = log;
+        state.log = notes.as_ref().map(|log| (log.id, log.size));
+        state.notes = notes;
         state.changed = false;
         state.looked = self.ports.clock.now();
         state.took = state.looked.saturating_sub(started);

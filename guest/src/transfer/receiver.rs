@@ -1021,7 +1021,7 @@ impl Receiver {
             .map(|name| LogChange::Added(name))
             .chain(gone.map(|path| LogChange::Removed(path.file_name())))
             .collect();
-        self.scope.changing_logs(&changes, || {
+        let done = self.scope.changing_logs(&changes, || {
             let files = unit.files.iter().zip(contents).zip(plan);
             for ((file, content), plan) in files {
                 if matches!(plan, Plan::Keep) {
@@ -1040,7 +1040,10 @@ impl Receiver {
                 self.scope.tree.remove(path)?;
             }
             Ok(())
-        })
+        });
+        let files = unit.files.iter().map(|file| &file.path);
+        self.scope.note_files(files.chain(extra));
+        done
     }
 
     /// Puts a small file in place.

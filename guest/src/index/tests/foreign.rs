@@ -2,12 +2,18 @@
 
 use super::*;
 use crate::ports::Ports;
-use crate::testing::{Touch, Watched};
+use crate::testing::{Touch, watched};
 use std::cell::Cell;
 use std::rc::Rc;
 
 /// A clock that goes on by a microsecond a look, so that how fast the test runs decides nothing.
-struct Steps(Cell<u64>);
+pub(super) struct Steps(Cell<u64>);
+
+impl Steps {
+    pub(super) fn new(start: u64) -> Self {
+        Self(Cell::new(start))
+    }
+}
 
 impl crate::ports::Clock for Steps {
     fn now(&self) -> u64 {
@@ -21,15 +27,12 @@ fn counted(directory: &Path, access: Access, durability: Durability) -> (Store, 
     let lists = Rc::new(Cell::new(0));
     let counted = Rc::clone(&lists);
     let ports = Ports {
-        directory: Rc::new(Watched {
-            inner: Rc::clone(&ports.directory),
-            before: Box::new(move |touch, path| {
-                if (touch, path) == (Touch::List, "runs") {
-                    counted.set(counted.get() + 1);
-                }
-            }),
+        directory: watched(Rc::clone(&ports.directory), move |touch, path| {
+            if (touch, path) == (Touch::List, "runs") {
+                counted.set(counted.get() + 1);
+            }
         }),
-        clock: Rc::new(Steps(Cell::new(ports.clock.now()))),
+        clock: Rc::new(Steps::new(ports.clock.now())),
         ..ports
     };
     let options = StoreOptions {

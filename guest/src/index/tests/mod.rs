@@ -10,6 +10,7 @@ use std::path::Path;
 mod damage;
 mod differential;
 mod foreign;
+mod notes;
 mod processes;
 
 fn open_as(directory: &Path, experiment: Option<&str>, access: Access) -> Store {
