@@ -34,6 +34,8 @@ pub enum Touch {
     OpenDirectory,
     /// A file is renamed to this path.
     Rename,
+    /// A file was renamed to this path.
+    Renamed,
     /// A file is removed.
     RemoveFile,
     /// A directory gets another time.
@@ -126,7 +128,8 @@ impl Directory for Watched {
     }
     fn rename(&self, from: &str, to: &str) -> PortResult<()> {
         self.tell(Touch::Rename, to)?;
-        self.inner.rename(from, to)
+        self.inner.rename(from, to)?;
+        self.tell(Touch::Renamed, to)
     }
     fn remove_file(&self, path: &str) -> PortResult<()> {
         self.tell(Touch::RemoveFile, path)?;

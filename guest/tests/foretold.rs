@@ -7,8 +7,11 @@ use metalab_store_guest::model::{
     Access, Durability, Expectation, IndexOptions, Metric, MetricValue, StoreOptions,
 };
 use metalab_store_guest::native;
+use metalab_store_guest::ports::{PortError, PortResult};
+use metalab_store_guest::query::QueryText;
 use metalab_store_guest::store::Store;
 use metalab_store_guest::testing::{Touch, watched};
+use metalab_store_guest::verify::VerifyOptions;
 use metalab_store_postgres::{Pool, Statement, Value};
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -79,7 +82,7 @@ fn pool(application: &str) -> Pool {
     native::pool(connection.unwrap()).unwrap()
 }
 
-type Watch = Rc<RefCell<Option<Box<dyn Fn(Touch, &str)>>>>;
+type Watch = Rc<RefCell<Option<Box<dyn Fn(Touch, &str) -> PortResult<()>>>>>;
 
 /// Opens a store, and a place for who wants to be told what is done in its directory.
 fn open(root: &Path, schema: &Schema) -> (Store, Watch) {
@@ -87,10 +90,9 @@ fn open(root: &Path, schema: &Schema) -> (Store, Watch) {
     let mut ports = native::ports_with_database(root, "index", pool).unwrap();
     let watch = Watch::default();
     let told = Rc::clone(&watch);
-    ports.directory = watched(ports.directory, move |touch, path| {
-        if let Some(watch) = &*told.borrow() {
-            watch(touch, path);
-        }
+    ports.directory = watched(ports.directory, move |touch, path| match &*told.borrow() {
+        Some(watch) => watch(touch, path),
+        None => Ok(()),
     });
     let options = StoreOptions {
         directory: root.to_str().unwrap().to_owned(),
@@ -166,6 +168,7 @@ fn the_server_works_while_the_files_are_written_and_shows_nothing_before() {
                 }
                 count.set(count.get() + 1);
             }
+            Ok(())
         }));
         call();
         *watch.borrow_mut() = None;
@@ -192,6 +195,7 @@ fn what_was_told_of_files_that_could_not_be_written_is_taken_back() {
         if touch == Touch::Make && path.starts_with("runs/") && path.contains("second") {
             fs::create_dir_all(taken.join("full")).unwrap();
         }
+        Ok(())
     }));
     store
         .put_run_text(&record("second"), &Expectation::Anything)
@@ -207,5 +211,80 @@ fn what_was_told_of_files_that_could_not_be_written_is_taken_back() {
     fs::remove_dir_all(&place).unwrap();
     assert_eq!(store.list_run_records(None).unwrap().total(), 2);
     assert_eq!(schema.rows(), 2);
+    store.close().unwrap();
+}
+
+/// A store whose record or derived metrics were just replaced by a writer that was killed before it told the database, and
+/// another one that is at work, so that the database is believed.
+fn killed(root: &Path, schema: &Schema, derived: bool) -> (Store, Store) {
+    let (store, _) = open(root, schema);
+    store
+        .put_run_text(&record("first"), &Expectation::Anything)
+        .unwrap();
+    store.put_derived("first", &metrics()).unwrap();
+    assert_eq!(store.list_run_records(None).unwrap().total(), 1);
+    let (other, _) = open(root, schema);
+    other
+        .put_run_text(&record("second"), &Expectation::Anything)
+        .unwrap();
+    let (killed, watch) = open(root, schema);
+    let file = ["runs/first.json", "derived/first.json"][usize::from(derived)];
+    // From the moment on at which the file is in place, nothing works.
+    let dead = Rc::new(Cell::new(false));
+    let dies = Rc::clone(&dead);
+    *watch.borrow_mut() = Some(Box::new(move |touch, path| {
+        if dies.get() {
+            return Err(PortError::Other("io"));
+        }
+        if (touch, path) == (Touch::Renamed, file) {
+            dies.set(true);
+            std::panic::resume_unwind(Box::new("killed"));
+        }
+        Ok(())
+    }));
+    let changed = r#"{"run_id": "first", "status": "failed"}"#;
+    let put = || match derived {
+        false => killed
+            .put_run_text(changed, &Expectation::Anything)
+            .map(drop),
+        true => killed.put_derived("first", &[]).map(drop),
+    };
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(put));
+    assert!(unwound.is_err() && dead.get());
+    (store, other)
+}
+
+#[test]
+fn what_a_writer_had_changed_when_it_was_killed_is_no_damage_of_the_database() {
+    for derived in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let schema = Schema::new();
+        let (store, other) = killed(root.path(), &schema, derived);
+        let mut verification = store.verify(VerifyOptions::default()).unwrap();
+        let mut found = Vec::new();
+        while verification.step().unwrap().is_some() {
+            found.extend(verification.take_findings());
+        }
+        found.extend(verification.take_findings());
+        assert_eq!(found, []);
+        other.close().unwrap();
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn what_a_writer_had_changed_when_it_was_killed_is_soon_listed() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let (store, other) = killed(root.path(), &schema, false);
+    let failed = QueryText {
+        filter: "status = 'failed'",
+        ..QueryText::default()
+    };
+    // Within a second: this loop ends, or the test does not.
+    while store.query_runs(&failed).unwrap().total() == 0 {}
+    assert_eq!(store.list_run_records(None).unwrap().total(), 2);
+    assert_eq!(store.query_runs(&failed).unwrap().total(), 1);
+    other.close().unwrap();
     store.close().unwrap();
 }

@@ -193,6 +193,12 @@ fn test(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
         }
         good &= test_python(paths, &server, &mut sum)?;
         good &= test_node(paths, &server, &mut sum)?;
+        let soaked = watch(
+            soak::command(paths)?.args(["--seconds", soak::SHORT]),
+            |_| (),
+        )?;
+        sum[usize::from(!soaked)] += 1;
+        good &= soaked;
     }
     let [passed, failed, skipped] = sum;
     println!("\n{passed} passed, {failed} failed, {skipped} skipped");

@@ -5,6 +5,9 @@ use crate::process::{Failure, run};
 use crate::{build, node, python, step};
 use std::process::Command;
 
+/// How long the soak within the tests takes, in seconds.
+pub(crate) const SHORT: &str = "60";
+
 /// Builds the hosts that can be built here, and runs the soak.
 pub(crate) fn soak(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
     build(paths)?;
@@ -12,7 +15,7 @@ pub(crate) fn soak(paths: &Paths, arguments: &[String]) -> Result<(), Failure> {
 }
 
 /// Returns the call that runs it. The Rust host is built already.
-fn command(paths: &Paths) -> Result<Command, Failure> {
+pub(crate) fn command(paths: &Paths) -> Result<Command, Failure> {
     let mut command = Command::new(paths.target.join("release/soak"));
     command.current_dir(&paths.root);
     match python::missing() {

@@ -81,6 +81,8 @@ pub(crate) struct Sql {
     pub(crate) note: Cell<u64>,
     /// Whether it holds runs that this store noted.
     pub(crate) noted: Cell<bool>,
+    /// When the store was last recovered.
+    pub(crate) recovered: Cell<u64>,
     /// Whether the database answers again since then.
     pub(crate) due: Cell<bool>,
     /// The directories, by their paths in the granted one, that other writers are at work on, and whose names were not compared
@@ -120,6 +122,7 @@ impl Sql {
             told: Cell::new(false),
             note: Cell::new(ports.random.next()),
             noted: Cell::new(false),
+            recovered: Cell::new(0),
             due: Cell::new(false),
             unchecked: RefCell::default(),
         })

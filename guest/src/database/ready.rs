@@ -14,7 +14,7 @@ use super::sync::Sync;
 use crate::error::Result;
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Durability};
-use crate::ports::{DatabaseResult, Statement};
+use crate::ports::{DatabaseResult, Statement, was_within};
 use crate::scope::Scope;
 use crate::sql::catalogue;
 use crate::sql::directories::{self, Directory};
@@ -22,6 +22,10 @@ use std::rc::Rc;
 
 /// How often a directory is compared that is never found at rest, before the files answer.
 const ATTEMPTS: usize = 2;
+
+/// So long, in nanoseconds, after a writer was killed, a list may show what was there before its last call, which it had
+/// not yet told the database of.
+const RECOVERED: u64 = 1_000_000_000;
 
 /// Of so many runs the fields are counted when the last writer closes the store; of more by `rebuild-index`.
 const FEW: u32 = 5_000;
@@ -88,6 +92,9 @@ impl Sql {
         may_write: bool,
     ) -> Result<Option<State>> {
         let place = place_in_grant(scope);
+        if may_write && scope.tree.is_whole() {
+            self.recover_now_and_then(scope);
+        }
         if !notes(scope)?.is_empty() {
             // The runs of a directory below cannot be locked: there the comparison finds what is noted, and so it does
             // where the database is not believed anyway.
@@ -139,6 +146,17 @@ impl Sql {
 }
 
 impl Sql {
+    /// Notes what writers changed that were killed since this store was opened: they told nobody.
+    fn recover_now_and_then(&self, scope: &Scope) {
+        let now = scope.ports.clock.now();
+        if was_within(self.recovered.get(), RECOVERED, now) {
+            return;
+        }
+        self.recovered.set(now);
+        // Whoever opens the store next is told why it cannot be done.
+        drop(scope.recover());
+    }
+
     /// Says whether all changes of a directory since it was found to agree are ours: this store's, or those of
     /// other writers, who told the database of them.
     fn still_explained(&self, scope: &Scope, place: &str) -> Result<bool> {

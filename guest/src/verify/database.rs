@@ -200,6 +200,37 @@ impl DatabaseCheck {
         if difference(scope, run, row)?.is_none() {
             return Ok(());
         }
+        let Some(mut reason) = self.compare_locked(scope, may_lock, run)? else {
+            return Ok(());
+        };
+        if may_lock && self.believed {
+            // A writer that was killed meanwhile told nobody what it had changed.
+            scope.recover()?;
+            scope.replay_pending()?;
+            match self.compare_locked(scope, may_lock, run)? {
+                Some(still) => reason = still,
+                None => return Ok(()),
+            }
+        }
+        // A writer could not tell the database of it meanwhile: then the files answer.
+        let scopes = std::slice::from_ref(scope);
+        self.believed = self.believed && self.sql.believed(scopes, Access::ReadOnly)?.is_some();
+        self.different += 1;
+        if self.different <= TOLD {
+            let mut found = self.about(scope, &layout::run_record(run), reason.to_owned());
+            found.run_id = Some(run.as_str().to_owned());
+            self.findings.push(found);
+        }
+        Ok(())
+    }
+
+    /// Compares a run while nobody changes it.
+    fn compare_locked(
+        &self,
+        scope: &Rc<Scope>,
+        may_lock: bool,
+        run: &RunId,
+    ) -> Result<Option<&'static str>> {
         // Without the file of a lock nobody is in the middle of a change, and none is made for a run that is gone.
         let has_lock = scope.tree.stat(&layout::lock(run))?.is_some();
         let lock = match may_lock && has_lock {
@@ -213,21 +244,9 @@ impl DatabaseCheck {
         let again = runs::digest_of(&self.sql.schema, &self.id, run.as_str());
         let rows = self.sql.ask(|database| database.query(&again, 2))?;
         let row = rows.rows.first().and_then(|row| row_of(row));
-        let different = difference(scope, run, row.as_ref())?;
+        let different = difference(scope, run, row.as_ref());
         drop(lock);
-        let Some(reason) = different else {
-            return Ok(());
-        };
-        // A writer could not tell the database of it meanwhile: then the files answer.
-        let scopes = std::slice::from_ref(scope);
-        self.believed = self.believed && self.sql.believed(scopes, Access::ReadOnly)?.is_some();
-        self.different += 1;
-        if self.different <= TOLD {
-            let mut found = self.about(scope, &layout::run_record(run), reason.to_owned());
-            found.run_id = Some(run.as_str().to_owned());
-            self.findings.push(found);
-        }
-        Ok(())
+        different
     }
 
     fn about(&self, scope: &Scope, path: &layout::StorePath, reason: String) -> Finding {
