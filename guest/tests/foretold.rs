@@ -1,8 +1,10 @@
-//! A put tells the database while the files are written, and nobody sees what it told before they say it.
+//! A put tells the database while the files are written, and nobody sees what it told before they say it. And what happens to
+//! what it cannot be told.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use metalab_store_guest::config::{from_locator, resolve};
+use metalab_store_guest::database::rebuild::Standing;
 use metalab_store_guest::model::{
     Access, Durability, Expectation, IndexOptions, Metric, MetricValue, StoreOptions,
 };
@@ -42,6 +44,14 @@ impl Schema {
             Value::Integer(number) => number,
             ref other => panic!("{other:?}"),
         }
+    }
+
+    fn execute(&self, sql: &str) {
+        let statement = Statement {
+            sql: sql.replace("{}", &self.name),
+            parameters: Vec::new(),
+        };
+        self.pool.execute(&statement).unwrap();
     }
 
     /// Counts what anybody can see.
@@ -287,4 +297,67 @@ fn what_a_writer_had_changed_when_it_was_killed_is_soon_listed() {
     assert_eq!(store.query_runs(&failed).unwrap().total(), 1);
     other.close().unwrap();
     store.close().unwrap();
+}
+
+#[test]
+fn a_run_whose_row_an_index_of_the_owner_refuses_is_found_by_its_text() {
+    let indexes = [
+        "CREATE INDEX lab ON {}.metalab_store_runs (((document #>> '{metrics,loss}')::bigint))",
+        "CREATE INDEX lab ON {}.runs (((record_json #>> '{metrics,loss}')::bigint))",
+    ];
+    for index in indexes {
+        let root = tempfile::tempdir().unwrap();
+        let schema = Schema::new();
+        let (store, _) = open(root.path(), &schema);
+        let put = |run: &str, loss: &str| {
+            let record = format!(
+                r#"{{"run_id": "{run}", "experiment_id": "e:1", "status": "success", "metrics": {{"loss": {loss}}}}}"#
+            );
+            store.put_run_text(&record, &Expectation::Anything).unwrap();
+        };
+        put("first", "1");
+        assert_eq!(store.list_run_records(None).unwrap().total(), 1);
+        schema.execute(index);
+        put("second", "\"high\"");
+        put("third", "2");
+        let high = QueryText {
+            filter: "metrics.loss = 'high'",
+            ..QueryText::default()
+        };
+        let find = |when: &str| {
+            assert_eq!(
+                store.index_state().unwrap().standing,
+                Standing::Current,
+                "{when}"
+            );
+            assert_eq!(store.list_run_records(None).unwrap().total(), 3, "{when}");
+            assert_eq!(store.query_runs(&high).unwrap().total(), 1, "{when}");
+        };
+        find("after the puts");
+        let rebuild = || {
+            let mut rebuild = store.rebuild_index().unwrap();
+            while rebuild.step().unwrap().is_some() {}
+            rebuild.report().clone()
+        };
+        let refused = "DELETE FROM {}.metalab_store_runs";
+        schema.execute(refused);
+        let report = rebuild();
+        assert_eq!((report.runs, report.damaged.len()), (3, 1), "{report:?}");
+        assert_eq!(report.damaged[0].file, "runs/second.json");
+        find("after a comparison");
+        schema.execute("DROP INDEX {}.lab");
+        let report = rebuild();
+        assert_eq!(
+            (report.runs, report.changed, report.damaged.len()),
+            (3, 1, 0),
+            "{report:?}"
+        );
+        find("after the index is gone");
+        assert_eq!(
+            schema.number("SELECT count(*) FROM {}.metalab_store_runs WHERE inexact"),
+            0
+        );
+        assert_eq!(schema.number("SELECT count(*) FROM {}.runs"), 3);
+        store.close().unwrap();
+    }
 }

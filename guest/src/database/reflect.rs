@@ -204,6 +204,16 @@ impl Looking<'_> {
     }
 }
 
+/// Says whether the server refused what a statement says: a value that it cannot take, or a rule of its owner.
+pub(crate) fn is_refusal(sqlstate: Option<&str>) -> bool {
+    // data_exception, integrity_constraint_violation, program_limit_exceeded
+    sqlstate.is_some_and(|state| {
+        ["22", "23", "54"]
+            .iter()
+            .any(|class| state.starts_with(class))
+    })
+}
+
 /// Makes the statements that tell the database what was seen of some runs of one directory: one for those
 /// that have a record, one for the others.
 fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec<Statement> {
@@ -323,8 +333,35 @@ fn withdraw(
 }
 
 impl Sql {
-    /// Tells the database what was seen of some runs of a directory.
-    fn tell(&self, id: &str, seen: &[Seen]) -> DatabaseResult<()> {
+    /// Tells the database what was seen of some runs of a directory. Of a run whose row the server refuses, an index of its
+    /// owner's for instance, it is told the texts alone: queries read those.
+    fn tell(&self, id: &str, mut seen: Vec<Seen>) -> DatabaseResult<()> {
+        match self.tell_at_once(id, &seen) {
+            Err(failure) if is_refusal(failure.sqlstate.as_deref()) => {}
+            told => return told,
+        }
+        for seen in &mut seen {
+            let one = std::slice::from_ref(seen);
+            let failure = match self.tell_at_once(id, one) {
+                Err(failure) if is_refusal(failure.sqlstate.as_deref()) => failure,
+                told => {
+                    told?;
+                    continue;
+                }
+            };
+            let Seen::Run(told) = seen else {
+                return Err(failure);
+            };
+            told.row.reduce();
+            told.projected = None;
+            let why = (told.row.run_id.clone(), failure.message);
+            self.tell_at_once(id, std::slice::from_ref(seen))?;
+            self.refused.borrow_mut().push(why);
+        }
+        Ok(())
+    }
+
+    fn tell_at_once(&self, id: &str, seen: &[Seen]) -> DatabaseResult<()> {
         let statements = statements(&self.schema, self.options.projection, id, seen);
         match statements.as_slice() {
             [] => Ok(()),
@@ -439,7 +476,7 @@ impl Scope {
                     .iter()
                     .map(|run| self.see(&looking, run, |_| {}))
                     .collect();
-                sql.tell(&id, &seen?)?;
+                sql.tell(&id, seen?)?;
             }
             self.after_telling(sql)
         });
@@ -499,7 +536,7 @@ impl Scope {
             .iter()
             .map(|run| self.see(&looking, run, |_| {}))
             .collect();
-        Ok(sql.tell(&id, &seen?).is_ok())
+        Ok(sql.tell(&id, seen?).is_ok())
     }
 
     /// Returns the id under which the database knows this directory. One that it does not know gets one, and

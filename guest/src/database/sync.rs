@@ -10,7 +10,7 @@
 
 use super::Sql;
 use super::ready::{place_in_grant, set_aside};
-use super::reflect::{Looking, Seen, Told, contents_of, stamp};
+use super::reflect::{GROUP, Looking, Seen, Told, contents_of, is_refusal, stamp};
 use super::state::{self, Place, Stamps, State};
 use crate::codec;
 use crate::error::{Error, Result};
@@ -116,6 +116,8 @@ pub(crate) struct Sync {
     /// The runs that were sent although the database did not know them, with their stamps.
     added: Vec<(RunId, String)>,
     report: SyncReport,
+    /// The same before the runs were sent.
+    before: SyncReport,
     /// Another store does not compare at the same time; held to the end.
     _lock: Option<Box<dyn Lock>>,
 }
@@ -123,6 +125,8 @@ pub(crate) struct Sync {
 enum Stage {
     Compare(Box<Compare>),
     Load(Box<Load>),
+    /// Telling of each of these runs from here on, as the server refused one of them.
+    OneByOne(Vec<RunId>, usize),
     /// Putting the reference's tables right, after this run.
     Reference(String),
     Manifests(Vec<(crate::names::ExperimentId, String, StorePath)>, usize),
@@ -238,6 +242,7 @@ impl Sync {
             notes,
             added: Vec::new(),
             report: SyncReport::default(),
+            before: SyncReport::default(),
             _lock: lock,
         }))
     }
@@ -247,6 +252,7 @@ impl Sync {
         let (phase, done, total) = match &self.stage {
             Stage::Compare(compare) => ("compare", compare.at, compare.names.len()),
             Stage::Load(load) => ("send", load.at, load.difference.send.len()),
+            Stage::OneByOne(runs, at) => ("send", *at, runs.len()),
             Stage::Reference(_) => ("tables", 0, 1),
             Stage::Manifests(manifests, at) => ("manifests", *at, manifests.len()),
             Stage::Done => ("done", 1, 1),
@@ -275,15 +281,8 @@ impl Sync {
                     self.after_comparison(difference)?
                 }
             },
-            Stage::Load(mut load) => match self.send(&mut load)? {
-                false => Stage::Load(load),
-                true => {
-                    let applied = self.apply(*load);
-                    self.sql.heard(applied)?;
-                    self.note_changed()?;
-                    self.settled()?
-                }
-            },
+            Stage::Load(load) => self.load(load)?,
+            Stage::OneByOne(runs, at) => self.tell_next(runs, at)?,
             Stage::Reference(after) => {
                 let written = self.put_reference_right(&after);
                 match self.sql.heard(written)? {
@@ -295,6 +294,88 @@ impl Sync {
             Stage::Done => return Ok(false),
         };
         Ok(!matches!(self.stage, Stage::Done))
+    }
+
+    /// Sends the next runs, and changes the rows when all are sent.
+    fn load(&mut self, mut load: Box<Load>) -> Result<Stage> {
+        let before = (load.at == 0).then(|| self.report.clone());
+        if let Some(before) = before {
+            self.before = before;
+        }
+        let difference = match self.send(&mut load) {
+            Ok(false) => return Ok(Stage::Load(load)),
+            Ok(true) => {
+                let (difference, applied) = self.apply(*load);
+                match self.sql.heard(applied) {
+                    Ok(()) => {
+                        self.note_changed()?;
+                        return self.settled();
+                    }
+                    Err(failure) if self.may_go_on(failure.sqlstate.as_deref()) => difference,
+                    Err(failure) => return Err(failure.into()),
+                }
+            }
+            Err(Error::Database { sqlstate, .. }) if self.may_go_on(sqlstate.as_deref()) => {
+                // The transaction and what is copied in it end here.
+                load.difference
+            }
+            Err(error) => return Err(error),
+        };
+        self.report = std::mem::take(&mut self.before);
+        self.added.clear();
+        let send = difference.send.into_iter().map(|(run, _)| run);
+        let named = difference
+            .gone
+            .iter()
+            .map(|(run, _)| run)
+            .chain(&difference.readable);
+        let runs: BTreeSet<RunId> = named
+            .filter_map(|run| RunId::parse(run).ok())
+            .chain(send)
+            .collect();
+        Ok(Stage::OneByOne(runs.into_iter().collect(), 0))
+    }
+
+    /// Says whether all runs but those that the server refuses can be told: for that their locks are taken.
+    fn may_go_on(&self, sqlstate: Option<&str>) -> bool {
+        self.scope.tree.is_whole() && is_refusal(sqlstate)
+    }
+
+    /// Tells of the next runs, each group in a statement of its own.
+    fn tell_next(&mut self, runs: Vec<RunId>, at: usize) -> Result<Stage> {
+        let end = (at + GROUP).min(runs.len());
+        if at == end {
+            self.sql.mark(&self.state, |mark| {
+                self.sql.ask(|database| database.execute(mark))
+            })?;
+            return self.settled();
+        }
+        self.sql.refused.borrow_mut().clear();
+        if !self.scope.reflect_unlocked(&runs[at..end])? {
+            return Err(Error::Database {
+                sqlstate: None,
+                retryable: true,
+                message: format!("the database: {}", self.sql.trouble().unwrap_or_default()),
+            });
+        }
+        for run in &runs[at..end] {
+            let there = self.scope.tree.is_file(&layout::run_record(run))?;
+            self.report.runs += u64::from(there);
+            self.report.changed += u64::from(there);
+            self.report.removed += u64::from(!there);
+        }
+        for (run, why) in self.sql.refused.take() {
+            if let Ok(run) = RunId::parse(&run) {
+                self.report.damaged.push(Damage {
+                    file: self.scope.tree.path(&layout::run_record(&run)),
+                    offset: None,
+                    reason: format!(
+                        "the database refuses its row, so that queries read its text: {why}"
+                    ),
+                });
+            }
+        }
+        Ok(Stage::OneByOne(runs, end))
     }
 
     fn compare(&mut self, compare: &mut Compare) -> Result<bool> {
@@ -397,6 +478,11 @@ impl Sync {
                 let looking = Looking::by_paths(&self.state.scope, self.sql.options.projection);
                 if let Seen::Run(told) = self.scope.see(&looking, run, |_| {})? {
                     self.report_too_long(&told);
+                    if !told.row.is_inexact() {
+                        // The server refused more than its texts then.
+                        self.report.runs -= 1;
+                        difference.send.push((run.clone(), Some(known.stamp)));
+                    }
                 }
             }
             return Ok(());
@@ -681,7 +767,13 @@ impl Sync {
     }
 
     /// Changes what differs, in the transaction that the rows were sent in.
-    fn apply(&mut self, load: Load) -> DatabaseResult<()> {
+    fn apply(&mut self, load: Load) -> (Difference, DatabaseResult<()>) {
+        let applied = self.change(&load);
+        let applied = applied.and_then(|()| load.transaction.commit());
+        (load.difference, applied)
+    }
+
+    fn change(&mut self, load: &Load) -> DatabaseResult<()> {
         let schema = &self.sql.schema;
         let transaction = &*load.transaction;
         let id = SqlValue::Text(self.state.scope.clone());
@@ -726,8 +818,8 @@ impl Sync {
             run(transaction, &runs::analyze(schema))?;
         }
         self.sql
-            .mark(&self.state, |mark| transaction.execute(mark))?;
-        load.transaction.commit()
+            .mark(&self.state, |mark| transaction.execute(mark))
+            .map(drop)
     }
 
     /// Notes the runs that a writer changed after they were read and before the database had them: it was told first, and
@@ -881,18 +973,24 @@ impl Sync {
     fn put_reference_right(&self, after: &str) -> DatabaseResult<Option<String>> {
         let schema = &self.sql.schema;
         let scope = &self.state.scope;
-        let transaction = self
-            .sql
-            .database()?
-            .begin(Isolation::ReadCommitted, false)?;
-        lock_writers_out(&*transaction, schema)?;
+        let begin = || -> DatabaseResult<Box<dyn Transaction>> {
+            let transaction = self
+                .sql
+                .database()?
+                .begin(Isolation::ReadCommitted, false)?;
+            lock_writers_out(&*transaction, schema)?;
+            Ok(transaction)
+        };
         if after.is_empty() {
+            let transaction = begin()?;
             let experiment = self.scope.experiment.as_ref();
             let experiment = experiment.map_or("", |experiment| experiment.as_str());
             for delete in projection::delete_strays(schema, scope, experiment) {
                 transaction.execute(&delete)?;
             }
+            transaction.commit()?;
         }
+        let transaction = begin()?;
         let missing = projection::missing(schema, scope, after);
         let cursor = transaction.open_cursor(&missing)?;
         let RowSet { rows, .. } = cursor.next(REFERENCE, PAGE_BYTES)?;
@@ -910,10 +1008,30 @@ impl Sync {
             let projected = projected.filter(|row| !is_there || row.has_derived());
             given.extend(projected.map(|projected| (projected, record)));
         }
-        if !given.is_empty() {
-            transaction.execute(&projection::write_given(schema, &given))?;
+        let written = match given.is_empty() {
+            true => Ok(0),
+            false => transaction.execute(&projection::write_given(schema, &given)),
+        };
+        match written {
+            Err(failure) if is_refusal(failure.sqlstate.as_deref()) => {
+                drop(transaction);
+                for one in given.chunks(1) {
+                    let transaction = begin()?;
+                    match transaction.execute(&projection::write_given(schema, one)) {
+                        // It is in our own table alone.
+                        Err(failure) if is_refusal(failure.sqlstate.as_deref()) => {}
+                        written => {
+                            written?;
+                            transaction.commit()?;
+                        }
+                    }
+                }
+            }
+            written => {
+                written?;
+                transaction.commit()?;
+            }
         }
-        transaction.commit()?;
         let last = rows.last().and_then(|row| text(row, 0));
         Ok(last.map(str::to_owned))
     }

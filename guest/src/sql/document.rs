@@ -98,10 +98,15 @@ impl Document {
         } else {
             return self;
         }
+        self.reduce();
+        self
+    }
+
+    /// Leaves out whatever is not needed to find the record's text.
+    pub(crate) fn reduce(&mut self) {
         self.tags.clear();
         self.json = "{}".to_owned();
         self.inexact = true;
-        self
     }
 
     /// The parts that have columns of their own, and that an inexact record has too.

@@ -319,6 +319,11 @@ impl Row {
         self.document.inexact
     }
 
+    /// Leaves out whatever is not needed to answer queries out of the texts.
+    pub(crate) fn reduce(&mut self) {
+        self.document.reduce();
+    }
+
     /// Names what is too long to be indexed, if something is.
     #[must_use]
     pub fn too_long(&self) -> Option<&'static str> {

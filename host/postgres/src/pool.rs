@@ -145,6 +145,8 @@ impl Pool {
             let mut lease = Lease::take(&self.0)?;
             let timeout = self.0.settings.statement_timeout;
             let mut begin = Isolation::ReadCommitted.begin(false);
+            // These come again and again, and write: there is one way to do that, whatever the parameters are.
+            begin.push_str("; SET LOCAL plan_cache_mode = force_generic_plan");
             if may_be_lost {
                 begin.push_str("; SET LOCAL synchronous_commit = off");
             }
