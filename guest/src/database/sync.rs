@@ -108,6 +108,8 @@ pub(crate) struct Sync {
     state: State,
     /// Whether the files are read, or known by their stamps.
     full: bool,
+    /// Whether empty tables were filled: then the reference's are as right as ours, and its fields were counted meanwhile.
+    filled: bool,
     stage: Stage,
     /// When the directories had changed before they were listed.
     stamps: Stamps,
@@ -237,6 +239,7 @@ impl Sync {
             sql: Rc::clone(sql),
             state,
             full,
+            filled: false,
             stage: Stage::Compare(Box::new(compare)),
             stamps,
             notes,
@@ -305,9 +308,11 @@ impl Sync {
         let difference = match self.send(&mut load) {
             Ok(false) => return Ok(Stage::Load(load)),
             Ok(true) => {
+                let filled = load.fill.is_some();
                 let (difference, applied) = self.apply(*load);
                 match self.sql.heard(applied) {
                     Ok(()) => {
+                        self.filled = filled;
                         self.note_changed()?;
                         return self.settled();
                     }
@@ -961,7 +966,10 @@ impl Sync {
         self.sql.live.borrow_mut().insert(place);
         self.sql.told.set(true);
         if self.full && self.sql.options.projection {
-            return Ok(Stage::Reference(String::new()));
+            return match self.filled {
+                true => Ok(Stage::Manifests(self.scope.all_manifests()?, 0)),
+                false => Ok(Stage::Reference(String::new())),
+            };
         }
         Ok(Stage::Done)
     }
@@ -1068,7 +1076,9 @@ impl Sync {
         if end < manifests.len() {
             return Ok(Stage::Manifests(manifests, end));
         }
-        self.sql.count_fields()?;
+        if !self.filled {
+            self.sql.count_fields()?;
+        }
         Ok(Stage::Done)
     }
 }

@@ -601,15 +601,16 @@ pub(crate) fn delete_strays(schema: &Schema, scope: &str, experiment: &str) -> [
 /// Makes the statement that returns the runs of a directory after one that the tables lack, with their texts; and whether
 /// it is the derived metrics alone that are missing.
 pub(crate) fn missing(schema: &Schema, scope: &str, after: &str) -> Statement {
-    let runs = schema.name("runs");
+    // A run's id is the key of both of the reference's tables. Joins, as each of many rows would be looked up else.
     let sql = format!(
-        "SELECT run_id, record, derived, EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id) \
-         FROM {} AS known WHERE scope = $1 AND run_id > $2 \
-         AND (NOT EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id) \
-         OR derived IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {} AS other WHERE other.run_id = known.run_id) \
-         AND EXISTS (SELECT 1 FROM {runs} AS other WHERE other.run_id = known.run_id AND other.experiment_id = known.experiment_id)) \
-         ORDER BY run_id",
+        "SELECT known.run_id, known.record, known.derived, other.run_id IS NOT NULL FROM {} AS known \
+         LEFT JOIN {} AS other ON other.run_id = known.run_id \
+         LEFT JOIN {} AS kept ON kept.run_id = known.run_id \
+         WHERE known.scope = $1 AND known.run_id > $2 AND (other.run_id IS NULL \
+         OR known.derived IS NOT NULL AND kept.run_id IS NULL AND other.experiment_id = known.experiment_id) \
+         ORDER BY known.run_id",
         schema.name(super::runs::TABLE),
+        schema.name("runs"),
         schema.name("derived")
     );
     let parameters = [scope, after].map(|text| SqlValue::Text(text.to_owned()));
