@@ -437,6 +437,20 @@ fn a_run_that_changes_while_it_is_handed_out_is_not_copied_half() {
         assert_eq!(told.is_empty(), copied, "{at}: {told:?}");
         let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
         assert_eq!(failures(&reports).is_empty(), copied, "{at}");
+        // An archive has nobody else who counts.
+        let sent = [sender.report().clone()];
+        let files = |reports: &[Report]| -> [u64; 4] {
+            reports.iter().fold([0; 4], |sum, report| {
+                let (copied, failed) = (&report.copied, &report.failed);
+                [
+                    sum[0] + copied.files,
+                    sum[1] + copied.bytes,
+                    sum[2] + failed.files,
+                    sum[3] + failed.bytes,
+                ]
+            })
+        };
+        assert_eq!(files(&sent), files(&reports), "{at}");
         assert_eq!(to.path().join("b/runs/r1.json").exists(), copied, "{at}");
         assert!(copied || !to.path().join("b/artifacts/r1").exists(), "{at}");
         assert!(to.path().join("b/runs/r_2.json").exists(), "{at}");
@@ -882,6 +896,25 @@ fn a_hostile_stream_is_refused_for_its_reason_and_writes_nothing_outside() {
         });
         let error = refused(&hostile);
         assert!(error.contains(what), "{error}");
+    }
+    // Documents are kept in memory until their run is whole, so one of each kind is all that a run may have.
+    for (path, more, reason) in [
+        ("b/runs/r1.json", "b/runs/r1x.json", "a second record"),
+        (
+            "b/artifacts/r1/w.bin",
+            "b/artifacts/r1x/_manifest.json",
+            "a second artifact manifest",
+        ),
+    ] {
+        let hostile = build(&|builder, name, content| {
+            append(builder, name, content);
+            if name == path {
+                append(builder, more, b"{}");
+            }
+        });
+        let error = refused(&hostile);
+        assert!(error.contains(reason), "{more}: {error}");
+        assert!(error.contains("r1x"), "{more}: {error}");
     }
     // A content that is not what was sent hides no other run.
     let to = tempfile::tempdir().unwrap();

@@ -785,6 +785,128 @@ fn an_artifact_manifest_is_made_anew_where_the_record_proves_it() {
 }
 
 #[test]
+fn an_artifact_that_only_the_record_lists_and_that_is_gone_is_damage() {
+    let gone = |root: &Path| fs::remove_dir_all(root.join("artifacts").join(RUN)).unwrap();
+    let file = format!("artifacts/{RUN}/w.bin");
+    let findings = found_after(|root| {
+        list_in_record(root);
+        gone(root);
+    });
+    assert_eq!(
+        kinds(&findings),
+        [(FindingKind::ArtifactMissing, file.as_str())]
+    );
+    assert_eq!(findings[0].severity, Severity::Damage);
+    assert!(findings[0].reason.contains("record lists"), "{findings:#?}");
+    // It does not matter that it was known, and it is told each time.
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    list_in_record(root);
+    age(root);
+    assert_eq!(verify(root), []);
+    gone(root);
+    for _ in 0..2 {
+        let found = verify(root);
+        let found = kinds(&found);
+        assert!(found.contains(&(FindingKind::ArtifactMissing, file.as_str())));
+        assert!(
+            found
+                .iter()
+                .all(|(_, told)| *told == file || told.ends_with("_manifest.json"))
+        );
+    }
+    // One that is stored elsewhere is none of the store's.
+    for uri in [
+        "s3://bucket/w.bin",
+        "/data/w.bin",
+        "",
+        "/x/artifacts/r_2/w.bin",
+    ] {
+        let findings = found_after(|root| {
+            list_in_record(root);
+            let path = root.join("runs").join(format!("{RUN}.json"));
+            let record = fs::read_to_string(&path).unwrap();
+            let start = record.find("\"uri\": \"").unwrap() + 8;
+            let end = start + record[start..].find('"').unwrap();
+            let moved = format!("{}{uri}{}", &record[..start], &record[end..]);
+            fs::write(&path, moved).unwrap();
+            fs::remove_dir_all(root.join(".index")).unwrap();
+            gone(root);
+        });
+        assert_eq!(findings, [], "{uri:?}");
+    }
+    // What could not be listed may be there.
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    list_in_record(root);
+    fs::remove_dir_all(root.join("artifacts")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", root.join("artifacts")).unwrap();
+    let store = open(root, Some("e:1"), Access::ReadOnly);
+    let (findings, _) = run_to_end(&store, VerifyOptions::default());
+    assert_eq!(kinds(&findings), [(FindingKind::Unreadable, "artifacts")]);
+}
+
+#[test]
+fn a_known_file_that_another_program_removed_is_told_once() {
+    let removed = [
+        format!("derived/{RUN}.json"),
+        format!("results/{RUN}/res.json"),
+        format!("runs/{RUN}.done"),
+        format!("logs/{RUN}_out.log"),
+    ];
+    for file in &removed {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fill(root);
+        assert_eq!(verify(root), []);
+        assert!(root.join(file).exists(), "{:?}", files(root));
+        fs::remove_file(root.join(file)).unwrap();
+        fs::remove_dir_all(root.join(".index/records")).unwrap_or_default();
+        let findings = verify(root);
+        let told = findings.iter().find(|finding| finding.file == *file);
+        let told = told.unwrap_or_else(|| panic!("{file}: {findings:#?}"));
+        assert_eq!(told.kind, FindingKind::Changed);
+        assert!(told.reason.contains("is gone"), "{}", told.reason);
+        assert!(verify(root).iter().all(|finding| finding.file != *file));
+    }
+    // A manifest takes what it lists along.
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    assert_eq!(verify(root), []);
+    fs::remove_dir_all(root.join("artifacts").join(RUN)).unwrap();
+    let files = ["_manifest.json", "w.bin"].map(|name| format!("artifacts/{RUN}/{name}"));
+    let told = verify(root);
+    let expected = files
+        .each_ref()
+        .map(|file| (FindingKind::Changed, file.as_str()));
+    assert_eq!(kinds(&told), expected);
+    assert_eq!(verify(root), []);
+}
+
+#[test]
+fn what_the_store_itself_removed_is_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    list_in_record(root);
+    write(root, "artifacts/r_2/unlisted.bin", b"x");
+    age(root);
+    assert_eq!(verify(root).len(), 1);
+    let (found, _) = collect(root, true, 0);
+    assert!(found.iter().any(|left| left.file.ends_with("unlisted.bin")));
+    let store = open(root, Some("e:1"), Access::ReadWrite);
+    store.delete_run(RUN).unwrap();
+    store.close().unwrap();
+    // The file of its lock stays for a while.
+    let lock = format!(".locks/{RUN}.lock");
+    let told = verify(root);
+    assert_eq!(kinds(&told), [(FindingKind::UnusedLock, lock.as_str())]);
+}
+
+#[test]
 fn what_has_no_single_right_answer_is_not_repaired() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();

@@ -111,6 +111,8 @@ struct Receiving {
 struct Unit {
     files: Vec<Incoming>,
     kept: u64,
+    /// What is kept in memory whatever its size: one record and one artifact manifest.
+    documents: Vec<StorePath>,
     last: String,
     /// What makes the unit useless, found while it came.
     broken: Option<String>,
@@ -415,6 +417,20 @@ impl Receiver {
             return Err(refused(&format!(
                 "{path:?} comes twice, or is not in its place"
             )));
+        }
+        // Each is kept in memory until the unit is whole, so more of them could fill it.
+        if digest::names_places(&parsed) {
+            let documents = &mut self.unit.documents;
+            if let Some(first) = documents.iter().find(|path| path.top() == parsed.top()) {
+                let what = match parsed.top() {
+                    Top::Runs => "record",
+                    _ => "artifact manifest",
+                };
+                return Err(refused(&format!(
+                    "{path:?} is a second {what} in the run of {first}"
+                )));
+            }
+            documents.push(parsed.clone());
         }
         self.unit.last = parsed.to_string();
         self.unit.count += 1;

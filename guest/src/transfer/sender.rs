@@ -77,6 +77,8 @@ struct Large {
     begun: usize,
     open: Option<OpenFile>,
     list: List,
+    /// How many files were handed out, and their bytes. They count as what becomes of the run.
+    files: (u64, u64),
     note: UnitNote,
 }
 
@@ -475,12 +477,14 @@ impl Sender {
         torn: Option<String>,
     ) {
         let mut list = List::default();
+        let mut files = (0, 0);
         for (path, content) in &read.files {
             let name = path.to_string();
             push_file(&mut self.buffer, &sending.part.path(&name), content);
             let digest = digest::of_file(path, content);
             list.add(&digest, &name);
-            self.report.copied.add(0, 1, content.len() as u64);
+            files.0 += 1;
+            files.1 += content.len() as u64;
             if run.is_none() {
                 sending.list.add(&digest, &name);
             }
@@ -493,10 +497,16 @@ impl Sender {
             faults: read.faults,
             more_faults: 0,
         };
-        self.send_note(sending, note, &digest);
+        self.send_note(sending, note, &digest, files);
     }
 
-    fn send_note(&mut self, sending: &mut Sending, mut note: UnitNote, digest: &Digest) {
+    fn send_note(
+        &mut self,
+        sending: &mut Sending,
+        mut note: UnitNote,
+        digest: &Digest,
+        files: (u64, u64),
+    ) {
         let more = note.faults.len().saturating_sub(note::MAX_FAULTS);
         note.faults.truncate(note::MAX_FAULTS);
         note.more_faults = more as u64;
@@ -524,6 +534,12 @@ impl Sender {
         if let Some(torn) = &note.torn {
             self.report.fail(failure(None, torn));
         }
+        // Nobody takes a file of a run that is torn.
+        let counts = match note.torn {
+            Some(_) => &mut self.report.failed,
+            None => &mut self.report.copied,
+        };
+        counts.add(0, files.0, files.1);
         let runs = u64::from(note.run.is_some());
         if note.torn.is_some() || !note.faults.is_empty() {
             self.report.failed.add(runs, 0, 0);
@@ -570,7 +586,8 @@ impl Sender {
                 tar::push_padding(&mut self.buffer, open.stat.size);
                 let digest = open.hash.finalize().into();
                 large.list.add(&digest, &open.path.to_string());
-                self.report.copied.add(0, 1, open.stat.size);
+                large.files.0 += 1;
+                large.files.1 += open.stat.size;
             }
             sending.large = Some(large);
             return Ok(());
@@ -584,7 +601,7 @@ impl Sender {
             let digest = large.list.finish();
             large.note.run = Some(large.run);
             large.note.digest = note::digest_text(&digest);
-            self.send_note(sending, large.note, &digest);
+            self.send_note(sending, large.note, &digest, large.files);
             return Ok(());
         };
         large.begun += 1;
@@ -594,7 +611,8 @@ impl Sender {
                 Ok(Some(content)) => {
                     push_file(&mut self.buffer, &sending.part.path(&name), &content);
                     large.list.add(&digest::of_file(&path, &content), &name);
-                    self.report.copied.add(0, 1, content.len() as u64);
+                    large.files.0 += 1;
+                    large.files.1 += content.len() as u64;
                 }
                 Ok(None) => {
                     large.note.torn.get_or_insert_with(|| still_changing(&path));
@@ -634,6 +652,7 @@ fn begin_large(run: RunId, belongings: Belongings, found: Files) -> Large {
         begun: 0,
         open: None,
         list: List::default(),
+        files: (0, 0),
         note: UnitNote {
             run: None,
             digest: String::new(),

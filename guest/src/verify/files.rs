@@ -304,7 +304,7 @@ pub(super) fn compare(
 }
 
 /// Says whether a writer of ours changed files of a run since a time: it named its call in the lock's file.
-fn written_by_us(scope: &Scope, run: Option<&RunId>, noted_at: u64) -> Result<bool> {
+pub(super) fn written_by_us(scope: &Scope, run: Option<&RunId>, noted_at: u64) -> Result<bool> {
     let Some(run) = run else {
         return Ok(false);
     };

@@ -318,6 +318,8 @@ struct Checking {
     own: bool,
     phase: Phase,
     lock_files: Vec<RunId>,
+    /// The directories that could not be listed.
+    unlisted: Vec<Top>,
     known: KnownFiles,
     noted: Option<NewlyKnown>,
     list: List,
@@ -477,6 +479,7 @@ impl Checking {
         Ok(Self {
             own,
             lock_files: std::mem::take(&mut inventory.lock_files),
+            unlisted: std::mem::take(&mut inventory.unlisted),
             known,
             noted,
             list: List::default(),
@@ -575,6 +578,7 @@ impl Checking {
                     noted_at: self.known.noted_at(),
                     index: self.index.as_ref(),
                     directories: &self.directories,
+                    unlisted: &self.unlisted,
                 };
                 if !check.step(&self.scope, &beside, &mut budget)? {
                     run = Some(check);

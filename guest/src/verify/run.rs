@@ -2,6 +2,7 @@
 
 use super::files::{
     Budget, Content, Reading, compare, counted, digest_of, judge_document, judge_log, judge_record,
+    written_by_us,
 };
 use super::known::KnownFile;
 use super::quarantine::Quarantine;
@@ -36,6 +37,8 @@ pub(super) struct RunCheck {
     run: RunId,
     belongings: Belongings,
     known: Vec<KnownFile>,
+    /// Which of the known files are there.
+    seen: Vec<bool>,
     files: std::vec::IntoIter<(StorePath, Stat)>,
     /// The directory of its artifacts, if it was opened.
     artifact_directory: Option<Rc<dyn Directory>>,
@@ -51,7 +54,11 @@ pub(super) struct RunCheck {
     misled: bool,
     first: Option<StorePath>,
     manifest: Manifest,
+    /// The artifacts that the run's record lists.
+    recorded: Vec<ArtifactDescriptor>,
     artifacts: Artifacts,
+    /// Whether a known file is gone, which a writer may be in the middle of removing.
+    vanished: bool,
     /// How often the run was looked at before.
     looks: u32,
     /// The run's lock, but for the first look.
@@ -67,6 +74,8 @@ pub(super) struct Beside<'c> {
     /// The saved index.
     pub(super) index: Option<&'c SavedIndex>,
     pub(super) directories: &'c Directories,
+    /// The directories that could not be listed: what is missing from them is not known.
+    pub(super) unlisted: &'c [Top],
 }
 
 /// What lists a run's artifacts.
@@ -119,6 +128,7 @@ impl RunCheck {
         Ok(Self {
             run,
             belongings,
+            seen: vec![false; known.len()],
             known,
             first: found.files.first().map(|(path, _)| path.clone()),
             files: found.files.into_iter(),
@@ -132,7 +142,9 @@ impl RunCheck {
             has_record: false,
             misled: false,
             manifest: Manifest::Absent,
+            recorded: Vec::new(),
             artifacts: Artifacts::new(),
+            vanished: false,
             looks: 0,
             held: None,
             repaired: Vec::new(),
@@ -171,7 +183,9 @@ impl RunCheck {
         let is_locked = self.held.as_ref().is_some_and(|held| held.lock.is_some());
         let is_grave =
             |finding: &Finding| matches!(finding.severity, Severity::Damage | Severity::Orphan);
-        !is_locked && self.looks < LOOKS && (self.misled || self.findings.iter().any(is_grave))
+        !is_locked
+            && self.looks < LOOKS
+            && (self.misled || self.vanished || self.findings.iter().any(is_grave))
     }
 
     /// Does the next piece, and says whether that was all.
@@ -190,7 +204,7 @@ impl RunCheck {
                     }
                     let Some((path, stat)) = self.files.next() else {
                         budget.spend_file();
-                        self.conclude(scope)?;
+                        self.conclude(scope, beside)?;
                         return Ok(true);
                     };
                     budget.spend_file();
@@ -230,14 +244,27 @@ impl RunCheck {
     }
 
     fn known_file(&self, path: &StorePath) -> Option<&KnownFile> {
+        self.known_at(path).and_then(|at| self.known.get(at))
+    }
+
+    fn known_at(&self, path: &StorePath) -> Option<usize> {
         let name = path.to_string();
         let found = self.known.binary_search_by(|known| known.path.cmp(&name));
-        found.ok().and_then(|at| self.known.get(at))
+        found.ok()
+    }
+
+    /// Notes that a file is there.
+    fn see(&mut self, path: &StorePath) {
+        let at = self.known_at(path);
+        if let Some(seen) = at.and_then(|at| self.seen.get_mut(at)) {
+            *seen = true;
+        }
     }
 
     fn fault(&mut self, scope: &Scope, path: &StorePath, error: Error) -> Result<()> {
         let finding = finding_of(scope, path, error)?;
         self.findings.push(finding);
+        self.see(path);
         // It is there, even if it cannot be read.
         self.has_record |= is_record(path);
         if path.top() == Top::Artifacts && names_places(path) {
@@ -250,6 +277,7 @@ impl RunCheck {
 
     /// Takes a file that was read.
     fn take(&mut self, scope: &Scope, mut found: Content, beside: &Beside<'_>) -> Result<()> {
+        self.see(&found.path);
         let known = self.known_file(&found.path);
         let compared = compare(
             scope,
@@ -312,6 +340,14 @@ impl RunCheck {
         match codec::parse_object(&scope.tree.path(path), content) {
             Ok(object) => {
                 judge_record(scope, &self.run, path, &object, &mut self.findings)?;
+                if let Some(Value::Array(entries)) = object.get("artifacts") {
+                    let file = scope.tree.path(path);
+                    let listed = entries.iter().enumerate();
+                    // An entry that does not load was told with the record.
+                    self.recorded = listed
+                        .filter_map(|(at, entry)| codec::descriptor(&file, at, entry.clone()).ok())
+                        .collect();
+                }
                 Ok(Some(object))
             }
             Err(error) => {
@@ -357,8 +393,12 @@ impl RunCheck {
     }
 
     /// Judges the run as a whole.
-    fn conclude(&mut self, scope: &Scope) -> Result<()> {
+    fn conclude(&mut self, scope: &Scope, beside: &Beside<'_>) -> Result<()> {
         self.judge_artifacts(scope)?;
+        if !beside.unlisted.contains(&Top::Artifacts) {
+            self.judge_recorded(scope);
+        }
+        self.judge_vanished(scope, beside)?;
         if !self.has_record
             && let Some(first) = &self.first
         {
@@ -430,12 +470,7 @@ impl RunCheck {
         listed.insert(name.clone());
         let Some((size, digest)) = self.artifacts.get(&name) else {
             // One that cannot be read was told already, and so was its directory.
-            let told = scope.tree.path(&path);
-            let is_told = |finding: &Finding| {
-                let below = told.strip_prefix(&finding.file);
-                below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-            };
-            if !self.findings.iter().any(is_told) {
+            if !self.is_told(scope, &path) {
                 self.findings.push(finding(
                     scope,
                     FindingKind::ArtifactMissing,
@@ -472,6 +507,88 @@ impl RunCheck {
                 ),
                 "restore it from a copy; if the file is right, put the artifact again",
             ));
+        }
+        Ok(())
+    }
+
+    /// Says whether something was told of a file, or of a directory that it is in.
+    fn is_told(&self, scope: &Scope, path: &StorePath) -> bool {
+        let told = scope.tree.path(path);
+        self.findings.iter().any(|finding| {
+            let below = told.strip_prefix(&finding.file);
+            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+        })
+    }
+
+    /// Tells of the artifacts that only the run's record lists, and that are not there. One whose place is outside
+    /// the run's directory is none of the store's.
+    fn judge_recorded(&mut self, scope: &Scope) {
+        let own = format!("{}/", layout::artifact_directory(&self.run));
+        for entry in std::mem::take(&mut self.recorded) {
+            let within = entry.uri.strip_prefix("file://").unwrap_or(&entry.uri);
+            let is_own = match layout::artifact_tail(within) {
+                Some((_, run, _)) => run == self.run,
+                // The reference makes directories for names with a slash.
+                None => within.contains(&format!("/{own}")) || within.starts_with(&own),
+            };
+            let name = self.file_of(scope, &entry).filter(|_| is_own);
+            let Some(path) = name.and_then(|name| match self.artifacts.contains_key(&name) {
+                true => None,
+                false => self.artifact_path(&name).ok(),
+            }) else {
+                continue;
+            };
+            // Something else in its place was told.
+            let is_gone = matches!(scope.tree.stat(&path), Ok(None));
+            if is_gone && !self.is_told(scope, &path) {
+                self.findings.push(finding(
+                    scope,
+                    FindingKind::ArtifactMissing,
+                    &path,
+                    format!(
+                        "the run's record lists artifact {:?}, and it is not there",
+                        entry.name
+                    ),
+                    "restore it from a copy; a store that was copied without artifacts has none",
+                ));
+            }
+        }
+    }
+
+    /// Tells of files that were known and are gone, of a run that is there. Its own writers may remove some.
+    fn judge_vanished(&mut self, scope: &Scope, beside: &Beside<'_>) -> Result<()> {
+        // A run is deleted record first; what is left of it is told.
+        if !self.has_record || self.seen.iter().all(|seen| *seen) {
+            return Ok(());
+        }
+        if written_by_us(scope, Some(&self.run), beside.noted_at)? {
+            return Ok(());
+        }
+        let known = self.known.iter().zip(&self.seen);
+        let gone: Vec<StorePath> = known
+            .filter(|(_, seen)| !**seen)
+            .filter_map(|(known, _)| layout::parse(&known.path))
+            .collect();
+        let manifest = layout::artifact_manifest(&self.run);
+        let lists_gone = gone.contains(&manifest);
+        for path in gone {
+            // A file that no manifest lists is garbage, which may be removed.
+            let is_garbage = path.top() == Top::Artifacts && !lists_gone;
+            if is_garbage || beside.unlisted.contains(&path.top()) {
+                continue;
+            }
+            // A log that now counts as another run's is there, and so is what stands in the place of a file.
+            let is_gone = matches!(scope.tree.stat(&path), Ok(None));
+            if is_gone && !self.is_told(scope, &path) {
+                self.vanished = true;
+                self.findings.push(finding(
+                    scope,
+                    FindingKind::Changed,
+                    &path,
+                    "it was there when it was verified last and is gone, and no writer that keeps a journal here removed it",
+                    "restore it from a copy, if nobody meant to remove it; it is told once",
+                ));
+            }
         }
         Ok(())
     }
