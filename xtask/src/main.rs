@@ -37,6 +37,7 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
   python      build the Python package, and a virtual environment with it: target/python
   node        fetch the packages of the Node host, and transpile the component into it: host/node/dist
   check       check the formatting and the lints
+  sbom        list what the component and the Rust host are made of, with cargo-cyclonedx: target/sbom
   bench       build everything and measure it (arguments are passed on)
   soak        use two stores with processes of all hosts while they are killed, the server is restarted, the disk is full
               and clocks jump: --seconds N (600), --seed S, --steady (leaves the clocks alone)
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         "python" => python::build(&paths).map(drop),
         "node" => node::build(&paths),
         "check" => check(&paths),
+        "sbom" => dependencies::list(&paths),
         "fuzz" => fuzz::fuzz(&paths, &rest),
         "soak" => soak::soak(&paths, &rest),
         "" | "help" | "-h" | "--help" => {
