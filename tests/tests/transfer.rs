@@ -675,7 +675,7 @@ fn what_cannot_be_copied_is_one_clear_error_and_changes_nothing() {
     );
     fs::create_dir_all(here.join("dead")).unwrap();
     let source = path("source");
-    let cases: [(&str, &str, &[&str], &str, &str); 16] = [
+    let cases: [(&str, &str, &[&str], &str, &str); 18] = [
         (
             &source,
             &source,
@@ -710,6 +710,20 @@ fn what_cannot_be_copied_is_one_clear_error_and_changes_nothing() {
             &[],
             "invalid-argument",
             "lies within",
+        ),
+        (
+            &source,
+            &path("source/two/new.tar.zst"),
+            &[],
+            "invalid-argument",
+            "would lie within",
+        ),
+        (
+            &source,
+            &path("link/new.tar"),
+            &[],
+            "invalid-argument",
+            "would lie within",
         ),
         (&path("nowhere"), &path("other"), &[], "root", "nowhere"),
         (

@@ -186,6 +186,29 @@ fn a_verification_that_is_stopped_says_so_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn garbage_of_all_others_is_removed_where_one_store_cannot_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let config = StoreConfig::from(FileStoreConfig::new(root));
+    fill(&config);
+    let left = root.join("b/artifacts/r1/old.bin");
+    fs::write(&left, "nobody's").unwrap();
+    // Something lies in the place of a directory.
+    fs::remove_dir_all(root.join("a_1/runs")).unwrap();
+    fs::write(root.join("a_1/runs"), "").unwrap();
+    let options = GarbageOptions {
+        apply: true,
+        grace_seconds: 0,
+    };
+    let refused = collect_garbage(&config, options, &mut |_| ControlFlow::Continue(()));
+    assert!(
+        matches!(refused, Err(Error::AlreadyExists(_))),
+        "{refused:?}"
+    );
+    assert!(!left.exists());
+}
+
+#[test]
 fn a_store_that_does_not_exist_is_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("nothing");

@@ -158,8 +158,8 @@ export function collectGarbage(store, options = {}) {
   }
   const config = configOf(store);
   const report = { files: 0, bytes: 0, keptFiles: 0, keptBytes: 0, found: [] };
-  const collect = (scope, directoryOf) => using(apply ? scope.connect() : writerOrReader(scope), (opened) => {
-    const directory = directoryOf(opened);
+  const open = (scope) => (apply ? scope.connect() : writerOrReader(scope));
+  const collect = (store, directory) => using(store, (opened) => {
     const part = steps(opened, (handle, { maintenance }) => maintenance.collectGarbage(handle, { apply, graceSeconds: BigInt(grace) }), {
       take: (resource) => {
         for (const { kind, file, bytes, reason, kept = null } of resource.call((handle) => handle.found())) {
@@ -174,9 +174,20 @@ export function collectGarbage(store, options = {}) {
   });
   // What does not exist is not made.
   config.readOnly().connect().close();
+  let closed;
   for (const experiment of config.isScoped ? [] : config.listExperiments().experiments) {
-    collect(config.scoped(experiment), (opened) => relative(config.root, opened.getWorkingDirectory()));
+    let opened;
+    try {
+      opened = open(config.scoped(experiment));
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      closed ??= error;
+      continue;
+    }
+    collect(opened, relative(config.root, opened.getWorkingDirectory()));
   }
-  collect(config, () => '');
+  collect(open(config), '');
+  // When all others are done.
+  if (closed) throw closed;
   return report;
 }

@@ -3,7 +3,7 @@
 
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PostgresStoreConfig, StoreConfig, parseToConfig } from './config.js';
 import { AlreadyExistsError, DatabaseError, InvalidArgumentError, LockedError, RootError, StoreError } from './errors.js';
@@ -30,7 +30,13 @@ function place(what, given) {
 }
 
 function check(source, destination) {
-  if (typeof source === 'string' || typeof destination === 'string') {
+  if (typeof source === 'string') {
+    return;
+  }
+  if (typeof destination === 'string') {
+    if (isWithin(source.root, dirname(resolve(destination)))) {
+      throw new InvalidArgumentError('invalid-argument', `the archive ${destination} would lie within ${source.root}, which it is made of; name a place beside that`);
+    }
     return;
   }
   const [one, other] = [source.root, destination.root];
@@ -42,6 +48,17 @@ function check(source, destination) {
     if (path !== '..' && !path.startsWith('../')) {
       throw new InvalidArgumentError('invalid-argument', `${inner} lies within ${outer}; name a destination beside the source`);
     }
+  }
+}
+
+/** Says whether a directory is another one or lies in it, both with their links followed. */
+function isWithin(outer, inner) {
+  try {
+    const path = relative(fs.realpathSync(outer), fs.realpathSync(inner));
+    return path !== '..' && !path.startsWith('../');
+  } catch {
+    // What is not there is told by whoever opens it.
+    return false;
   }
 }
 

@@ -111,6 +111,17 @@ test('garbage is listed, and only removed when told', (t) => {
   assert.equal(verify(config).damage, 0);
 });
 
+test('garbage of all others is removed where one store cannot be opened', (t) => {
+  const { root, config } = collection(t);
+  const left = join(root, 'b/artifacts/r1/old.bin');
+  fs.writeFileSync(left, "nobody's");
+  // Something lies in the place of a directory.
+  fs.rmSync(join(root, 'a_1/runs'), { recursive: true });
+  fs.writeFileSync(join(root, 'a_1/runs'), '');
+  assert.throws(() => collectGarbage(config, { apply: true, graceSeconds: 0 }), { code: 'already-exists' });
+  assert.ok(!fs.existsSync(left));
+});
+
 test('maintenance makes nothing, and repairs nothing that is read-only', (t) => {
   const { root, config } = collection(t);
   const nowhere = join(root, '../nowhere');

@@ -99,3 +99,15 @@ test('what cannot be copied is one error with a code', (t) => {
     assert.throws(() => exportStore(from, to, options), { code }, `${from} ${to}`);
   }
 });
+
+test('an archive within the store that it is made of is refused', (t) => {
+  const here = directory(t);
+  const source = join(here, 'source');
+  collection(source);
+  fs.symlinkSync(source, join(here, 'link'));
+  for (const place of [join(source, 'new.tar.zst'), join(source, 'a_1/new.tar'), join(here, 'link/new.tar')]) {
+    assert.throws(() => exportStore(source, place), { code: 'invalid-argument', message: /would lie within/ });
+    assert.ok(!fs.existsSync(place));
+  }
+  exportStore(source, join(here, 'new.tar'));
+});

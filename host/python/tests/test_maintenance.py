@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from metalab_store import (
+    AlreadyExistsError,
     ArtifactDescriptor,
     FileStoreConfig,
     Finding,
@@ -129,6 +131,17 @@ def test_garbage_is_listed_and_only_removed_when_told(collection: FileStoreConfi
     removed = collect_garbage(collection, apply=True, grace=0)
     assert removed.files == 1 and not left.exists()
     assert (root / "a_1/artifacts/r1/w.bin").exists() and verify(collection).is_sound
+
+
+def test_garbage_of_all_others_is_removed_where_one_store_cannot_be_opened(collection: FileStoreConfig, root: Path) -> None:
+    left = root / "b/artifacts/r1/old.bin"
+    left.write_bytes(b"nobody's")
+    # Something lies in the place of a directory.
+    shutil.rmtree(root / "a_1/runs")
+    (root / "a_1/runs").write_bytes(b"")
+    with pytest.raises(AlreadyExistsError):
+        collect_garbage(collection, apply=True, grace=0)
+    assert not left.exists()
 
 
 def test_maintenance_makes_nothing_and_repairs_nothing_that_is_read_only(

@@ -150,3 +150,16 @@ def test_two_exports_do_not_write_one_archive(tmp_path: Path) -> None:
     export_store(source, archive, progress_callback=again)
     assert not (tmp_path / "a.tar.zst.part").exists()
     assert export_store(archive, tmp_path / "copy").copied.runs == 10
+
+
+def test_an_archive_within_the_store_that_it_is_made_of_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    config = FileStoreConfig(root=str(root), experiment_id="a:1")
+    with config.connect() as store:
+        store.put_run_record(RunRecord.success(run_id="r"))
+    (tmp_path / "link").symlink_to(root)
+    for place in (root / "new.tar.zst", root / "runs/new.tar", tmp_path / "link/new.tar"):
+        with pytest.raises(InvalidArgumentError, match="would lie within"):
+            export_store(config, place)
+        assert not place.exists()
+    export_store(config, tmp_path / "new.tar")

@@ -131,7 +131,7 @@ pub fn verify(
 /// `watch` is told often how far it is, and of everything that is found, and stops it with [`ControlFlow::Break`].
 ///
 /// # Errors
-/// As [`verify`].
+/// As [`verify`]. Where a store of a collection cannot be opened, the error comes when all others are done.
 pub fn collect_garbage(
     config: &StoreConfig,
     options: GarbageOptions,
@@ -144,15 +144,22 @@ pub fn collect_garbage(
         true => config.clone().max_instances(1).connect(),
         false => writer_or_reader(config),
     };
+    let mut closed = None;
     if !config.is_scoped() {
         for id in &config.list_experiments()?.experiments {
-            let store = open(&config.clone().scoped(id))?;
+            let store = match open(&config.clone().scoped(id)) {
+                Ok(store) => store,
+                Err(error) => {
+                    closed.get_or_insert(error);
+                    continue;
+                }
+            };
             let directory = directory_of(config, &store)?;
             collect_one(&store, options, &directory, &mut report, watch)?;
         }
     }
     collect_one(&open(config)?, options, "", &mut report, watch)?;
-    Ok(report)
+    closed.map_or(Ok(report), Err)
 }
 
 /// Opens a store to write; to read where that is not allowed, or where something lies in the place of one of its

@@ -101,6 +101,9 @@ pub fn transfer(
 }
 
 fn check_places(from: &Place, to: &Place) -> Result<()> {
+    if let (Place::Store(from), Place::Archive(to)) = (from, to) {
+        return check_archive(from.root(), to);
+    }
     let (Place::Store(from), Place::Store(to)) = (from, to) else {
         return Ok(());
     };
@@ -119,6 +122,26 @@ fn check_places(from: &Place, to: &Place) -> Result<()> {
                 outer.display()
             )));
         }
+    }
+    Ok(())
+}
+
+/// Refuses to put an archive into the store that it is made of.
+fn check_archive(source: &Path, archive: &Path) -> Result<()> {
+    let parent = match archive.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    // What is not there is told by whoever opens it.
+    if let (Ok(outer), Ok(inner)) = (source.canonicalize(), parent.canonicalize())
+        && inner.starts_with(&outer)
+    {
+        return Err(Error::InvalidArgument(format!(
+            "the archive {} would lie within {}, which it is made of; name a place beside that",
+            archive.display(),
+            source.display()
+        )));
     }
     Ok(())
 }

@@ -181,7 +181,8 @@ def collect_garbage(
     """Looks for what dead writers left in a store, in all of a collection, and removes it with `apply`.
 
     What was changed within `grace` seconds stays. `progress` is called often, `on_found` for everything that is found; an
-    exception of theirs stops it, and what was removed stays so.
+    exception of theirs stops it, and what was removed stays so. If a store of a collection cannot be opened, its error is raised
+    when all others are done.
     """
     if not isinstance(grace, (int, float)):
         raise InvalidTypeError(f"grace: expected a number of seconds, not {type(grace).__name__}")
@@ -193,11 +194,19 @@ def collect_garbage(
     open_ = _writer if apply else _writer_or_reader
     # What does not exist is not made.
     replace(config, read_only=True, max_instances=1).connect().close()
+    closed = None
     for experiment in () if config.is_scoped else config.list_experiments():
-        with open_(config.scoped(experiment)) as opened:
+        try:
+            opened = open_(config.scoped(experiment))
+        except StoreError as error:
+            closed = closed or error
+            continue
+        with opened:
             _collect_one(opened, options, _directory_of(config, opened), report, progress, on_found)
     with open_(config) as opened:
         _collect_one(opened, options, "", report, progress, on_found)
+    if closed:
+        raise closed
     return report
 
 

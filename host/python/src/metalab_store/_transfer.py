@@ -199,7 +199,13 @@ def _place(place: Place) -> StoreConfig | Path:
 
 
 def _check(source: StoreConfig | Path, destination: StoreConfig | Path) -> None:
-    if isinstance(source, Path) or isinstance(destination, Path):
+    if isinstance(source, Path):
+        return
+    if isinstance(destination, Path):
+        if destination.absolute().parent.resolve().is_relative_to(Path(source._root()).resolve()):
+            raise InvalidArgumentError(
+                f"the archive {destination} would lie within {source._root()}, which it is made of; name a place beside that"
+            )
         return
     one, other = Path(source._root()), Path(destination._root())
     if one == other:
