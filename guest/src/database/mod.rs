@@ -81,8 +81,6 @@ pub(crate) struct Sql {
     pub(crate) note: Cell<u64>,
     /// Whether it holds runs that this store noted.
     pub(crate) noted: Cell<bool>,
-    /// The runs of which the server took only the texts, and why, until somebody reports them.
-    pub(crate) refused: RefCell<Vec<(String, String)>>,
     /// When the store was last recovered.
     pub(crate) recovered: Cell<u64>,
     /// Whether the database answers again since then.
@@ -124,7 +122,6 @@ impl Sql {
             told: Cell::new(false),
             note: Cell::new(ports.random.next()),
             noted: Cell::new(false),
-            refused: RefCell::default(),
             recovered: Cell::new(0),
             due: Cell::new(false),
             unchecked: RefCell::default(),

@@ -146,7 +146,7 @@ impl Scope {
                 .collect();
             let runs: Vec<RunId> = runs.into_iter().collect();
             for group in runs.chunks(GROUP) {
-                if !self.reflect_unlocked(group)? {
+                if self.reflect_unlocked(group)?.is_none() {
                     return Ok(false);
                 }
             }

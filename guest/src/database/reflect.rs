@@ -334,31 +334,29 @@ fn withdraw(
 
 impl Sql {
     /// Tells the database what was seen of some runs of a directory. Of a run whose row the server refuses, an index of its
-    /// owner's for instance, it is told the texts alone: queries read those.
-    fn tell(&self, id: &str, mut seen: Vec<Seen>) -> DatabaseResult<()> {
+    /// owner's for instance, it is told the texts alone: queries read those. Returns these runs, and why.
+    fn tell(&self, id: &str, mut seen: Vec<Seen>) -> DatabaseResult<Vec<(String, String)>> {
+        let mut refused = Vec::new();
         match self.tell_at_once(id, &seen) {
             Err(failure) if is_refusal(failure.sqlstate.as_deref()) => {}
-            told => return told,
+            told => return told.map(|()| refused),
         }
         for seen in &mut seen {
-            let one = std::slice::from_ref(seen);
-            let failure = match self.tell_at_once(id, one) {
-                Err(failure) if is_refusal(failure.sqlstate.as_deref()) => failure,
-                told => {
-                    told?;
-                    continue;
+            let failure = match self.tell_at_once(id, std::slice::from_ref(seen)) {
+                Ok(()) => continue,
+                Err(failure) => failure,
+            };
+            match seen {
+                Seen::Run(told) if is_refusal(failure.sqlstate.as_deref()) => {
+                    told.row.reduce();
+                    told.projected = None;
+                    refused.push((told.row.run_id.clone(), failure.message));
                 }
-            };
-            let Seen::Run(told) = seen else {
-                return Err(failure);
-            };
-            told.row.reduce();
-            told.projected = None;
-            let why = (told.row.run_id.clone(), failure.message);
+                _ => return Err(failure),
+            }
             self.tell_at_once(id, std::slice::from_ref(seen))?;
-            self.refused.borrow_mut().push(why);
         }
-        Ok(())
+        Ok(refused)
     }
 
     fn tell_at_once(&self, id: &str, seen: &[Seen]) -> DatabaseResult<()> {
@@ -515,13 +513,14 @@ impl Scope {
         }
     }
 
-    /// Locks some runs and tells the database what their files say. False: it was not told.
-    pub(crate) fn reflect_unlocked(&self, runs: &[RunId]) -> Result<bool> {
+    /// Locks some runs and tells the database what their files say. Returns those of which it took only the texts, and
+    /// why; none: it was not told.
+    pub(crate) fn reflect_unlocked(&self, runs: &[RunId]) -> Result<Option<Vec<(String, String)>>> {
         let Some(sql) = &self.sql else {
-            return Ok(false);
+            return Ok(None);
         };
         let Ok(id) = self.directory_id(sql) else {
-            return Ok(false);
+            return Ok(None);
         };
         let mut held = Vec::with_capacity(runs.len());
         for run in runs {
@@ -529,14 +528,14 @@ impl Scope {
         }
         if held.iter().any(|held| held.lock.is_none()) {
             self.disown_database();
-            return Ok(false);
+            return Ok(None);
         }
         let looking = Looking::by_paths(&id, sql.options.projection);
         let seen: Result<Vec<Seen>> = runs
             .iter()
             .map(|run| self.see(&looking, run, |_| {}))
             .collect();
-        Ok(sql.tell(&id, seen?).is_ok())
+        Ok(sql.tell(&id, seen?).ok())
     }
 
     /// Returns the id under which the database knows this directory. One that it does not know gets one, and

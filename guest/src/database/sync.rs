@@ -301,9 +301,8 @@ impl Sync {
 
     /// Sends the next runs, and changes the rows when all are sent.
     fn load(&mut self, mut load: Box<Load>) -> Result<Stage> {
-        let before = (load.at == 0).then(|| self.report.clone());
-        if let Some(before) = before {
-            self.before = before;
+        if load.at == 0 {
+            self.before = self.report.clone();
         }
         let difference = match self.send(&mut load) {
             Ok(false) => return Ok(Stage::Load(load)),
@@ -355,21 +354,20 @@ impl Sync {
             })?;
             return self.settled();
         }
-        self.sql.refused.borrow_mut().clear();
-        if !self.scope.reflect_unlocked(&runs[at..end])? {
+        let Some(refused) = self.scope.reflect_unlocked(&runs[at..end])? else {
             return Err(Error::Database {
                 sqlstate: None,
                 retryable: true,
                 message: format!("the database: {}", self.sql.trouble().unwrap_or_default()),
             });
-        }
+        };
         for run in &runs[at..end] {
             let there = self.scope.tree.is_file(&layout::run_record(run))?;
             self.report.runs += u64::from(there);
             self.report.changed += u64::from(there);
             self.report.removed += u64::from(!there);
         }
-        for (run, why) in self.sql.refused.take() {
+        for (run, why) in refused {
             if let Ok(run) = RunId::parse(&run) {
                 self.report.damaged.push(Damage {
                     file: self.scope.tree.path(&layout::run_record(&run)),

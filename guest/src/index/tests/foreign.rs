@@ -2,18 +2,12 @@
 
 use super::*;
 use crate::ports::Ports;
-use crate::testing::{Touch, watched};
+use crate::testing::{Answer, Touch, watched};
 use std::cell::Cell;
 use std::rc::Rc;
 
 /// A clock that goes on by a microsecond a look, so that how fast the test runs decides nothing.
-pub(super) struct Steps(Cell<u64>);
-
-impl Steps {
-    pub(super) fn new(start: u64) -> Self {
-        Self(Cell::new(start))
-    }
-}
+struct Steps(Cell<u64>);
 
 impl crate::ports::Clock for Steps {
     fn now(&self) -> u64 {
@@ -22,17 +16,17 @@ impl crate::ports::Clock for Steps {
     }
 }
 
-fn counted(directory: &Path, access: Access, durability: Durability) -> (Store, Rc<Cell<usize>>) {
+/// Opens a store in which no time passes, so that it does not look at all names again by itself, in a watched directory.
+pub(super) fn still<A: Answer>(
+    directory: &Path,
+    access: Access,
+    durability: Durability,
+    told: impl Fn(Touch, &str) -> A + 'static,
+) -> Store {
     let ports = native::ports(directory).unwrap();
-    let lists = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&lists);
     let ports = Ports {
-        directory: watched(Rc::clone(&ports.directory), move |touch, path| {
-            if (touch, path) == (Touch::List, "runs") {
-                counted.set(counted.get() + 1);
-            }
-        }),
-        clock: Rc::new(Steps::new(ports.clock.now())),
+        directory: watched(Rc::clone(&ports.directory), told),
+        clock: Rc::new(Steps(Cell::new(ports.clock.now()))),
         ..ports
     };
     let options = StoreOptions {
@@ -43,7 +37,23 @@ fn counted(directory: &Path, access: Access, durability: Durability) -> (Store, 
         lock_timeout_ms: 1000,
         index: None,
     };
-    (Store::open(ports, options).unwrap(), lists)
+    Store::open(ports, options).unwrap()
+}
+
+/// The same, and how often it looked at all names.
+pub(super) fn counted(
+    directory: &Path,
+    access: Access,
+    durability: Durability,
+) -> (Store, Rc<Cell<usize>>) {
+    let lists = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&lists);
+    let store = still(directory, access, durability, move |touch, path| {
+        if (touch, path) == (Touch::List, "runs") {
+            counted.set(counted.get() + 1);
+        }
+    });
+    (store, lists)
 }
 
 fn runs(store: &Store) -> Vec<String> {

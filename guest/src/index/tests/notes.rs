@@ -1,37 +1,18 @@
 //! What several writers note of their changes at the same moment: whatever order they come in, a query sees every run
 //! that was put before it.
 
+use super::foreign::{counted, still};
 use super::*;
 use crate::ports::PortError;
-use crate::testing::{Touch, watched};
+use crate::testing::Touch;
 use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-/// Opens a store in which no time passes, so that it does not look at all names again by itself, in a watched directory.
-fn still(
-    root: &Path,
-    durability: Durability,
-    told: impl Fn(Touch, &str) -> Result<(), PortError> + 'static,
-) -> Store {
-    let mut ports = native::ports(root).unwrap();
-    ports.clock = Rc::new(super::foreign::Steps::new(ports.clock.now()));
-    ports.directory = watched(ports.directory, told);
-    let options = StoreOptions {
-        directory: root.to_str().unwrap().to_owned(),
-        experiment_id: Some("e".to_owned()),
-        access: Access::ReadWrite,
-        durability,
-        lock_timeout_ms: 1000,
-        index: None,
-    };
-    Store::open(ports, options).unwrap()
-}
-
 fn unwatched(root: &Path) -> Store {
-    still(root, Durability::Relaxed, |_, _| Ok(()))
+    still(root, Access::ReadWrite, Durability::Relaxed, |_, _| ())
 }
 
 /// The names that the index lists, without a comparison: that would look at all of them.
@@ -46,17 +27,8 @@ fn listed(store: &Store) -> Vec<String> {
     lines.iter().map(name).collect()
 }
 
-/// A store, and how often it looked at all names.
 fn reader(root: &Path) -> (Store, Rc<Cell<usize>>) {
-    let looks = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&looks);
-    let store = still(root, Durability::Relaxed, move |touch, path| {
-        if (touch, path) == (Touch::List, "runs") {
-            counted.set(counted.get() + 1);
-        }
-        Ok(())
-    });
-    (store, looks)
+    counted(root, Access::ReadWrite, Durability::Relaxed)
 }
 
 /// The side of a thread that stops for another.
@@ -129,17 +101,22 @@ fn slowly(root: &Path, slow: Slow, work: impl FnOnce(Gate) -> Rc<Gate>) {
             let armed = Rc::new(Cell::new(false));
             let dead = Rc::new(Cell::new(false));
             let (stopping, inside) = (Rc::clone(&armed), Rc::clone(&stop));
-            let store = still(root, slow.durability, move |touch, path| {
-                if dead.get() {
-                    return Err(PortError::Other("io"));
-                }
-                if (touch, path) == slow.moment && stopping.replace(false) {
-                    inside.wait();
-                    dead.set(slow.killed);
-                    return slow.then;
-                }
-                Ok(())
-            });
+            let store = still(
+                root,
+                Access::ReadWrite,
+                slow.durability,
+                move |touch, path| {
+                    if dead.get() {
+                        return Err(PortError::Other("io"));
+                    }
+                    if (touch, path) == slow.moment && stopping.replace(false) {
+                        inside.wait();
+                        dead.set(slow.killed);
+                        return slow.then;
+                    }
+                    Ok(())
+                },
+            );
             if slow.noting {
                 put(&store, "first", "1");
             }
@@ -164,12 +141,16 @@ fn slowly(root: &Path, slow: Slow, work: impl FnOnce(Gate) -> Rc<Gate>) {
 fn put_around(root: &Path, work: impl Fn() + 'static) {
     let around = Rc::new(Cell::new(false));
     let begun = Rc::clone(&around);
-    let quick = still(root, Durability::Relaxed, move |touch, path| {
-        if (touch, path) == (Touch::Rename, "runs/quick.json") && begun.replace(false) {
-            work();
-        }
-        Ok(())
-    });
+    let quick = still(
+        root,
+        Access::ReadWrite,
+        Durability::Relaxed,
+        move |touch, path| {
+            if (touch, path) == (Touch::Rename, "runs/quick.json") && begun.replace(false) {
+                work();
+            }
+        },
+    );
     put(&quick, "second", "1");
     around.set(true);
     put(&quick, "quick", "1");
@@ -259,19 +240,23 @@ fn a_run_is_listed_once_it_is_put_also_if_the_notes_are_begun_anew_meanwhile() {
     let looks = Rc::new(Cell::new(0));
     let (held, counted) = (Rc::clone(&gate), Rc::clone(&looks));
     put(&unwatched(root), "a", "1");
-    let store = still(root, Durability::Relaxed, move |touch, path| {
-        match (touch, path) {
-            (Touch::List, "runs") => counted.set(counted.get() + 1),
-            // Its note goes to the old file, once all in there was read.
-            (Touch::Rename, ".index/changes") => {
-                if let Some(gate) = held.take() {
-                    gate.pass();
+    let store = still(
+        root,
+        Access::ReadWrite,
+        Durability::Relaxed,
+        move |touch, path| {
+            match (touch, path) {
+                (Touch::List, "runs") => counted.set(counted.get() + 1),
+                // Its note goes to the old file, once all in there was read.
+                (Touch::Rename, ".index/changes") => {
+                    if let Some(gate) = held.take() {
+                        gate.pass();
+                    }
                 }
+                _ => {}
             }
-            _ => {}
-        }
-        Ok(())
-    });
+        },
+    );
     assert_eq!(listed(&store), ["a"]);
     slowly(root, Slow::default(), |inner| {
         let passing = list_between(root, inner, &store, &looks);
