@@ -43,6 +43,20 @@ fn run_gc(config: &StoreConfig, apply: bool) -> (Vec<Garbage>, GarbageReport) {
     (found, report.unwrap())
 }
 
+fn run_command(root: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command()
+        .arg("-s")
+        .arg(root)
+        .args(arguments)
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
 fn kinds(findings: &[Finding]) -> Vec<(FindingKind, &str)> {
     let kind = |finding: &'_ Finding| finding.kind;
     findings
@@ -196,15 +210,54 @@ fn garbage_of_all_others_is_removed_where_one_store_cannot_be_opened() {
     // Something lies in the place of a directory.
     fs::remove_dir_all(root.join("a_1/runs")).unwrap();
     fs::write(root.join("a_1/runs"), "").unwrap();
-    let options = GarbageOptions {
-        apply: true,
-        grace_seconds: 0,
-    };
-    let refused = collect_garbage(&config, options, &mut |_| ControlFlow::Continue(()));
-    assert!(
-        matches!(refused, Err(Error::AlreadyExists(_))),
-        "{refused:?}"
+    // And one that does not say whose it is.
+    fs::create_dir(root.join("c")).unwrap();
+    fs::write(root.join("c/_meta.json"), "{").unwrap();
+    for (apply, directories) in [
+        (false, ["a_1/runs", "c/_meta.json"]),
+        (true, ["a:1", "c/_meta.json"]),
+    ] {
+        let (found, report) = run_gc(&config, apply);
+        assert_eq!((report.files, report.unseen), (1, 2), "{found:#?}");
+        assert_eq!(left.exists(), !apply);
+        let unseen = found
+            .iter()
+            .filter(|garbage| garbage.kind == FindingKind::Unreadable);
+        assert!(
+            unseen
+                .clone()
+                .all(|garbage| garbage.kept.as_deref() == Some("what is in it was not looked at"))
+        );
+        let unseen: Vec<&str> = unseen.map(|garbage| garbage.file.as_str()).collect();
+        assert_eq!(unseen, directories);
+    }
+}
+
+#[test]
+fn the_command_lists_what_it_removed_where_one_store_cannot_be_looked_at_and_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(&StoreConfig::from(FileStoreConfig::new(root)));
+    let left = root.join("b/artifacts/r1/old.bin");
+    fs::write(&left, "nobody's").unwrap();
+    fs::remove_dir_all(root.join("a_1/runs")).unwrap();
+    fs::write(root.join("a_1/runs"), "").unwrap();
+    let run = |arguments: &[&str]| run_command(root, arguments);
+    let (code, out, err) = run(&["gc", "--grace", "0s"]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains("would remove b/artifacts/r1/old.bin"), "{out}");
+    assert!(out.contains("keeps a_1/runs"), "{out}");
+    assert!(err.contains("1 directory could not be looked at"), "{err}");
+    let (code, out, err) = run(&["--json", "gc", "--apply", "--grace", "0s"]);
+    assert_eq!(code, Some(1));
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&document["files"], &document["unseen"]),
+        (&1.into(), &1.into())
     );
+    assert_eq!(document["found"].as_array().unwrap().len(), 2, "{out}");
+    let err: Value = serde_json::from_str(&err).unwrap();
+    assert_eq!(err["error"]["code"], "io");
     assert!(!left.exists());
 }
 
@@ -352,19 +405,7 @@ fn the_commands_say_what_they_found_and_exit_so() {
     let root = directory.path();
     let config = StoreConfig::from(FileStoreConfig::new(root));
     fill(&config);
-    let run = |arguments: &[&str]| {
-        let output = command()
-            .arg("-s")
-            .arg(root)
-            .args(arguments)
-            .output()
-            .unwrap();
-        (
-            output.status.code(),
-            String::from_utf8(output.stdout).unwrap(),
-            String::from_utf8(output.stderr).unwrap(),
-        )
-    };
+    let run = |arguments: &[&str]| run_command(root, arguments);
     let (code, out, err) = run(&["verify"]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(out.starts_with("4 runs, 16 files, "), "{out}");

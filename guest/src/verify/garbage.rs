@@ -59,6 +59,8 @@ pub struct GarbageReport {
     pub kept_files: u64,
     /// Their bytes.
     pub kept_bytes: u64,
+    /// Directories that could not be looked at.
+    pub unseen: u64,
 }
 
 /// A collection that is under way. Dropping it ends it; what was removed stays so.
@@ -187,6 +189,7 @@ impl Collection {
     /// Tells of a directory that cannot be listed: what is left in it is not known.
     fn tell_unlisted(&mut self, stray: &Stray) {
         if stray.place == Place::Directory {
+            self.report.unseen += 1;
             self.found.push_back(Left {
                 kind: FindingKind::Unreadable,
                 file: self.scope.tree.path(&stray.path),

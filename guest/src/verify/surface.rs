@@ -150,6 +150,7 @@ impl wit::GuestCollection for Collection {
             bytes: report.bytes,
             kept_files: report.kept_files,
             kept_bytes: report.kept_bytes,
+            unseen: report.unseen,
         }
     }
 }

@@ -805,6 +805,8 @@ export interface GarbageReport {
   /** The files that stay. */
   keptFiles: number;
   keptBytes: number;
+  /** Directories that could not be looked at: what is left in them is not known. */
+  unseen: number;
   /** All of them. */
   found: Garbage[];
 }

@@ -68,6 +68,10 @@ function steps(store, begin, { take, progress }) {
   }
 }
 
+function notOpened(experiment, error) {
+  return `the store of experiment ${JSON.stringify(experiment)} cannot be opened: ${error.message}`;
+}
+
 function add(report, part, names) {
   for (const name of names) {
     report[name] += Number(part[name]);
@@ -87,8 +91,8 @@ class Verification {
     this.#onFinding = onFinding;
   }
 
-  /** Tells of a finding of this module's own. */
-  found(file, reason, wayOut) {
+  /** Tells of a directory that cannot be verified. */
+  unverified(file, reason, wayOut) {
     this.report.damage += 1;
     this.#tell({ severity: 'damage', kind: 'unreadable', file, runId: null, reason, wayOut, repaired: null });
   }
@@ -136,13 +140,13 @@ export function verify(store, options = {}) {
       opened = config.scoped(experiment).connect();
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      work.found(experiment, `the store of experiment ${JSON.stringify(experiment)} cannot be opened: ${error.message}`, 'open it by itself when that is put right');
+      work.unverified(experiment, notOpened(experiment, error), 'open it by itself when that is put right');
       continue;
     }
     using(opened, () => work.run(opened, relative(config.root, opened.getWorkingDirectory()), { repair, below: false }));
   }
   for (const { file, reason } of damaged) {
-    work.found(file, reason, 'restore its _meta.json, or move it away');
+    work.unverified(file, reason, 'restore its _meta.json, or move it away');
   }
   using(config.connect(), (opened) => work.run(opened, '', { repair, below: false }));
   return work.report;
@@ -157,37 +161,44 @@ export function collectGarbage(store, options = {}) {
     throw wrongType(`graceSeconds should be an integer that is not negative, not ${String(grace)}`);
   }
   const config = configOf(store);
-  const report = { files: 0, bytes: 0, keptFiles: 0, keptBytes: 0, found: [] };
+  const report = { files: 0, bytes: 0, keptFiles: 0, keptBytes: 0, unseen: 0, found: [] };
   const open = (scope) => (apply ? scope.connect() : writerOrReader(scope));
+  const tell = (garbage) => {
+    report.found.push(garbage);
+    given.onFound?.(garbage);
+  };
+  const unseen = (file, reason) => {
+    report.unseen += 1;
+    tell({ kind: 'unreadable', file, bytes: 0, reason, kept: 'what is in it was not looked at' });
+  };
   const collect = (store, directory) => using(store, (opened) => {
     const part = steps(opened, (handle, { maintenance }) => maintenance.collectGarbage(handle, { apply, graceSeconds: BigInt(grace) }), {
       take: (resource) => {
         for (const { kind, file, bytes, reason, kept = null } of resource.call((handle) => handle.found())) {
-          const garbage = { kind, file: within(directory, file), bytes: Number(bytes), reason, kept };
-          report.found.push(garbage);
-          given.onFound?.(garbage);
+          tell({ kind, file: within(directory, file), bytes: Number(bytes), reason, kept });
         }
       },
       progress: ({ runs, total }) => given.onProgress?.({ directory, runs: Number(runs), total: Number(total) }),
     });
-    add(report, part, ['files', 'bytes', 'keptFiles', 'keptBytes']);
+    add(report, part, ['files', 'bytes', 'keptFiles', 'keptBytes', 'unseen']);
   });
   // What does not exist is not made.
   config.readOnly().connect().close();
-  let closed;
-  for (const experiment of config.isScoped ? [] : config.listExperiments().experiments) {
+  const { experiments, damaged } = config.isScoped ? { experiments: [], damaged: [] } : config.listExperiments();
+  for (const experiment of experiments) {
     let opened;
     try {
       opened = open(config.scoped(experiment));
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      closed ??= error;
+      unseen(experiment, notOpened(experiment, error));
       continue;
     }
     collect(opened, relative(config.root, opened.getWorkingDirectory()));
   }
+  for (const { file, reason } of damaged) {
+    unseen(file, reason);
+  }
   collect(open(config), '');
-  // When all others are done.
-  if (closed) throw closed;
   return report;
 }

@@ -165,8 +165,8 @@ class Executor {
       };
     },
     collect_garbage: (args) => {
-      const { files, bytes, keptFiles, keptBytes, found } = collectGarbage(this.#config(args), { apply: args.apply, graceSeconds: 0 });
-      return { files, bytes, kept_files: keptFiles, kept_bytes: keptBytes, found };
+      const { files, bytes, keptFiles, keptBytes, unseen, found } = collectGarbage(this.#config(args), { apply: args.apply, graceSeconds: 0 });
+      return { files, bytes, kept_files: keptFiles, kept_bytes: keptBytes, unseen, found };
     },
     transfer: ({ from, to, experiments, filter: where, existing, dry_run: dryRun }) => {
       const report = exportStore(join(this.#root, from), join(this.#root, to), { experiments, where, existing, dryRun });

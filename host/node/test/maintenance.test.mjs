@@ -118,8 +118,15 @@ test('garbage of all others is removed where one store cannot be opened', (t) =>
   // Something lies in the place of a directory.
   fs.rmSync(join(root, 'a_1/runs'), { recursive: true });
   fs.writeFileSync(join(root, 'a_1/runs'), '');
-  assert.throws(() => collectGarbage(config, { apply: true, graceSeconds: 0 }), { code: 'already-exists' });
-  assert.ok(!fs.existsSync(left));
+  // And one that does not say whose it is.
+  fs.mkdirSync(join(root, 'c'));
+  fs.writeFileSync(join(root, 'c/_meta.json'), '{');
+  for (const [apply, directories] of [[false, ['a_1/runs', 'c/_meta.json']], [true, ['a:1', 'c/_meta.json']]]) {
+    const { files, unseen, found } = collectGarbage(config, { apply, graceSeconds: 0 });
+    assert.deepEqual([files, unseen, fs.existsSync(left)], [1, 2, !apply]);
+    const kept = found.filter(({ kind }) => kind === 'unreadable').map((garbage) => [garbage.file, garbage.kept]);
+    assert.deepEqual(kept, directories.map((file) => [file, 'what is in it was not looked at']));
+  }
 });
 
 test('maintenance makes nothing, and repairs nothing that is read-only', (t) => {

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from metalab_store import (
-    AlreadyExistsError,
     ArtifactDescriptor,
     FileStoreConfig,
     Finding,
@@ -139,9 +138,14 @@ def test_garbage_of_all_others_is_removed_where_one_store_cannot_be_opened(colle
     # Something lies in the place of a directory.
     shutil.rmtree(root / "a_1/runs")
     (root / "a_1/runs").write_bytes(b"")
-    with pytest.raises(AlreadyExistsError):
-        collect_garbage(collection, apply=True, grace=0)
-    assert not left.exists()
+    # And one that does not say whose it is.
+    (root / "c").mkdir()
+    (root / "c/_meta.json").write_bytes(b"{")
+    for apply, unseen in ((False, ["a_1/runs", "c/_meta.json"]), (True, ["a:1", "c/_meta.json"])):
+        report = collect_garbage(collection, apply=apply, grace=0)
+        assert (report.files, report.unseen) == (1, 2) and left.exists() is not apply
+        kept = [(garbage.file, garbage.kept) for garbage in report.found if garbage.kind == "unreadable"]
+        assert kept == [(file, "what is in it was not looked at") for file in unseen]
 
 
 def test_maintenance_makes_nothing_and_repairs_nothing_that_is_read_only(

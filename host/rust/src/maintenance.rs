@@ -115,11 +115,16 @@ pub fn verify(
                 let directory = directory_of(config, &store)?;
                 verify_one(&store, options, &directory, &mut report, watch)?;
             }
-            Err(error) => found(&mut report, not_opened(id, &error), watch)?,
+            Err(error) => {
+                let damage = not_opened(id, &error);
+                let way_out = "open it by itself when that is put right";
+                unverified(&mut report, damage, way_out, watch)?;
+            }
         }
     }
     for damage in list.damaged {
-        found(&mut report, unknown_directory(damage), watch)?;
+        let way_out = "restore its _meta.json, or move it away";
+        unverified(&mut report, damage, way_out, watch)?;
     }
     let store = config.clone().max_instances(1).connect()?;
     verify_one(&store, options, "", &mut report, watch)?;
@@ -131,7 +136,8 @@ pub fn verify(
 /// `watch` is told often how far it is, and of everything that is found, and stops it with [`ControlFlow::Break`].
 ///
 /// # Errors
-/// As [`verify`]. Where a store of a collection cannot be opened, the error comes when all others are done.
+/// As [`verify`]. A directory or a store of a collection that cannot be looked at is told as something that stays, with
+/// the reason, and counted as unseen; all others are done.
 pub fn collect_garbage(
     config: &StoreConfig,
     options: GarbageOptions,
@@ -144,22 +150,23 @@ pub fn collect_garbage(
         true => config.clone().max_instances(1).connect(),
         false => writer_or_reader(config),
     };
-    let mut closed = None;
     if !config.is_scoped() {
-        for id in &config.list_experiments()?.experiments {
-            let store = match open(&config.clone().scoped(id)) {
-                Ok(store) => store,
-                Err(error) => {
-                    closed.get_or_insert(error);
-                    continue;
+        let list = config.list_experiments()?;
+        for id in &list.experiments {
+            match open(&config.clone().scoped(id)) {
+                Ok(store) => {
+                    let directory = directory_of(config, &store)?;
+                    collect_one(&store, options, &directory, &mut report, watch)?;
                 }
-            };
-            let directory = directory_of(config, &store)?;
-            collect_one(&store, options, &directory, &mut report, watch)?;
+                Err(error) => unseen(&mut report, not_opened(id, &error), watch)?,
+            }
+        }
+        for damage in list.damaged {
+            unseen(&mut report, damage, watch)?;
         }
     }
     collect_one(&open(config)?, options, "", &mut report, watch)?;
-    closed.map_or(Ok(report), Err)
+    Ok(report)
 }
 
 /// Opens a store to write; to read where that is not allowed, or where something lies in the place of one of its
@@ -188,37 +195,51 @@ fn within(directory: &str, file: &str) -> String {
     }
 }
 
-fn not_opened(id: &str, error: &Error) -> Finding {
-    Finding {
-        severity: Severity::Damage,
-        kind: FindingKind::Unreadable,
+fn not_opened(id: &str, error: &Error) -> Damage {
+    Damage {
         file: id.to_owned(),
-        run_id: None,
+        offset: None,
         reason: format!("the store of experiment {id:?} cannot be opened: {error}"),
-        way_out: "open it by itself when that is put right".to_owned(),
-        repaired: None,
     }
 }
 
-fn unknown_directory(damage: Damage) -> Finding {
-    Finding {
-        severity: Severity::Damage,
+/// Tells of a directory whose garbage is not looked for.
+fn unseen(
+    report: &mut GarbageReport,
+    Damage { file, reason, .. }: Damage,
+    watch: &mut dyn FnMut(Collected) -> ControlFlow<()>,
+) -> Result<()> {
+    report.unseen += 1;
+    let garbage = Garbage {
         kind: FindingKind::Unreadable,
-        file: damage.file,
-        run_id: None,
-        reason: damage.reason,
-        way_out: "restore its _meta.json, or move it away".to_owned(),
-        repaired: None,
+        file,
+        bytes: 0,
+        reason,
+        kept: Some("what is in it was not looked at".to_owned()),
+    };
+    match watch(Collected::Found(garbage)) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Cancelled),
     }
 }
 
-/// Tells of a finding of this module's own.
-fn found(
+/// Tells of a directory that cannot be verified.
+fn unverified(
     report: &mut VerifyReport,
-    finding: Finding,
+    Damage { file, reason, .. }: Damage,
+    way_out: &str,
     watch: &mut dyn FnMut(Verified) -> ControlFlow<()>,
 ) -> Result<()> {
     report.damage += 1;
+    let finding = Finding {
+        severity: Severity::Damage,
+        kind: FindingKind::Unreadable,
+        file,
+        run_id: None,
+        reason,
+        way_out: way_out.to_owned(),
+        repaired: None,
+    };
     match watch(Verified::Found(finding)) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Cancelled),
@@ -295,6 +316,7 @@ fn collect_one(
     report.bytes += part.bytes;
     report.kept_files += part.kept_files;
     report.kept_bytes += part.kept_bytes;
+    report.unseen += part.unseen;
     store.close()
 }
 
@@ -340,6 +362,7 @@ impl Default for GarbageReport {
             bytes: 0,
             kept_files: 0,
             kept_bytes: 0,
+            unseen: 0,
         }
     }
 }

@@ -89,6 +89,7 @@ macro_rules! shown_collection {
             "bytes": $report.bytes,
             "kept_files": $report.kept_files,
             "kept_bytes": $report.kept_bytes,
+            "unseen": $report.unseen,
             "found": $found,
         })
     };

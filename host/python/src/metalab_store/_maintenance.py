@@ -6,6 +6,7 @@ after the other where they are to be changed: an instance of the component can l
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -128,6 +129,8 @@ class GarbageReport:
     #: The files that stay.
     kept_files: int = 0
     kept_bytes: int = 0
+    #: Directories that could not be looked at: what is left in them is not known.
+    unseen: int = 0
     #: All of them.
     found: list[Garbage] = field(default_factory=list)
 
@@ -159,12 +162,12 @@ def verify(
         try:
             opened = _writer(config.scoped(experiment))
         except StoreError as error:
-            work.found(_not_opened(experiment, error))
+            work.unverified(experiment, _not_opened(experiment, error), "open it by itself when that is put right")
             continue
         with opened:
             work.run(opened, _directory_of(config, opened), repair=True, below=False)
     for damage in getattr(list_, "damaged", []):
-        work.found(_unknown_directory(damage))
+        work.unverified(damage["file"], damage["reason"], "restore its _meta.json, or move it away")
     with _writer(config) as opened:
         work.run(opened, "", repair=True, below=False)
     return report
@@ -181,8 +184,8 @@ def collect_garbage(
     """Looks for what dead writers left in a store, in all of a collection, and removes it with `apply`.
 
     What was changed within `grace` seconds stays. `progress` is called often, `on_found` for everything that is found; an
-    exception of theirs stops it, and what was removed stays so. If a store of a collection cannot be opened, its error is raised
-    when all others are done.
+    exception of theirs stops it, and what was removed stays so. A directory or a store of a collection that cannot be looked at is
+    told as something that stays, with the reason, and counted as unseen; all others are done.
     """
     if not isinstance(grace, (int, float)):
         raise InvalidTypeError(f"grace: expected a number of seconds, not {type(grace).__name__}")
@@ -194,19 +197,19 @@ def collect_garbage(
     open_ = _writer if apply else _writer_or_reader
     # What does not exist is not made.
     replace(config, read_only=True, max_instances=1).connect().close()
-    closed = None
-    for experiment in () if config.is_scoped else config.list_experiments():
+    list_ = [] if config.is_scoped else config.list_experiments()
+    for experiment in list_:
         try:
             opened = open_(config.scoped(experiment))
         except StoreError as error:
-            closed = closed or error
+            _unseen(report, experiment, _not_opened(experiment, error), on_found)
             continue
         with opened:
             _collect_one(opened, options, _directory_of(config, opened), report, progress, on_found)
+    for damage in getattr(list_, "damaged", []):
+        _unseen(report, damage["file"], damage["reason"], on_found)
     with open_(config) as opened:
         _collect_one(opened, options, "", report, progress, on_found)
-    if closed:
-        raise closed
     return report
 
 
@@ -245,21 +248,20 @@ def _within(directory: str, file: str) -> str:
     return "/".join(filter(None, (directory, file)))
 
 
-def _not_opened(experiment: str, error: StoreError) -> Finding:
-    return Finding(
-        "damage",
-        "unreadable",
-        experiment,
-        None,
-        f"the store of experiment {experiment!r} cannot be opened: {error}",
-        "open it by itself when that is put right",
-        None,
-    )
+def _not_opened(experiment: str, error: StoreError) -> str:
+    return f"the store of experiment {json.dumps(experiment, ensure_ascii=False)} cannot be opened: {error}"
 
 
-def _unknown_directory(damage: dict[str, Any]) -> Finding:
-    way_out = "restore its _meta.json, or move it away"
-    return Finding("damage", "unreadable", damage["file"], None, damage["reason"], way_out, None)
+def _unseen(report: GarbageReport, file: str, reason: str, on_found: Callable[[Garbage], object] | None) -> None:
+    """Tells of a directory whose garbage is not looked for."""
+    report.unseen += 1
+    _tell(report, Garbage("unreadable", file, 0, reason, "what is in it was not looked at"), on_found)
+
+
+def _tell(report: GarbageReport, garbage: Garbage, on_found: Callable[[Garbage], object] | None) -> None:
+    report.found.append(garbage)
+    if on_found is not None:
+        on_found(garbage)
 
 
 class _Verification:
@@ -275,10 +277,10 @@ class _Verification:
         self._progress = progress
         self._on_finding = on_finding
 
-    def found(self, finding: Finding) -> None:
-        """Tells of a finding of this module's own."""
+    def unverified(self, file: str, reason: str, way_out: str) -> None:
+        """Tells of a directory that cannot be verified."""
         self._report.damage += 1
-        self._tell(finding)
+        self._tell(Finding("damage", "unreadable", file, None, reason, way_out, None))
 
     def _tell(self, finding: Finding) -> None:
         self._report.findings.append(finding)
@@ -335,10 +337,7 @@ def _collect_one(
             step = collection.call("[method]collection.step")
             for one in collection.call_plain("[method]collection.found"):
                 file = _within(directory, one["file"])
-                garbage = Garbage(one["kind"], file, one["bytes"], one["reason"], one["kept"])
-                report.found.append(garbage)
-                if on_found is not None:
-                    on_found(garbage)
+                _tell(report, Garbage(one["kind"], file, one["bytes"], one["reason"], one["kept"]), on_found)
             if step is not None and progress is not None:
                 progress(GarbageProgress(directory, step["runs"], step["total"]))
         part = collection.call_plain("[method]collection.report")
@@ -348,3 +347,4 @@ def _collect_one(
     report.bytes += part["bytes"]
     report.kept_files += part["kept-files"]
     report.kept_bytes += part["kept-bytes"]
+    report.unseen += part["unseen"]

@@ -1,8 +1,10 @@
 //! `metalab-store gc`
 
 use super::progress::Progress;
-use super::{Context, Outcome, text};
-use metalab_store::maintenance::{Collected, GarbageOptions, collect_garbage};
+use super::{Context, Failure, Outcome, text};
+use metalab_store::maintenance::{
+    Collected, Garbage, GarbageOptions, GarbageReport, collect_garbage,
+};
 use serde_json::json;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -73,14 +75,32 @@ impl Gc {
             let mut document = json!(report);
             document["applied"] = self.apply.into();
             document["found"] = found.into();
-            return context.print_json(&document);
+            context.print_json(&document)?;
+        } else {
+            self.print(context, &found, report)?;
         }
+        if report.unseen > 0 {
+            context.out.flush()?;
+            return Err(Failure::Other(
+                "io",
+                match report.unseen {
+                    1 => "1 directory could not be looked at: see what is listed of it".to_owned(),
+                    unseen => format!(
+                        "{unseen} directories could not be looked at: see what is listed of them"
+                    ),
+                },
+            ));
+        }
+        Ok(())
+    }
+
+    fn print(&self, context: &mut Context, found: &[Garbage], report: GarbageReport) -> Outcome {
         let verb = if self.apply {
             "removed"
         } else {
             "would remove"
         };
-        for garbage in &found {
+        for garbage in found {
             let (what, why) = match &garbage.kept {
                 Some(kept) => ("keeps", kept),
                 None => (verb, &garbage.reason),
