@@ -638,6 +638,75 @@ pub fn run_record_to(record: &RunRecord) -> Result<Object<'_>> {
     Ok(object)
 }
 
+/// What a line of text is of a run record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineForm {
+    /// The text of its file.
+    AsWritten,
+    /// What typed records hold, with all keys of the format, each with a value of its type; other keys are in an object
+    /// `unknown` within theirs.
+    Typed,
+}
+
+/// Appends the line of a run record; of an error nothing is appended.
+///
+/// # Errors
+/// `corrupt` if the text is not JSON; of a typed line all errors of [`load_run_record`].
+pub(crate) fn push_line(
+    form: LineForm,
+    file: &dyn Fn() -> String,
+    text: &[u8],
+    out: &mut String,
+) -> Result<()> {
+    let before = out.len();
+    json::minify(text, out)
+        .map_err(|error| Error::corrupt(file(), Some(error.offset), error.reason))?;
+    if form == LineForm::AsWritten || quick::is_whole(&out[before..]) {
+        return Ok(());
+    }
+    out.truncate(before);
+    push_typed(load_run_record(&file(), text)?, out)
+}
+
+fn push_typed(mut record: RunRecord, out: &mut String) -> Result<()> {
+    let of_record = std::mem::take(&mut record.unknown);
+    let of_provenance = std::mem::take(&mut record.provenance.unknown);
+    let artifacts = record.artifacts.iter_mut();
+    let of_artifacts: Vec<String> = artifacts
+        .map(|artifact| std::mem::take(&mut artifact.unknown))
+        .collect();
+    let mut object = run_record_to(&record)?;
+    for field in ["started_at", "finished_at"] {
+        if !object.contains_key(field) {
+            put(&mut object, field, Value::Null);
+        }
+    }
+    put_unknown(Some(&mut object), &of_record)?;
+    put_unknown(within(object.get_mut("provenance")), &of_provenance)?;
+    if let Some(Value::Array(artifacts)) = object.get_mut("artifacts") {
+        for (artifact, unknown) in artifacts.iter_mut().zip(&of_artifacts) {
+            put_unknown(within(Some(artifact)), unknown)?;
+        }
+    }
+    json::line(&Value::Object(object), out);
+    Ok(())
+}
+
+fn within<'o, 'a>(value: Option<&'o mut Value<'a>>) -> Option<&'o mut Object<'a>> {
+    match value {
+        Some(Value::Object(object)) => Some(object),
+        _ => None,
+    }
+}
+
+fn put_unknown<'a>(object: Option<&mut Object<'a>>, keys: &'a str) -> Result<()> {
+    let keys = unknown("the unknown keys", keys)?;
+    if let Some(object) = object.filter(|_| !keys.is_empty()) {
+        put(object, "unknown", Value::Object(keys));
+    }
+    Ok(())
+}
+
 /// Completes a record that is about to be written: checks it, fills in the scope's experiment and the
 /// defaults of fields that are missing, and stamps the version.
 ///

@@ -7,6 +7,7 @@
     reason = "generated bindings: an expectation would depend on the generator's version"
 )]
 
+use crate::codec::LineForm;
 use crate::database::listing::RunListing;
 use crate::database::rebuild;
 use crate::query::QueryText;
@@ -261,6 +262,23 @@ impl From<store::Expectation> for model::Expectation {
             store::Expectation::Anything => Self::Anything,
             store::Expectation::Absent => Self::Absent,
             store::Expectation::Revision(revision) => Self::Revision(revision),
+        }
+    }
+}
+
+impl From<store::Document> for model::Document {
+    fn from(document: store::Document) -> Self {
+        use store::Document as D;
+        match document {
+            D::RunRecord(run) => Self::RunRecord(run),
+            D::Derived(run) => Self::Derived(run),
+            D::Result((run, name)) => Self::Result(run, name),
+            D::ArtifactManifest(run) => Self::ArtifactManifest(run),
+            D::ExperimentManifest(header) => Self::ExperimentManifest(model::ManifestHeader {
+                experiment_id: header.experiment_id,
+                timestamp: header.timestamp,
+                counter: header.counter,
+            }),
         }
     }
 }
@@ -541,6 +559,14 @@ impl store::GuestStore for Store {
         Ok(self.0.get_run_text(&run_id)?)
     }
 
+    fn get_typed_run_text(&self, run_id: String) -> Answer<Option<String>> {
+        Ok(self.0.get_typed_run_text(&run_id)?)
+    }
+
+    fn file_of(&self, document: store::Document) -> Answer<String> {
+        Ok(self.0.file_of(&document.into())?)
+    }
+
     fn list_run_records(&self, experiment_id: Option<String>) -> Answer<store::RunList> {
         let list = self.0.list_run_records(experiment_id.as_deref())?;
         Ok(store::RunList::new(RunList(RefCell::new(list))))
@@ -779,7 +805,18 @@ impl store::GuestRunList for RunList {
     }
 
     fn next_lines(&self, max_bytes: u32) -> Answer<String> {
-        Ok(self.0.borrow_mut().next_lines(max_bytes)?)
+        Ok(self
+            .0
+            .borrow_mut()
+            .next_lines(LineForm::AsWritten, max_bytes)?)
+    }
+
+    fn next_typed_lines(&self, max_bytes: u32) -> Answer<String> {
+        Ok(self.0.borrow_mut().next_lines(LineForm::Typed, max_bytes)?)
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.0.borrow().files()
     }
 
     fn next_rows(&self, limit: u32) -> Vec<Vec<Option<String>>> {
@@ -854,6 +891,11 @@ impl store::GuestArtifactReader for ArtifactReader {
 
     fn read(&self, offset: u64, max_bytes: u32) -> Answer<Vec<u8>> {
         Ok(self.0.read(offset, max_bytes)?)
+    }
+
+    fn read_text(&self, offset: u64, max_bytes: u32) -> Answer<String> {
+        let content = self.0.read(offset, max_bytes)?;
+        Ok(content.into_iter().map(char::from).collect())
     }
 
     fn descriptor(&self) -> Option<store::ArtifactDescriptor> {

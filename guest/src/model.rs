@@ -218,6 +218,21 @@ pub enum Expectation {
     Revision(String),
 }
 
+/// Something that has a file of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// The record of a run.
+    RunRecord(String),
+    /// The derived metrics of a run.
+    Derived(String),
+    /// A structured result of a run, by name.
+    Result(String, String),
+    /// The artifact manifest of a run.
+    ArtifactManifest(String),
+    /// A manifest of an experiment.
+    ExperimentManifest(ManifestHeader),
+}
+
 /// Which artifact is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArtifactReference {

@@ -54,6 +54,20 @@ pub(crate) fn run_record(text: &str) -> Option<RunRecord> {
     reader.usual.then_some(reader.record)
 }
 
+/// Says whether a text is a record of the usual form that has every field that the format knows, each of its type, and no
+/// others: then its text can be handed out as a typed line. Of other texts it says nothing.
+pub(crate) fn is_whole(text: &str) -> bool {
+    let mut check = Check {
+        whole: true,
+        within: Within::Nothing,
+        field: Field::Unknown,
+        top: &TOP,
+        inner: &[],
+        depth: 0,
+    };
+    scan(text, &mut check).is_ok() && check.whole
+}
+
 /// An object without entries, as text.
 fn empty() -> String {
     "{}".to_owned()
@@ -491,6 +505,153 @@ impl<'a> Sink<'a> for Reader<'a> {
     }
 }
 
+/// Checks a text without keeping anything of it.
+struct Check {
+    /// Whether it has been right so far.
+    whole: bool,
+    within: Within,
+    /// The field that the next value is, where fields have names.
+    field: Field,
+    /// The fields that are to come, of the record itself and of the object in it.
+    top: &'static [(&'static str, Field)],
+    inner: &'static [(&'static str, Field)],
+    /// How many containers are open of what may hold anything.
+    depth: usize,
+}
+
+impl Check {
+    /// Returns the field of a key, which has to be the next one.
+    fn next(&mut self, key: &str) -> Option<Field> {
+        let fields = match self.within {
+            Within::Record => &mut self.top,
+            _ => &mut self.inner,
+        };
+        let ((name, field), rest) = fields.split_first()?;
+        *fields = rest;
+        is_same(name.as_bytes(), key.as_bytes()).then_some(*field)
+    }
+
+    fn is_right(&self, value: Scalar<'_>) -> bool {
+        let is_null = matches!(value, Scalar::Null);
+        match (self.within, self.field) {
+            (Within::Record, Field::StartedAt | Field::FinishedAt) => {
+                is_null
+                    || value
+                        .plain()
+                        .is_some_and(|text| Timestamp::parse(text).is_ok())
+            }
+            (Within::Record, Field::Status) => value.plain().and_then(Status::parse).is_some(),
+            (Within::Record, Field::DurationMs) => integer(value).flatten().is_some(),
+            (Within::Artifact, Field::SizeBytes) => {
+                integer(value).is_some_and(|size| size.is_none_or(|size| size >= 0))
+            }
+            (Within::Metrics | Within::Warnings, _) | (Within::Record, Field::Error) => true,
+            (
+                Within::Record,
+                Field::Metrics
+                | Field::ParamsResolved
+                | Field::Provenance
+                | Field::Tags
+                | Field::Warnings
+                | Field::Artifacts,
+            )
+            | (Within::Provenance, Field::Extra)
+            | (Within::Artifact, Field::Metadata)
+            | (Within::Artifacts | Within::Nothing, _) => false,
+            (Within::Record, Field::Notes)
+            | (Within::Provenance, _)
+            | (Within::Artifact, Field::ContentHash)
+                if is_null =>
+            {
+                true
+            }
+            (Within::Record | Within::Provenance | Within::Artifact | Within::Tags, _) => {
+                matches!(value, Scalar::String(_, false)) || value.into_string().is_some()
+            }
+        }
+    }
+}
+
+impl<'a> Sink<'a> for Check {
+    fn scalar(&mut self, value: Scalar<'a>) {
+        if self.depth == 0 {
+            self.whole &= self.is_right(value);
+        }
+    }
+
+    fn key(&mut self, body: &'a str, escaped: bool) {
+        if self.depth > 0 {
+            return;
+        }
+        if escaped {
+            self.whole = false;
+        } else if self.within != Within::Metrics {
+            match self.next(body) {
+                Some(field) => self.field = field,
+                None => self.whole = false,
+            }
+        }
+    }
+
+    fn open(&mut self, kind: Kind) {
+        if self.depth > 0 {
+            self.depth += 1;
+            return;
+        }
+        self.within = match (self.within, self.field, kind) {
+            (Within::Nothing, _, Kind::Object) => Within::Record,
+            (Within::Record, Field::Metrics, Kind::Object) => Within::Metrics,
+            (Within::Record, Field::Provenance, Kind::Object) => {
+                self.inner = &PROVENANCE;
+                Within::Provenance
+            }
+            (Within::Record, Field::Tags, Kind::Array) => Within::Tags,
+            (Within::Record, Field::Warnings, Kind::Array) => Within::Warnings,
+            (Within::Record, Field::Artifacts, Kind::Array) => Within::Artifacts,
+            (Within::Artifacts, _, Kind::Object) => {
+                self.inner = &ARTIFACT;
+                Within::Artifact
+            }
+            (within @ (Within::Metrics | Within::Warnings), ..)
+            | (within @ Within::Record, Field::Error, _)
+            | (within @ Within::Record, Field::ParamsResolved, Kind::Object)
+            | (within @ Within::Provenance, Field::Extra, Kind::Object)
+            | (within @ Within::Artifact, Field::Metadata, Kind::Object) => {
+                self.depth = 1;
+                within
+            }
+            (within, ..) => {
+                self.whole = false;
+                // Nothing in it matters any more.
+                self.depth = 1;
+                within
+            }
+        };
+    }
+
+    fn close(&mut self) {
+        if self.depth > 0 {
+            self.depth -= 1;
+            return;
+        }
+        self.within = match self.within {
+            Within::Artifact => {
+                self.whole &= self.inner.is_empty();
+                Within::Artifacts
+            }
+            Within::Provenance => {
+                self.whole &= self.inner.is_empty();
+                Within::Record
+            }
+            Within::Record | Within::Nothing => {
+                self.whole &= self.top.is_empty();
+                Within::Nothing
+            }
+            _ => Within::Record,
+        };
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 mod tests {
@@ -531,6 +692,92 @@ mod tests {
         codec::run_record("f", codec::parse_object("f", text.as_bytes())?)
     }
 
+    /// The same without what the format does not know, and with everything that it knows.
+    fn known() -> String {
+        let known = WHOLE
+            .replace(r#""aaa":{"b":[1.5,{"c":null}],"d":-0.0},"#, "")
+            .replace(r#""more":1,"#, "")
+            .replace(r#"},{}],"context"#, r#"}],"context"#)
+            .replace(r#","zzz":"z""#, "")
+            .replace(r#","zzz":[]"#, "");
+        assert!(is_whole(&known));
+        known
+    }
+
+    /// Makes a typed line, and says whether it is the text itself.
+    #[track_caller]
+    fn is_typed_line(text: &str) -> bool {
+        let mut line = String::from("before");
+        let made = codec::push_line(
+            codec::LineForm::Typed,
+            &|| "f".to_owned(),
+            text.as_bytes(),
+            &mut line,
+        );
+        let line = line.strip_prefix("before").unwrap();
+        let record = match by_tree(text) {
+            Ok(record) => record,
+            Err(error) => {
+                assert_eq!((made.unwrap_err(), line), (error, ""), "{text}");
+                return false;
+            }
+        };
+        made.unwrap();
+        // A typed line is one of the record that the text holds, with everything that the format knows, and no more.
+        let mut object = codec::parse_object("f", line.as_bytes()).unwrap();
+        let unknown = take_unknown(&mut object);
+        assert_eq!(unknown, record.unknown, "{text}");
+        let Some(json::Value::Object(provenance)) = object.get_mut("provenance") else {
+            panic!("{line}");
+        };
+        assert_eq!(take_unknown(provenance), record.provenance.unknown);
+        let Some(json::Value::Array(artifacts)) = object.get_mut("artifacts") else {
+            panic!("{line}");
+        };
+        for (artifact, expected) in artifacts.iter_mut().zip(&record.artifacts) {
+            let json::Value::Object(artifact) = artifact else {
+                panic!("{line}");
+            };
+            assert_eq!(take_unknown(artifact), expected.unknown);
+        }
+        has_keys(&object, &TOP);
+        has_keys(
+            object.get("provenance").unwrap().as_object().unwrap(),
+            &PROVENANCE,
+        );
+        for artifact in object.get("artifacts").unwrap().as_array().unwrap() {
+            has_keys(artifact.as_object().unwrap(), &ARTIFACT);
+        }
+        let without = codec::print_line(&json::Value::Object(object));
+        // Of a metric whose name has an escape nothing is said.
+        let is_usual = !without.contains(r#""metrics":{"\"#);
+        assert!(is_whole(&without) || !is_usual, "{without}");
+        let mut known = record.clone();
+        known.unknown = empty();
+        known.provenance.unknown = empty();
+        for artifact in &mut known.artifacts {
+            artifact.unknown = empty();
+        }
+        assert_eq!(
+            format!("{:?}", by_tree(&without).unwrap()),
+            format!("{known:?}"),
+            "{text}"
+        );
+        line == text
+    }
+
+    #[track_caller]
+    fn has_keys(object: &json::Object<'_>, fields: &[(&str, Field)]) {
+        let keys: Vec<&str> = object.iter().filter_map(|(key, _)| key.as_str()).collect();
+        let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+        assert_eq!(keys, names);
+    }
+
+    fn take_unknown(object: &mut json::Object<'_>) -> String {
+        let unknown = object.remove("unknown");
+        unknown.map_or_else(empty, |unknown| codec::print_line(&unknown))
+    }
+
     #[track_caller]
     fn agrees(text: &str) -> bool {
         let quick = run_record(text);
@@ -553,6 +800,52 @@ mod tests {
         // With the white space of a file.
         let object = codec::parse_object("f", WHOLE.as_bytes()).unwrap();
         assert!(agrees(&codec::print(&json::Value::Object(object))));
+    }
+
+    #[test]
+    fn a_typed_line_has_all_that_the_format_knows_and_only_that() {
+        assert!(is_typed_line(&known()));
+        for text in [
+            WHOLE,
+            "{}",
+            r#"{"run_id":"r"}"#,
+            r#"{"unknown":{"unknown":1},"provenance":{"unknown":null},"artifacts":[{"unknown":2}]}"#,
+            r#"{"status":"success","run_id":"r","tags":["\ud83d\ude00"],"notes":"\ud800"}"#,
+        ] {
+            assert!(!is_typed_line(text), "{text}");
+        }
+        let known = known();
+        let mut whole = 0;
+        for (place, _) in known.match_indices(':') {
+            let Ok(rest) = after_value(&known[place + 1..]) else {
+                continue;
+            };
+            for value in VALUES {
+                let text = format!("{}:{value}{rest}", &known[..place]);
+                whole += usize::from(is_typed_line(&text));
+            }
+            // Without the entry, and with another one in its place.
+            let start = known[..place].rfind('"').unwrap();
+            let start = known[..start].rfind('"').unwrap();
+            for text in [
+                format!("{}{}", &known[..start], rest.trim_start_matches(',')),
+                format!("{}\"zz\":1{rest}", &known[..start]),
+            ] {
+                if json::parse(text.as_bytes()).is_ok() {
+                    is_typed_line(&text);
+                }
+            }
+        }
+        // It is no test of the tree alone.
+        assert!(whole > 150, "{whole}");
+        for place in 0..known.len() {
+            for byte in ['"', ',', ':', '{', '}', '[', ']', '0', 'a', '\\'] {
+                let text = format!("{}{byte}{}", &known[..place], &known[place..]);
+                if json::parse(text.as_bytes()).is_ok() && !text.contains(' ') {
+                    is_typed_line(&text);
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Lists of run records, handed out a page at a time.
 
-use crate::codec;
+use crate::codec::{self, LineForm};
 use crate::error::{Error, Result};
 use crate::index::{self, Chosen, Selection, Table, Trouble};
-use crate::json::{self, Object, Value};
+use crate::json::{Object, Value};
 use crate::layout;
 use crate::model::{Damage, RunRecord};
 use crate::names::RunId;
@@ -31,6 +31,16 @@ pub struct RunList {
     columns: Vec<String>,
     total: u64,
     cursor: Option<String>,
+    /// The records of the lines that were handed out last.
+    handed: Vec<Handed>,
+}
+
+/// A record that was handed out.
+enum Handed {
+    /// The scope, and the run.
+    File(usize, RunId),
+    /// The scope, and the row of the index.
+    Indexed(usize, Rc<Table>, usize),
 }
 
 /// One record of a list: where it is, and what is kept of it.
@@ -43,8 +53,8 @@ struct Listed {
 enum Kept {
     /// The run, and the content of its file; it is read again if it is not kept.
     File(RunId, Option<Vec<u8>>),
-    /// The columns that the query asks for, each as JSON text.
-    Row(Vec<Option<String>>),
+    /// The run, and the columns that the query asks for, each as JSON text.
+    Row(RunId, Vec<Option<String>>),
     /// A row of the index.
     Indexed(Rc<Table>, usize),
 }
@@ -90,6 +100,7 @@ impl RunList {
             columns: column_names(query),
             total: 0,
             cursor: None,
+            handed: Vec::new(),
         }
     }
 
@@ -112,7 +123,7 @@ impl RunList {
             let row = RecordRow::new(found.record, found.derived);
             pager.offer(&row, || {
                 let keep = match &query.columns {
-                    Some(columns) => Kept::Row(shown(columns, &row)),
+                    Some(columns) => Kept::Row(found.run.clone(), shown(columns, &row)),
                     None => {
                         let keep = kept + found.content.len() <= KEPT_BYTES;
                         if keep {
@@ -176,7 +187,7 @@ impl RunList {
                     let content = scope.record_content(&run);
                     (run, content)
                 }
-                Kept::Row(_) => continue,
+                Kept::Row(..) => continue,
                 Kept::Indexed(table, row) => {
                     let name = table.name(row).ok();
                     let Some(run) = name.and_then(|name| RunId::parse(&name).ok()) else {
@@ -274,7 +285,7 @@ impl RunList {
             && let Some(listed) = self.entries.pop_front()
         {
             match listed.kept {
-                Kept::Row(row) => rows.push(row),
+                Kept::Row(_, row) => rows.push(row),
                 Kept::Indexed(table, row) => {
                     rows.extend(self.indexed_row(listed.scope, &table, row));
                 }
@@ -288,9 +299,10 @@ impl RunList {
     ///
     /// # Errors
     /// `io` if the operating system refuses more than a single file.
-    pub fn next_lines(&mut self, max_bytes: u32) -> Result<String> {
+    pub fn next_lines(&mut self, form: LineForm, max_bytes: u32) -> Result<String> {
         let limit = max_bytes.clamp(1, MAX_PAGE_BYTES) as usize;
         let mut lines = String::new();
+        self.handed.clear();
         loop {
             let before = lines.len();
             if let Some(projected) = self.front_row() {
@@ -300,6 +312,7 @@ impl RunList {
                         lines.truncate(before);
                         return Ok(lines);
                     }
+                    self.hand_row();
                 }
                 self.entries.pop_front();
                 continue;
@@ -307,44 +320,79 @@ impl RunList {
             if let Some(listed) = self.entries.front()
                 && let Kept::Indexed(table, row) = &listed.kept
                 && let Ok(fits) = table.with_record(*row, |text| {
+                    if form == LineForm::Typed && !quick::is_whole(text) {
+                        return None;
+                    }
                     let fits = before == 0 || before + text.len() < limit;
                     if fits {
                         lines.push_str(text);
                         lines.push('\n');
                     }
-                    fits
+                    Some(fits)
                 })
+                && let Some(fits) = fits
             {
                 if !fits {
                     return Ok(lines);
                 }
+                let handed = Handed::Indexed(listed.scope, Rc::clone(table), *row);
+                self.handed.push(handed);
                 self.entries.pop_front();
                 continue;
             }
             let Some((scope, run, content)) = self.take()? else {
                 return Ok(lines);
             };
-            if let Err(error) = json::minify(&content, &mut lines) {
-                lines.truncate(before);
-                let file = scope.tree.path(&layout::run_record(&run));
-                self.add_damage(Error::corrupt(file, Some(error.offset), error.reason))?;
+            let file = || scope.tree.path(&layout::run_record(&run));
+            if let Err(error) = codec::push_line(form, &file, &content, &mut lines) {
+                self.add_damage(error)?;
                 continue;
             }
             lines.push('\n');
+            let scope = self
+                .scopes
+                .iter()
+                .position(|other| Rc::ptr_eq(other, &scope))
+                .unwrap_or_default();
             if lines.len() > limit && before > 0 {
                 lines.truncate(before);
-                let scope = self
-                    .scopes
-                    .iter()
-                    .position(|other| Rc::ptr_eq(other, &scope))
-                    .unwrap_or_default();
                 self.entries.push_front(Listed {
                     scope,
                     kept: Kept::File(run, Some(content)),
                 });
                 return Ok(lines);
             }
+            self.handed.push(Handed::File(scope, run));
         }
+    }
+
+    /// Notes that the line of the next run, of columns, was handed out.
+    fn hand_row(&mut self) {
+        let Some(listed) = self.entries.front() else {
+            return;
+        };
+        let scope = listed.scope;
+        self.handed.push(match &listed.kept {
+            Kept::Row(run, _) | Kept::File(run, _) => Handed::File(scope, run.clone()),
+            Kept::Indexed(table, row) => Handed::Indexed(scope, Rc::clone(table), *row),
+        });
+    }
+
+    /// Returns the files of the records whose lines were returned last, in their order.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        let path = |scope: usize, run: &RunId| {
+            let scope = &self.scopes[scope];
+            scope.tree.path(&layout::run_record(run))
+        };
+        let file = |handed: &Handed| match handed {
+            Handed::File(scope, run) => path(*scope, run),
+            Handed::Indexed(scope, table, row) => {
+                let name = table.name(*row).unwrap_or_default();
+                RunId::parse(&name).map_or(name, |run| path(*scope, &run))
+            }
+        };
+        self.handed.iter().map(file).collect()
     }
 }
 
@@ -367,7 +415,7 @@ impl RunList {
         self.projection.as_ref()?;
         let listed = self.entries.front()?;
         Some(match &listed.kept {
-            Kept::Row(row) => Some(row.clone()),
+            Kept::Row(_, row) => Some(row.clone()),
             Kept::Indexed(table, row) => self.indexed_row(listed.scope, table, *row),
             Kept::File(..) => None,
         })

@@ -3,17 +3,17 @@
 //! Names are parsed here, before anything is touched.
 
 use crate::artifacts::{ArtifactReader, ArtifactWriter};
-use crate::codec;
+use crate::codec::{self, LineForm};
 use crate::collection;
 use crate::database::listing::{DatabaseList, RunListing};
 use crate::database::rebuild::{IndexRebuild, IndexState};
 use crate::database::{self, Sql};
 use crate::error::{Error, Result};
 use crate::json::{Object, Value};
-use crate::layout;
+use crate::layout::{self, StorePath};
 use crate::model::{
-    Access, ArtifactDescriptor, ArtifactReference, Damage, Durability, Expectation, LogChunk,
-    Manifest, ManifestHeader, Metric, RunRecord, StoreOptions, StructuredResult,
+    Access, ArtifactDescriptor, ArtifactReference, Damage, Document, Durability, Expectation,
+    LogChunk, Manifest, ManifestHeader, Metric, RunRecord, StoreOptions, StructuredResult,
 };
 use crate::names::{ExperimentId, LogName, ManifestStamp, ResultName, RunId};
 use crate::ports::{Kind, Ports};
@@ -289,6 +289,52 @@ impl Store {
             return Ok(None);
         };
         utf8(&scope, &layout::run_record(&run), content).map(Some)
+    }
+
+    /// Returns a run record as a typed line.
+    ///
+    /// # Errors
+    /// As `get_run_record`.
+    pub fn get_typed_run_text(&self, run_id: &str) -> Result<Option<String>> {
+        let Some((scope, run, content)) = self.content(run_id)? else {
+            return Ok(None);
+        };
+        let file = || scope.tree.path(&layout::run_record(&run));
+        let mut line = String::new();
+        codec::push_line(LineForm::Typed, &file, &content, &mut line)?;
+        Ok(Some(line))
+    }
+
+    /// Names the file of something, relative to the collection's root, whether it is there or not.
+    ///
+    /// # Errors
+    /// `invalid-name`, `conflict`, `io`.
+    pub fn file_of(&self, document: &Document) -> Result<String> {
+        let (scope, path) = match document {
+            Document::RunRecord(run) => self.file_of_run(run, layout::run_record)?,
+            Document::Derived(run) => self.file_of_run(run, layout::derived)?,
+            Document::Result(run, name) => {
+                let name = ResultName::parse(name)?;
+                self.file_of_run(run, |run| layout::result(run, &name))?
+            }
+            Document::ArtifactManifest(run) => self.file_of_run(run, layout::artifact_manifest)?,
+            Document::ExperimentManifest(header) => {
+                let experiment = ExperimentId::parse(&header.experiment_id)?;
+                let stamp = ManifestStamp::parse(&header.timestamp)?;
+                let path = layout::experiment_manifest(&experiment, &stamp, header.counter)?;
+                (self.manifest_scope(&experiment)?, path)
+            }
+        };
+        Ok(scope.tree.path(&path))
+    }
+
+    fn file_of_run(
+        &self,
+        run: &str,
+        path: impl FnOnce(&RunId) -> StorePath,
+    ) -> Result<(Rc<Scope>, StorePath)> {
+        let run = RunId::parse(run)?;
+        Ok((self.owner(&run)?, path(&run)))
     }
 
     /// Lists run records, of one experiment or of all.

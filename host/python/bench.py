@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metalab_store import ArtifactDescriptor, FileStoreConfig, RunRecord
-from metalab_store.records import record_from_dict, record_to_text
+from metalab_store.records import record_from_line, record_to_text
 
 ROUNDS = 5
 #: The Rust host's part. `cargo xtask build` builds it.
@@ -103,7 +103,7 @@ def measure(directory: Path, runs: int, mib: int) -> None:
     files = root / "bench_1" / "runs"
 
     def plain_list() -> list[RunRecord]:
-        return [record_from_dict(json.loads(path.read_bytes())) for path in files.iterdir() if path.suffix == ".json"]
+        return [record_from_line(json.loads(path.read_bytes())) for path in files.iterdir() if path.suffix == ".json"]
 
     assert len(store.list_run_records()) == len(plain_list()) == runs
     against(f"list {runs} runs as records", *compared(store.list_run_records, plain_list, 3))
@@ -126,7 +126,7 @@ def measure(directory: Path, runs: int, mib: int) -> None:
     names = [f"{number:016x}" for number in range(0, runs, max(runs // 500, 1))]
     ours, theirs = compared(
         lambda: [store.get_run_record(name) for name in names],
-        lambda: [record_from_dict(json.loads((files / f"{name}.json").read_bytes())) for name in names],
+        lambda: [record_from_line(json.loads((files / f"{name}.json").read_bytes())) for name in names],
     )
     against("get a run", ours / len(names), theirs / len(names), 1e6, "us")
 

@@ -1,9 +1,8 @@
 //! Lists of runs out of the database: the same calls and the same answers as a list out of the files.
 
 use super::Sql;
-use crate::codec;
+use crate::codec::{self, LineForm};
 use crate::error::{Error, Result};
-use crate::json;
 use crate::layout;
 use crate::model::{Access, Damage, RunRecord};
 use crate::names::RunId;
@@ -47,6 +46,8 @@ pub struct DatabaseList {
     damaged: Vec<Damage>,
     /// How many of the listing's damaged runs are in the list of damaged files.
     told: usize,
+    /// The runs of the lines that were handed out last.
+    handed: Vec<Key>,
     /// The directories whose marks a crash of the server would have removed.
     steady: Vec<String>,
 }
@@ -81,6 +82,7 @@ impl DatabaseList {
             columns: column_names(query),
             damaged: damaged.to_vec(),
             told: 0,
+            handed: Vec::new(),
             steady,
         };
         if access == Access::ReadWrite {
@@ -183,12 +185,12 @@ impl DatabaseList {
     }
 
     /// Returns the path of the file that a row was made of.
-    fn file(&self, found: &Found) -> String {
-        let run = RunId::parse(&found.key.run_id).ok();
+    fn file(&self, key: &Key) -> String {
+        let run = RunId::parse(&key.run_id).ok();
         let path = run.map(|run| layout::run_record(&run));
-        match (self.scope(&found.key), path) {
+        match (self.scope(key), path) {
             (Some(scope), Some(path)) => scope.tree.path(&path),
-            _ => found.key.run_id.clone(),
+            _ => key.run_id.clone(),
         }
     }
 
@@ -201,7 +203,7 @@ impl DatabaseList {
                 break;
             };
             bytes += found.record.len();
-            let file = self.file(&found);
+            let file = self.file(&found.key);
             match codec::load_run_record(&file, found.record.as_bytes()) {
                 Ok(record) => records.push(record),
                 Err(error) => self.add(error)?,
@@ -223,7 +225,8 @@ impl DatabaseList {
         rows.into_iter().filter_map(|found| found.values).collect()
     }
 
-    fn next_lines(&mut self, max_bytes: u32) -> Result<String> {
+    fn next_lines(&mut self, form: LineForm, max_bytes: u32) -> Result<String> {
+        self.handed.clear();
         let limit = max_bytes.clamp(1, MAX_PAGE_BYTES) as usize;
         let mut lines = String::new();
         loop {
@@ -233,10 +236,13 @@ impl DatabaseList {
             };
             if let Some(row) = &found.values {
                 push_row(&mut lines, &self.columns, row);
-            } else if let Err(error) = json::minify(found.record.as_bytes(), &mut lines) {
-                lines.truncate(before);
-                let file = self.file(&found);
-                self.add(Error::corrupt(file, Some(error.offset), error.reason))?;
+            } else if let Err(error) = codec::push_line(
+                form,
+                &|| self.file(&found.key),
+                found.record.as_bytes(),
+                &mut lines,
+            ) {
+                self.add(error)?;
                 continue;
             } else {
                 lines.push('\n');
@@ -247,7 +253,12 @@ impl DatabaseList {
                 self.left += 1;
                 return Ok(lines);
             }
+            self.handed.push(found.key);
         }
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.handed.iter().map(|key| self.file(key)).collect()
     }
 
     fn total(&self) -> u64 {
@@ -357,10 +368,19 @@ impl RunListing {
     ///
     /// # Errors
     /// As [`next`](Self::next).
-    pub fn next_lines(&mut self, max_bytes: u32) -> Result<String> {
+    pub fn next_lines(&mut self, form: LineForm, max_bytes: u32) -> Result<String> {
         match self {
-            Self::Files(list) => list.next_lines(max_bytes),
-            Self::Database(list) => list.next_lines(max_bytes),
+            Self::Files(list) => list.next_lines(form, max_bytes),
+            Self::Database(list) => list.next_lines(form, max_bytes),
+        }
+    }
+
+    /// Returns the files of the records whose lines were returned last, in their order.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        match self {
+            Self::Files(list) => list.files(),
+            Self::Database(list) => list.files(),
         }
     }
 }

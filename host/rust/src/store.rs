@@ -614,6 +614,15 @@ impl RunList {
         call_resource!(self.run_list.call_next_lines(max_bytes))
     }
 
+    /// Returns the next records as [`next_lines`](Self::next_lines) does, each as an object with all keys of the format, of
+    /// the types that [`RunRecord`] has; what [`next`](Self::next) leaves out is left out and damaged here too.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn next_typed_lines(&mut self, max_bytes: u32) -> Result<String> {
+        call_resource!(self.run_list.call_next_typed_lines(max_bytes))
+    }
+
     /// Returns the files found damaged so far.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use metalab_store::types::{
     ArtifactDescriptor, Durability, Expectation, Metric, MetricValue, RunQuery,
 };
 use metalab_store::{Engine, FileStoreConfig, Limits, Store};
+use metalab_store_guest::codec::LineForm;
 use metalab_store_guest::model;
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store as NativeStore;
@@ -623,7 +624,7 @@ fn native_lines(store: &NativeStore, query: &RunQuery) -> usize {
     let mut list = store.query_runs(&query).unwrap();
     let mut lines = 0;
     loop {
-        let page = list.next_lines(4 << 20).unwrap();
+        let page = list.next_lines(LineForm::AsWritten, 4 << 20).unwrap();
         if page.is_empty() {
             return lines;
         }

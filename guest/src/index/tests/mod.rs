@@ -1,3 +1,4 @@
+use crate::codec::LineForm;
 use crate::database::listing::RunListing;
 use crate::model::{Access, Durability, Expectation, StoreOptions};
 use crate::native;
@@ -41,7 +42,7 @@ struct Answer {
 fn answer(mut list: RunListing) -> Answer {
     let mut text = String::new();
     loop {
-        let piece = list.next_lines(1 << 20).unwrap();
+        let piece = list.next_lines(LineForm::AsWritten, 1 << 20).unwrap();
         if piece.is_empty() {
             break;
         }

@@ -45,7 +45,9 @@ class ArtifactReader(io.RawIOBase):
     def read_at(self, offset: int, length: int) -> bytes:
         """Reads from a byte offset: at most `length` bytes, or 256 KiB. Empty at and beyond the end."""
         length = min(length, CHUNK)
-        content: bytes = self._resource.call("[method]artifact-reader.read", offset, length)
+        # A text crosses in one piece, a list of bytes a value at a time.
+        text: str = self._resource.call("[method]artifact-reader.read-text", offset, length)
+        content = text.encode("latin-1")
         # The length is the component's: more than was asked for would not fit the caller's buffer.
         return content[:length]
 

@@ -7,13 +7,11 @@ they are. Nothing here knows what is valid: that is the component's to say.
 from __future__ import annotations
 
 import json
-import re
 import traceback as _traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from operator import itemgetter
 from typing import Any, Self, SupportsIndex
 
 from .errors import InvalidArgumentError, InvalidTypeError, UnrepresentableError
@@ -171,46 +169,22 @@ def _taken(what: str, take: Callable[[Any], dict[str, Any]], given: Any) -> dict
         raise InvalidTypeError(f"{what} is none: {error}") from error
 
 
-def loads(text: str, file: str = "") -> Any:
+def loads(text: str) -> Any:
     """Returns the value of JSON text of the store. Python cannot read all of it: `UnrepresentableError`."""
     try:
         return json.loads(text)
     except (RecursionError, ValueError) as error:
-        raise not_loaded(error, file) from None
+        raise not_loaded(error) from None
 
 
-def not_loaded(error: Exception, file: str) -> UnrepresentableError:
+def not_loaded(error: Exception, file: str = "") -> UnrepresentableError:
     """Says why Python cannot read JSON that the component takes."""
     # Sound it is: the component has read it. Python counts the frames of its caller too.
     reason = "it nests too deep" if isinstance(error, RecursionError) else str(error)
     made = UnrepresentableError(f"{file or 'this'} cannot be read by Python's json: {reason}; read it as text")
     made.file = file
+    made.__cause__ = error
     return made
-
-
-#: The tokens of JSON that say where in it one is.
-_TOKENS = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"\s*(:?)|[\[\]{}]')
-
-
-def run_of(line: str) -> str:
-    """Returns the run id of a record that Python cannot read, or an empty text."""
-    depth, key, run = 0, "", ""
-    for token in _TOKENS.finditer(line):
-        match token[0][0]:
-            case "[" | "{":
-                depth += 1
-            case "]" | "}":
-                depth -= 1
-            case _ if depth == 1 and token[2]:
-                key = token[1]
-            case _ if depth == 1 and key == "run_id":
-                run = json.loads(f'"{token[1]}"')
-    return run
-
-
-def file_of(run: str) -> str:
-    """Returns the file of a run's record."""
-    return f"runs/{run}.json"
 
 
 class WrittenTime(datetime):
@@ -295,132 +269,13 @@ def record_to_text(record: Any) -> str:
 
 
 _STATUS = {status.value: status for status in Status}
-#: What a key means that a file does not have. None where an empty value is made of it, and `()` where null is none.
-_RECORD_DEFAULTS: dict[str, Any] = {
-    "_schema_version": None,
-    "run_id": "",
-    "experiment_id": "",
-    "status": "failed",
-    "context_fingerprint": "",
-    "params_fingerprint": "",
-    "seed_fingerprint": "",
-    "started_at": None,
-    "finished_at": None,
-    "duration_ms": 0,
-    "metrics": None,
-    "provenance": None,
-    "error": None,
-    "params_resolved": None,
-    "tags": (),
-    "warnings": (),
-    "notes": None,
-    "artifacts": (),
-}
-_ARTIFACT_DEFAULTS: dict[str, Any] = {
-    "artifact_id": "",
-    "name": "",
-    "kind": "blob",
-    "format": "binary",
-    "uri": "",
-    "content_hash": None,
-    "size_bytes": None,
-    "metadata": None,
-}
-_RECORD_KEYS = frozenset(_RECORD_DEFAULTS)
-_ARTIFACT_KEYS = frozenset(_ARTIFACT_DEFAULTS)
-_PROVENANCE_TEXTS = ("code_hash", "python_version", "metalab_version", "executor_id", "host")
-_PROVENANCE_KEYS = frozenset((*_PROVENANCE_TEXTS, "extra"))
-_texts_of_record = itemgetter(
-    "run_id", "experiment_id", "context_fingerprint", "params_fingerprint", "seed_fingerprint"
+_ARTIFACT_KEYS = frozenset(
+    ("artifact_id", "name", "kind", "format", "uri", "content_hash", "size_bytes", "metadata")
 )
-_texts_of_provenance = itemgetter(*_PROVENANCE_TEXTS)
-_texts_of_artifact = itemgetter("artifact_id", "name", "kind", "format", "uri")
 
 
-def _unknown(data: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    if data.keys() <= known:
-        return {}
-    return {key: value for key, value in data.items() if key not in known}
-
-
-def _without_null(data: dict[str, Any], defaults: dict[str, Any]) -> None:
-    for key, default in defaults.items():
-        if data[key] is None:
-            data[key] = default
-
-
-def _check_texts(values: Iterable[Any]) -> None:
-    # Raises `TypeError` if one is no text: in one call, since thousands are looked at.
-    joined = "".join(values)
-    if not joined.isascii():
-        # A `ValueError` if a lone surrogate is in it.
-        joined.encode()
-
-
-def _check_whole(value: Any, least: int) -> None:
-    # A truth value is an integer only for Python.
-    if type(value) is not int or not least <= value < 1 << 63:
-        raise TypeError("no integer of 64 bits")
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if type(value) is dict:
-        return value
+def _parsed(value: str | None, parse: Any = datetime.fromisoformat) -> datetime | None:
     if value is None:
-        return {}
-    raise TypeError("no object")
-
-
-def _list(value: Any) -> list[Any]:
-    if type(value) is list:
-        return value
-    if value == ():
-        return []
-    raise TypeError("no list")
-
-
-def provenance_from_dict(data: Any) -> Provenance:
-    """Returns a provenance as it was stored, and keeps the dictionary; what is none is empty."""
-    made = Provenance.__new__(Provenance)
-    if not isinstance(data, dict):
-        data = {}
-    if data.keys() != _PROVENANCE_KEYS:
-        unknown = _unknown(data, _PROVENANCE_KEYS)
-        data = {key: data.get(key) for key in _PROVENANCE_KEYS}
-        data["unknown"] = unknown
-    else:
-        data["unknown"] = {}
-    _check_texts([text for text in _texts_of_provenance(data) if text is not None])
-    data["extra"] = _object(data["extra"])
-    made.__dict__ = data
-    return made
-
-
-def artifact_from_dict(data: dict[str, Any]) -> ArtifactDescriptor:
-    """Returns a descriptor as it was stored, and keeps the dictionary."""
-    made = ArtifactDescriptor.__new__(ArtifactDescriptor)
-    if data.keys() != _ARTIFACT_KEYS:
-        unknown = _unknown(data, _ARTIFACT_KEYS)
-        data = {key: data.get(key, default) for key, default in _ARTIFACT_DEFAULTS.items()}
-        data["unknown"] = unknown
-    else:
-        data["unknown"] = {}
-    texts = _texts_of_artifact(data)
-    if None in texts:
-        _without_null(data, _ARTIFACT_DEFAULTS)
-        texts = _texts_of_artifact(data)
-    _check_texts(texts)
-    if data["content_hash"] is not None:
-        _check_texts((data["content_hash"],))
-    if data["size_bytes"] is not None:
-        _check_whole(data["size_bytes"], 0)
-    data["metadata"] = _object(data["metadata"])
-    made.__dict__ = data
-    return made
-
-
-def _parsed(value: Any, parse: Any = datetime.fromisoformat) -> datetime | None:
-    if value is None or value == "":
         return None
     time: datetime = parse(value)
     if time.isoformat() == value:
@@ -431,60 +286,32 @@ def _parsed(value: Any, parse: Any = datetime.fromisoformat) -> datetime | None:
     return kept
 
 
-def record_from_dict(data: dict[str, Any]) -> RunRecord:
-    """Returns a record as it was stored, and keeps the dictionary.
-
-    Raises one of `NOT_TYPED` if it is none that the contract's types hold: what is wrong with it is the component's to say.
-    """
-    # Thousands are made at once: not by the constructor, and of the dictionary that is there. A record has the keys that
-    # this host itself writes; what another one wrote may lack some.
-    made = RunRecord.__new__(RunRecord)
-    if data.keys() == _RECORD_KEYS:
-        unknown = {}
-    else:
-        unknown = _unknown(data, _RECORD_KEYS)
-        data = {key: data.get(key, default) for key, default in _RECORD_DEFAULTS.items()}
+def record_from_line(data: dict[str, Any]) -> RunRecord:
+    """Returns the record of one of the component's typed lines, and keeps the dictionary."""
+    # Thousands are made at once: not by the constructors, and of the dictionaries that are there. What is in them the
+    # component has checked.
+    del data["_schema_version"]
     data["status"] = _STATUS[data["status"]]
-    texts = _texts_of_record(data)
-    if None in texts or data["duration_ms"] is None:
-        _without_null(data, _RECORD_DEFAULTS)
-        texts = _texts_of_record(data)
-    _check_texts(texts)
-    version, notes = data.pop("_schema_version"), data["notes"]
-    if version != "0.1" and version is not None:
-        _check_texts((version,))
-    if notes is not None:
-        _check_texts((notes,))
     data["started_at"] = _parsed(data["started_at"])
     data["finished_at"] = _parsed(data["finished_at"])
-    _check_whole(data["duration_ms"], -1 << 63)
-    data["metrics"] = _object(data["metrics"])
-    _check_texts(data["metrics"])
-    data["provenance"] = provenance_from_dict(data["provenance"])
-    data["params_resolved"] = _object(data["params_resolved"])
-    data["tags"] = _list(data["tags"])
-    _check_texts(data["tags"])
-    data["warnings"] = _list(data["warnings"])
-    data["artifacts"] = [artifact_from_dict(artifact) for artifact in _list(data["artifacts"])]
-    data["unknown"] = unknown
-    made.__dict__ = data
-    return made
+    provenance, artifacts = data["provenance"], data["artifacts"]
+    if "unknown" not in provenance:
+        provenance["unknown"] = {}
+    data["provenance"] = made = _new(Provenance)
+    made.__dict__ = provenance
+    for index, artifact in enumerate(artifacts):
+        if "unknown" not in artifact:
+            artifact["unknown"] = {}
+        artifacts[index] = made = _new(ArtifactDescriptor)
+        made.__dict__ = artifact
+    if "unknown" not in data:
+        data["unknown"] = {}
+    record: RunRecord = _new(RunRecord)
+    record.__dict__ = data
+    return record
 
 
-#: What `record_from_dict` and `result_from_dict` raise.
-NOT_TYPED = (ValueError, TypeError, KeyError, AttributeError)
-
-
-def result_from_dict(data: dict[str, Any]) -> dict[str, Any]:
-    """Returns a structured result as it was stored. Raises one of `NOT_TYPED`, as `record_from_dict` does."""
-    dtype, shape = data.pop("dtype", None), data.pop("shape", None)
-    if dtype is not None:
-        _check_texts((dtype,))
-    if shape is not None:
-        for size in _list(shape):
-            _check_whole(size, 0)
-    content, metadata = data.pop("data", None), _object(data.pop("metadata", None))
-    return {"data": content, "dtype": dtype, "metadata": metadata, "shape": shape, **data}
+_new: Any = object.__new__
 
 
 def descriptor_to_wire(descriptor: Any) -> dict[str, Any]:
@@ -507,7 +334,7 @@ def _descriptor_to_wire(descriptor: Any) -> dict[str, Any]:
     }
 
 
-def descriptor_from_wire(wire: dict[str, Any], file: str = "") -> ArtifactDescriptor:
+def descriptor_from_wire(wire: dict[str, Any]) -> ArtifactDescriptor:
     """Returns a descriptor of the contract."""
     return ArtifactDescriptor(
         artifact_id=wire["artifact-id"],
@@ -517,14 +344,14 @@ def descriptor_from_wire(wire: dict[str, Any], file: str = "") -> ArtifactDescri
         uri=wire["uri"],
         content_hash=wire["content-hash"],
         size_bytes=wire["size-bytes"],
-        metadata=loads(wire["metadata"], file),
-        unknown=loads(wire["unknown"], file),
+        metadata=loads(wire["metadata"]),
+        unknown=loads(wire["unknown"]),
     )
 
 
 def record_from_wire(wire: dict[str, Any]) -> RunRecord:
     """Returns a typed record of the contract: dear, and only for what the text alone does not settle."""
-    provenance, file = wire["provenance"], file_of(wire["run-id"])
+    provenance = wire["provenance"]
     return RunRecord(
         run_id=wire["run-id"],
         experiment_id=wire["experiment-id"],
@@ -535,27 +362,27 @@ def record_from_wire(wire: dict[str, Any]) -> RunRecord:
         started_at=_parsed(wire["started-at"]),
         finished_at=_parsed(wire["finished-at"]),
         duration_ms=wire["duration-ms"],
-        metrics={metric["name"]: metric_from_wire(metric["value"], file) for metric in wire["metrics"]},
+        metrics={metric["name"]: metric_from_wire(metric["value"]) for metric in wire["metrics"]},
         provenance=Provenance(
             code_hash=provenance["code-hash"],
             python_version=provenance["python-version"],
             metalab_version=provenance["metalab-version"],
             executor_id=provenance["executor-id"],
             host=provenance["host"],
-            extra=loads(provenance["extra"], file),
-            unknown=loads(provenance["unknown"], file),
+            extra=loads(provenance["extra"]),
+            unknown=loads(provenance["unknown"]),
         ),
-        error=None if wire["error"] is None else loads(wire["error"], file),
-        params_resolved=loads(wire["params-resolved"], file),
+        error=None if wire["error"] is None else loads(wire["error"]),
+        params_resolved=loads(wire["params-resolved"]),
         tags=wire["tags"],
-        warnings=[loads(warning, file) for warning in wire["warnings"]],
+        warnings=[loads(warning) for warning in wire["warnings"]],
         notes=wire["notes"],
-        artifacts=[descriptor_from_wire(artifact, file) for artifact in wire["artifacts"]],
-        unknown=loads(wire["unknown"], file),
+        artifacts=[descriptor_from_wire(artifact) for artifact in wire["artifacts"]],
+        unknown=loads(wire["unknown"]),
     )
 
 
-def metric_from_wire(value: tuple[str, Any], file: str) -> Any:
+def metric_from_wire(value: tuple[str, Any]) -> Any:
     """Returns a metric's value."""
     tag, payload = value
-    return loads(payload, file) if tag in ("other", "big-integer") else payload
+    return loads(payload) if tag in ("other", "big-integer") else payload

@@ -10,7 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from collections import deque
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Self, TypeVar
 
@@ -19,21 +21,17 @@ from ._instance import Resource
 from .config import FileStoreConfig, PostgresStoreConfig, StoreConfig
 from .errors import InvalidTypeError, ReadOnlyError, StoreError, UnrepresentableError, from_wire
 from .records import (
-    NOT_TYPED,
     ArtifactDescriptor,
     RunRecord,
     descriptor_from_wire,
     descriptor_to_wire,
     dumps,
-    file_of,
     loads,
     metric_from_wire,
     not_loaded,
-    record_from_dict,
+    record_from_line,
     record_from_wire,
     record_to_text,
-    result_from_dict,
-    run_of,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +41,6 @@ _log = logging.getLogger(__name__)
 
 #: How much of a list crosses at once, in bytes.
 _PAGE = 1 << 20
-#: As many typed records.
-_TYPED_PAGE = 256
 _LINE_FEED = "\n"
 
 Config = TypeVar("Config", bound=StoreConfig)
@@ -247,20 +243,19 @@ class Store(Generic[Config]):
 
     def get_run_record(self, run_id: str) -> RunRecord | None:
         """Returns a run record, or None if there is no such run. `CorruptError` if its file is damaged."""
-        text = self.get_run_text(run_id)
+        text = self._pool.call("[method]store.get-typed-run-text", run_id)
         if text is None:
             return None
-        try:
-            return record_from_dict(json.loads(text))
-        except (*NOT_TYPED, RecursionError):
-            # What is wrong with it, if anything is, the component says.
-            record = self._pool.call("[method]store.get-run-record", run_id)
-            return None if record is None else record_from_wire(record)
+        with self._read_by_python("run-record", run_id):
+            return record_from_line(loads(text))
 
     def get_versioned_run(self, run_id: str) -> tuple[str, RunRecord] | None:
         """Returns a run record after the revision to expect in a later put, or None."""
         found = self._pool.call("[method]store.get-versioned-run", run_id)
-        return None if found is None else (found["revision"], record_from_wire(found["record"]))
+        if found is None:
+            return None
+        with self._read_by_python("run-record", run_id):
+            return found["revision"], record_from_wire(found["record"])
 
     def get_run_text(self, run_id: str) -> str | None:
         """Returns the text of a run record's file as it is, or None."""
@@ -272,16 +267,8 @@ class Store(Generic[Config]):
 
         A file that cannot be read is in the answer's `damaged`, and hides no other.
         """
-        runs = self._list("[method]store.list-run-records", experiment_id)
-        records = RunRecords()
-        try:
-            with _not_collecting():
-                for page in runs.pages():
-                    records.extend(map(record_from_dict, page))
-        except NOT_TYPED:
-            # One of them is no record. Typed ones take ten times as long, and the component says which and why.
-            runs = self._list("[method]store.list-run-records", experiment_id)
-            records = RunRecords(runs.typed())
+        found, runs = self._all_of("[method]store.list-run-records", experiment_id, record_from_line)
+        records = RunRecords(found)
         records.damaged = runs.damaged()
         for damage in records.damaged:
             _log.warning("%s is left out: %s", damage.file, damage.reason)
@@ -308,11 +295,7 @@ class Store(Generic[Config]):
             except TypeError as error:
                 raise InvalidTypeError(f"columns: expected a text or a list of texts: {error}") from None
         query = {"filter": filter, "sort": sort, "columns": columns, "limit": limit, "cursor": cursor, "check": check}
-        runs = self._list("[method]store.query-runs", query)
-        rows: list[dict[str, Any]] = []
-        with _not_collecting():
-            for page in runs.pages():
-                rows.extend(page)
+        rows, runs = self._all_of("[method]store.query-runs", query)
         return Page(rows, runs.columns(), runs.total(), runs.cursor(), runs.damaged())
 
     def fields(self, filter: str = "") -> Fields:
@@ -356,8 +339,9 @@ class Store(Generic[Config]):
             return None
         found = _object(text)
         if found is None:
-            metrics, file = self._pool.call("[method]store.get-derived", run_id) or (), f"derived/{run_id}.json"
-            found = {metric["name"]: metric_from_wire(metric["value"], file) for metric in metrics}
+            metrics = self._pool.call("[method]store.get-derived", run_id) or ()
+            with self._read_by_python("derived", run_id):
+                found = {metric["name"]: metric_from_wire(metric["value"]) for metric in metrics}
         return found
 
     def derived_exists(self, run_id: str) -> bool:
@@ -389,25 +373,17 @@ class Store(Generic[Config]):
 
     def get_result(self, run_id: str, name: str) -> dict[str, Any] | None:
         """Returns structured result data with its `dtype`, `shape` and `metadata`, or None."""
-        text = self._pool.call("[method]store.get-result-text", run_id, name)
-        if text is None:
-            return None
-        try:
-            return result_from_dict(json.loads(text))
-        except (*NOT_TYPED, RecursionError):
-            # What is wrong with it, if anything is, the component says.
-            pass
         result = self._pool.call("[method]store.get-result", run_id, name)
         if result is None:
             return None
-        file = f"results/{run_id}/{name}.json"
-        return {
-            "data": loads(result["data"], file),
-            "dtype": result["dtype"],
-            "metadata": loads(result["metadata"], file),
-            "shape": result["shape"],
-            **loads(result["unknown"], file),
-        }
+        with self._read_by_python("result", (run_id, name)):
+            return {
+                "data": loads(result["data"]),
+                "dtype": result["dtype"],
+                "metadata": loads(result["metadata"]),
+                "shape": result["shape"],
+                **loads(result["unknown"]),
+            }
 
     def list_results(self, run_id: str) -> list[str]:
         """Lists the names of a run's results, sorted."""
@@ -499,8 +475,9 @@ class Store(Generic[Config]):
 
     def list_artifacts(self, run_id: str) -> list[ArtifactDescriptor]:
         """Lists the artifacts of a run; the one put last is last."""
-        artifacts, file = self._pool.call("[method]store.list-artifacts", run_id), f"artifacts/{run_id}/_manifest.json"
-        return [descriptor_from_wire(wire, file) for wire in artifacts]
+        artifacts = self._pool.call("[method]store.list-artifacts", run_id)
+        with self._read_by_python("artifact-manifest", run_id):
+            return [descriptor_from_wire(wire) for wire in artifacts]
 
     # --- experiment manifests --------------------------------------------------------------------------------------
 
@@ -516,11 +493,9 @@ class Store(Generic[Config]):
         found = self._pool.call("[method]store.get-experiment-manifest", experiment_id)
         if found is None:
             return None
-        header = found["header"]
-        counter = f"_{header['counter']:06}" if header["counter"] else ""
-        file = f"experiments/{header['experiment-id'].replace(':', '_')}_{header['timestamp']}{counter}.json"
-        body: dict[str, Any] = loads(found["body"], file)
-        return body
+        with self._read_by_python("experiment-manifest", found["header"]):
+            body: dict[str, Any] = loads(found["body"])
+            return body
 
     def list_experiment_manifests(self, experiment_id: str) -> list[ManifestHeader]:
         """Lists the manifests of an experiment, the newest first."""
@@ -528,6 +503,30 @@ class Store(Generic[Config]):
 
     def _list(self, name: str, argument: Any) -> RunList:
         return RunList(self._pool.open_resource(name, argument))
+
+    def _all_of(self, name: str, argument: Any, make: Callable[[Any], Any] | None = None) -> tuple[list[Any], RunList]:
+        """Returns all of a list: made out of typed lines, or the lines' own dictionaries."""
+        runs = self._list(name, argument)
+        rows: list[Any] = []
+        try:
+            with _not_collecting():
+                for page in runs.pages(typed=make is not None):
+                    rows.extend(page if make is None else map(make, page))
+        except (RecursionError, ValueError):
+            # Python cannot read one of them: which one, only each by itself tells.
+            runs = self._list(name, argument)
+            rows = list(runs.each(make))
+        return rows, runs
+
+    @contextmanager
+    def _read_by_python(self, *document: Any) -> Iterator[None]:
+        """Names the file of what the component could read, and Python cannot."""
+        try:
+            yield
+        except UnrepresentableError as error:
+            file: str = self._pool.call("[method]store.file-of", document)
+            cause = error.__cause__
+            raise not_loaded(cause if isinstance(cause, Exception) else error, file) from None
 
 
 class FileStore(Store[FileStoreConfig]):
@@ -621,42 +620,29 @@ class RunList:
         #: What the component could read, and Python cannot.
         self._unread: list[Damage] = []
 
-    def texts(self) -> Iterator[str]:
-        """Returns pages of lines of JSON, each line ended by a line feed."""
-        while text := self._resource.call("[method]run-list.next-lines", _PAGE):
+    def texts(self, *, typed: bool = False) -> Iterator[str]:
+        """Returns pages of lines of JSON, each line ended by a line feed. Typed ones hold whole records of the contract's types."""
+        name = "[method]run-list.next-typed-lines" if typed else "[method]run-list.next-lines"
+        while text := self._resource.call(name, _PAGE):
             yield text
 
-    def pages(self) -> Iterator[list[dict[str, Any]]]:
-        """Returns the records, or the rows of the query's columns, a page at a time.
+    def pages(self, *, typed: bool) -> Iterator[list[dict[str, Any]]]:
+        """Returns the records, or the rows of the query's columns, a page at a time, as long as Python can read them."""
+        for text in _ahead(self.texts(typed=typed)):
+            # One text is parsed in a fraction of the time that its lines take.
+            yield json.loads(f"[{text[:-1].replace(_LINE_FEED, ',')}]")
 
-        What Python cannot read is among the damaged.
-        """
-        for text in _ahead(self.texts()):
-            try:
-                # One text is parsed in a fraction of the time that its lines take.
-                yield json.loads(f"[{text[:-1].replace(_LINE_FEED, ',')}]")
-            except (RecursionError, ValueError):
-                yield list(self._lines(text))
-
-    def _lines(self, text: str) -> Iterator[dict[str, Any]]:
-        for line in text[:-1].split(_LINE_FEED):
-            try:
-                yield json.loads(line)
-            except (RecursionError, ValueError) as error:
-                run = run_of(line)
-                self._damage(not_loaded(error, file_of(run) if run else ""))
-
-    def typed(self) -> Iterator[RunRecord]:
-        """Returns the records by the contract's types; what is none is among the damaged."""
-        while records := self._resource.call("[method]run-list.next", _TYPED_PAGE):
-            for wire in records:
+    def each(self, make: Callable[[Any], Any] | None) -> Iterator[Any]:
+        """Returns the same, of lines or made of typed ones. What Python cannot read is among the damaged."""
+        for text in self.texts(typed=make is not None):
+            files = self._resource.call_plain("[method]run-list.files")
+            for line, file in zip_longest(text[:-1].split(_LINE_FEED), files, fillvalue=""):
                 try:
-                    yield record_from_wire(wire)
-                except UnrepresentableError as error:
-                    self._damage(error)
-
-    def _damage(self, error: UnrepresentableError) -> None:
-        self._unread.append(Damage(error.file, error.offset, error.message))
+                    row = json.loads(line)
+                    yield row if make is None else make(row)
+                except (RecursionError, ValueError) as error:
+                    damage = not_loaded(error, file)
+                    self._unread.append(Damage(damage.file, damage.offset, damage.message))
 
     def columns(self) -> list[str]:
         """Returns the names of the query's columns."""
@@ -694,11 +680,13 @@ def _ahead(pages: Iterator[str]) -> Iterator[str]:
         yield from pages
         return
     with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, pages, "")
-        yield first
-        while page := following.result():
-            following = thread.submit(next, pages, "")
+        # Two, for the thread gets the lock to begin one only when a page has been parsed.
+        following = deque(thread.submit(next, pages, "") for _ in range(2))
+        page = first
+        while page:
             yield page
+            page = following.popleft().result()
+            following.append(thread.submit(next, pages, ""))
 
 
 @contextmanager
