@@ -804,6 +804,15 @@ impl store::GuestRunList for RunList {
         Ok(records.into_iter().map(Into::into).collect())
     }
 
+    fn next_packed(&self, limit: u32) -> Answer<store::PackedRecords> {
+        let packed = self.0.borrow_mut().next_packed(limit)?;
+        Ok(store::PackedRecords {
+            count: packed.count,
+            text: packed.text,
+            fields: packed.fields,
+        })
+    }
+
     fn next_lines(&self, max_bytes: u32) -> Answer<String> {
         Ok(self
             .0

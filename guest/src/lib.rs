@@ -36,6 +36,7 @@ pub mod names;
 pub mod native;
 #[cfg(not(target_family = "wasm"))]
 mod native_database;
+pub mod packed;
 pub mod ports;
 pub mod query;
 mod quick;

@@ -39,113 +39,113 @@ impl Status {
 
 /// The value of a metric.
 #[derive(Clone, Debug, PartialEq)]
-pub enum MetricValue {
+pub enum MetricValue<T = String> {
     /// A truth value.
     Boolean(bool),
     /// An integer that fits 64 bits.
     Integer(i64),
     /// An integer that does not, in decimal.
-    BigInteger(String),
+    BigInteger(T),
     /// A floating point number.
     Float(f64),
     /// A text.
-    Text(String),
+    Text(T),
     /// Anything else, as JSON text.
-    Other(JsonText),
+    Other(T),
 }
 
 /// A named metric.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Metric {
+pub struct Metric<T = String> {
     /// The name.
-    pub name: String,
+    pub name: T,
     /// The value.
-    pub value: MetricValue,
+    pub value: MetricValue<T>,
 }
 
 /// Where a run's code ran, and which code it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Provenance {
+pub struct Provenance<T = String> {
     /// Hash of the operation's code.
-    pub code_hash: Option<String>,
+    pub code_hash: Option<T>,
     /// Version of the Python interpreter.
-    pub python_version: Option<String>,
+    pub python_version: Option<T>,
     /// Version of the experiment library.
-    pub metalab_version: Option<String>,
+    pub metalab_version: Option<T>,
     /// Which executor ran it.
-    pub executor_id: Option<String>,
+    pub executor_id: Option<T>,
     /// Name of the machine.
-    pub host: Option<String>,
+    pub host: Option<T>,
     /// The format's own open part: an object.
-    pub extra: JsonText,
+    pub extra: T,
     /// Unknown keys: an object.
-    pub unknown: JsonText,
+    pub unknown: T,
 }
 
 /// What the store knows about an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArtifactDescriptor {
+pub struct ArtifactDescriptor<T = String> {
     /// The writer's identifier.
-    pub artifact_id: String,
+    pub artifact_id: T,
     /// The name, unique within the run.
-    pub name: String,
+    pub name: T,
     /// What kind of thing it is.
-    pub kind: String,
+    pub kind: T,
     /// Its file format.
-    pub format: String,
+    pub format: T,
     /// Where the file is; only the tail counts.
-    pub uri: String,
+    pub uri: T,
     /// SHA-256 in hexadecimal, whole or the first 16 digits.
-    pub content_hash: Option<String>,
+    pub content_hash: Option<T>,
     /// Size in bytes.
     pub size_bytes: Option<u64>,
     /// Open metadata: an object.
-    pub metadata: JsonText,
+    pub metadata: T,
     /// Unknown keys: an object.
-    pub unknown: JsonText,
+    pub unknown: T,
 }
 
 /// One run of an experiment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RunRecord {
+pub struct RunRecord<T = String> {
     /// The run's identifier.
-    pub run_id: String,
+    pub run_id: T,
     /// The experiment it belongs to.
-    pub experiment_id: String,
+    pub experiment_id: T,
     /// How it ended.
     pub status: Status,
     /// Fingerprint of the context.
-    pub context_fingerprint: String,
+    pub context_fingerprint: T,
     /// Fingerprint of the parameters.
-    pub params_fingerprint: String,
+    pub params_fingerprint: T,
     /// Fingerprint of the seeds.
-    pub seed_fingerprint: String,
+    pub seed_fingerprint: T,
     /// When it started, as written.
-    pub started_at: Option<String>,
+    pub started_at: Option<T>,
     /// When it finished, as written.
-    pub finished_at: Option<String>,
+    pub finished_at: Option<T>,
     /// How long it took, in milliseconds.
     pub duration_ms: i64,
     /// The metrics, sorted by name.
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<Metric<T>>,
     /// Where and what ran.
-    pub provenance: Provenance,
+    pub provenance: Provenance<T>,
     /// What went wrong: an object.
-    pub error: Option<JsonText>,
+    pub error: Option<T>,
     /// The resolved parameters: an object.
-    pub params_resolved: JsonText,
+    pub params_resolved: T,
     /// Tags.
-    pub tags: Vec<String>,
+    pub tags: Vec<T>,
     /// Warnings, each an object.
-    pub warnings: Vec<JsonText>,
+    pub warnings: Vec<T>,
     /// Free text.
-    pub notes: Option<String>,
+    pub notes: Option<T>,
     /// The artifacts that the run reported.
-    pub artifacts: Vec<ArtifactDescriptor>,
+    pub artifacts: Vec<ArtifactDescriptor<T>>,
     /// The version of the format.
-    pub schema_version: String,
+    pub schema_version: T,
     /// Unknown keys: an object.
-    pub unknown: JsonText,
+    pub unknown: T,
 }
 
 /// Structured result data of a run.

@@ -10,16 +10,48 @@ use crate::model::{ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecor
 use crate::time::Timestamp;
 use std::cmp::Ordering;
 
+/// How the texts of a record are kept.
+pub(crate) trait Keep<'a> {
+    /// A text; by default an empty one.
+    type Text: Default;
+
+    /// Keeps the content of a string; none if it has a lone surrogate.
+    fn string(&mut self, body: &'a str, escaped: bool) -> Option<Self::Text>;
+
+    /// Keeps a text that is not in the record as it is.
+    fn made(&mut self, text: &str) -> Self::Text;
+}
+
+/// Keeps each by itself.
+struct Strings;
+
+impl<'a> Keep<'a> for Strings {
+    type Text = String;
+
+    fn string(&mut self, body: &'a str, escaped: bool) -> Option<String> {
+        Scalar::String(body, escaped).into_string()
+    }
+
+    fn made(&mut self, text: &str) -> String {
+        text.to_owned()
+    }
+}
+
 /// Loads a run record, or says nothing.
 pub(crate) fn run_record(text: &str) -> Option<RunRecord> {
+    read(text, &mut Strings)
+}
+
+/// Loads a run record whose texts are kept in another way, or says nothing.
+pub(crate) fn read<'a, K: Keep<'a>>(text: &'a str, keep: &mut K) -> Option<RunRecord<K::Text>> {
     let mut reader = Reader {
         record: RunRecord {
-            run_id: String::new(),
-            experiment_id: String::new(),
+            run_id: K::Text::default(),
+            experiment_id: K::Text::default(),
             status: Status::Failed,
-            context_fingerprint: String::new(),
-            params_fingerprint: String::new(),
-            seed_fingerprint: String::new(),
+            context_fingerprint: K::Text::default(),
+            params_fingerprint: K::Text::default(),
+            seed_fingerprint: K::Text::default(),
             started_at: None,
             finished_at: None,
             duration_ms: 0,
@@ -30,18 +62,19 @@ pub(crate) fn run_record(text: &str) -> Option<RunRecord> {
                 metalab_version: None,
                 executor_id: None,
                 host: None,
-                extra: empty(),
-                unknown: empty(),
+                extra: keep.made(EMPTY),
+                unknown: keep.made(EMPTY),
             },
             error: None,
-            params_resolved: empty(),
+            params_resolved: keep.made(EMPTY),
             tags: Vec::new(),
             warnings: Vec::new(),
             notes: None,
             artifacts: Vec::new(),
-            schema_version: String::new(),
-            unknown: empty(),
+            schema_version: K::Text::default(),
+            unknown: keep.made(EMPTY),
         },
+        keep,
         usual: true,
         within: Within::Nothing,
         field: Field::Unknown,
@@ -49,6 +82,7 @@ pub(crate) fn run_record(text: &str) -> Option<RunRecord> {
         inner: Keys::new(&[]),
         line: Line::default(),
         depth: 0,
+        unknown: [String::new(), String::new()],
     };
     scan(text, &mut reader).ok()?;
     reader.usual.then_some(reader.record)
@@ -69,9 +103,7 @@ pub(crate) fn is_whole(text: &str) -> bool {
 }
 
 /// An object without entries, as text.
-fn empty() -> String {
-    "{}".to_owned()
-}
+const EMPTY: &str = "{}";
 
 /// What a value is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -216,8 +248,9 @@ enum Within {
     Artifact,
 }
 
-struct Reader<'a> {
-    record: RunRecord,
+struct Reader<'a, 'k, K: Keep<'a>> {
+    record: RunRecord<K::Text>,
+    keep: &'k mut K,
     /// Whether the text is of the usual form so far.
     usual: bool,
     within: Within,
@@ -230,17 +263,23 @@ struct Reader<'a> {
     line: Line<'a>,
     /// How many containers are open of what is being kept as text.
     depth: usize,
+    /// The entries that the format does not know, of the record itself and of the object in it.
+    unknown: [String; 2],
 }
 
 /// Of what is not of the usual form, these say nothing.
-impl<'a> Reader<'a> {
+impl<'a, K: Keep<'a>> Reader<'a, '_, K> {
     fn unusual(&mut self) {
         self.usual = false;
     }
 
     /// Takes what was kept as text.
     fn keep(&mut self) -> Option<()> {
-        let text = self.line.take()?;
+        if self.field == Field::Unknown && self.within != Within::Metrics {
+            return self.keep_unknown();
+        }
+        let keep = &mut *self.keep;
+        let text = self.line.take(|text| keep.made(text))?;
         match (self.within, self.field) {
             (Within::Metrics, _) => {
                 self.record.metrics.last_mut()?.value = MetricValue::Other(text);
@@ -252,63 +291,103 @@ impl<'a> Reader<'a> {
             (Within::Artifact, Field::Metadata) => {
                 self.record.artifacts.last_mut()?.metadata = text;
             }
-            (_, Field::Unknown) => self.keep_unknown(&text)?,
             _ => return None,
         }
         Some(())
     }
 
     /// Adds an entry that the format does not know to the others of its object.
-    fn keep_unknown(&mut self, text: &str) -> Option<()> {
-        let (keys, place) = match self.within {
-            Within::Record => (&self.keys, &mut self.record.unknown),
-            Within::Provenance => (&self.inner, &mut self.record.provenance.unknown),
-            _ => (&self.inner, &mut self.record.artifacts.last_mut()?.unknown),
+    fn keep_unknown(&mut self) -> Option<()> {
+        let [of_record, of_inner] = &mut self.unknown;
+        let (keys, entries) = match self.within {
+            Within::Record => (&self.keys, of_record),
+            _ => (&self.inner, of_inner),
         };
-        place.pop();
-        if place.len() > 1 {
-            place.push(',');
+        entries.push(if entries.is_empty() { '{' } else { ',' });
+        push_text(&keys.last?.into(), entries);
+        entries.push(':');
+        self.line.take(|text| entries.push_str(text))
+    }
+
+    /// Takes the entries that the format does not know of an object that has come to its end.
+    fn take_unknown(&mut self, of: usize) -> K::Text {
+        let entries = &mut self.unknown[of];
+        if entries.is_empty() {
+            return self.keep.made(EMPTY);
         }
-        push_text(&keys.last?.into(), place);
-        place.push(':');
-        place.push_str(text);
-        place.push('}');
-        Some(())
+        entries.push('}');
+        let kept = self.keep.made(entries);
+        entries.clear();
+        kept
+    }
+
+    /// Returns a text, or that there is none.
+    fn text(&mut self, value: Scalar<'a>) -> Option<Option<K::Text>> {
+        match value {
+            Scalar::Null => Some(None),
+            Scalar::String(body, escaped) => self.keep.string(body, escaped).map(Some),
+            _ => None,
+        }
+    }
+
+    /// Returns a text, or an empty one.
+    fn text_or_empty(&mut self, value: Scalar<'a>) -> Option<K::Text> {
+        self.text(value).map(Option::unwrap_or_default)
+    }
+
+    /// Returns a text, or the default.
+    fn text_or(&mut self, value: Scalar<'a>, default: &str) -> Option<K::Text> {
+        let text = self.text(value)?;
+        Some(text.unwrap_or_else(|| self.keep.made(default)))
+    }
+
+    /// Returns a time as it is written, or that there is none.
+    fn time(&mut self, value: Scalar<'a>) -> Option<Option<K::Text>> {
+        if matches!(value, Scalar::Null) {
+            return Some(None);
+        }
+        match value.plain()? {
+            "" => Some(None),
+            text => {
+                Timestamp::parse(text).ok()?;
+                self.keep.string(text, false).map(Some)
+            }
+        }
     }
 
     fn of_metrics(&mut self, value: Scalar<'a>) -> Option<()> {
-        self.record.metrics.last_mut()?.value = match value {
+        let value = match value {
             Scalar::Bool(value) => MetricValue::Boolean(value),
             Scalar::Integer(text) => match text.parse() {
                 Ok(value) => MetricValue::Integer(value),
-                Err(_) => MetricValue::BigInteger(text.to_owned()),
+                Err(_) => MetricValue::BigInteger(self.keep.made(text)),
             },
             Scalar::Float(text) => MetricValue::Float(parse_float(text)),
             Scalar::NotFinite(value) => MetricValue::Float(value),
-            Scalar::String(..) => MetricValue::Text(value.into_string()?),
-            Scalar::Null => MetricValue::Other("null".to_owned()),
+            Scalar::String(body, escaped) => MetricValue::Text(self.keep.string(body, escaped)?),
+            Scalar::Null => MetricValue::Other(self.keep.made("null")),
         };
+        self.record.metrics.last_mut()?.value = value;
         Some(())
     }
 
     fn of_record(&mut self, value: Scalar<'a>) -> Option<()> {
-        let record = &mut self.record;
         match self.field {
-            Field::SchemaVersion => record.schema_version = text(value)?.unwrap_or_default(),
+            Field::SchemaVersion => self.record.schema_version = self.text_or_empty(value)?,
             Field::ContextFingerprint => {
-                record.context_fingerprint = text(value)?.unwrap_or_default();
+                self.record.context_fingerprint = self.text_or_empty(value)?;
             }
-            Field::ExperimentId => record.experiment_id = text(value)?.unwrap_or_default(),
+            Field::ExperimentId => self.record.experiment_id = self.text_or_empty(value)?,
             Field::ParamsFingerprint => {
-                record.params_fingerprint = text(value)?.unwrap_or_default();
+                self.record.params_fingerprint = self.text_or_empty(value)?;
             }
-            Field::RunId => record.run_id = text(value)?.unwrap_or_default(),
-            Field::SeedFingerprint => record.seed_fingerprint = text(value)?.unwrap_or_default(),
-            Field::Notes => record.notes = text(value)?,
-            Field::StartedAt => record.started_at = time(value)?,
-            Field::FinishedAt => record.finished_at = time(value)?,
-            Field::DurationMs => record.duration_ms = integer(value)?.unwrap_or_default(),
-            Field::Status => record.status = Status::parse(value.plain()?)?,
+            Field::RunId => self.record.run_id = self.text_or_empty(value)?,
+            Field::SeedFingerprint => self.record.seed_fingerprint = self.text_or_empty(value)?,
+            Field::Notes => self.record.notes = self.text(value)?,
+            Field::StartedAt => self.record.started_at = self.time(value)?,
+            Field::FinishedAt => self.record.finished_at = self.time(value)?,
+            Field::DurationMs => self.record.duration_ms = integer(value)?.unwrap_or_default(),
+            Field::Status => self.record.status = Status::parse(value.plain()?)?,
             Field::Error | Field::Metrics | Field::ParamsResolved
                 if matches!(value, Scalar::Null) => {}
             Field::Error | Field::Unknown => self.as_text(value)?,
@@ -320,13 +399,12 @@ impl<'a> Reader<'a> {
     }
 
     fn of_provenance(&mut self, value: Scalar<'a>) -> Option<()> {
-        let provenance = &mut self.record.provenance;
         match self.field {
-            Field::CodeHash => provenance.code_hash = text(value)?,
-            Field::ExecutorId => provenance.executor_id = text(value)?,
-            Field::Host => provenance.host = text(value)?,
-            Field::MetalabVersion => provenance.metalab_version = text(value)?,
-            Field::PythonVersion => provenance.python_version = text(value)?,
+            Field::CodeHash => self.record.provenance.code_hash = self.text(value)?,
+            Field::ExecutorId => self.record.provenance.executor_id = self.text(value)?,
+            Field::Host => self.record.provenance.host = self.text(value)?,
+            Field::MetalabVersion => self.record.provenance.metalab_version = self.text(value)?,
+            Field::PythonVersion => self.record.provenance.python_version = self.text(value)?,
             Field::Extra if matches!(value, Scalar::Null) => {}
             Field::Unknown => self.as_text(value)?,
             _ => return None,
@@ -335,17 +413,34 @@ impl<'a> Reader<'a> {
     }
 
     fn of_artifact(&mut self, value: Scalar<'a>) -> Option<()> {
-        let artifact = self.record.artifacts.last_mut()?;
         match self.field {
-            Field::ArtifactId => artifact.artifact_id = text(value)?.unwrap_or_default(),
-            Field::Format => artifact.format = text(value)?.unwrap_or(DEFAULT_FORMAT.to_owned()),
-            Field::ArtifactKind => artifact.kind = text(value)?.unwrap_or(DEFAULT_KIND.to_owned()),
-            Field::Name => artifact.name = text(value)?.unwrap_or_default(),
-            Field::Uri => artifact.uri = text(value)?.unwrap_or_default(),
-            Field::ContentHash => artifact.content_hash = text(value)?,
+            Field::ArtifactId => {
+                let text = self.text_or_empty(value)?;
+                self.artifact()?.artifact_id = text;
+            }
+            Field::Format => {
+                let text = self.text_or(value, DEFAULT_FORMAT)?;
+                self.artifact()?.format = text;
+            }
+            Field::ArtifactKind => {
+                let text = self.text_or(value, DEFAULT_KIND)?;
+                self.artifact()?.kind = text;
+            }
+            Field::Name => {
+                let text = self.text_or_empty(value)?;
+                self.artifact()?.name = text;
+            }
+            Field::Uri => {
+                let text = self.text_or_empty(value)?;
+                self.artifact()?.uri = text;
+            }
+            Field::ContentHash => {
+                let text = self.text(value)?;
+                self.artifact()?.content_hash = text;
+            }
             Field::SizeBytes => {
                 let size = integer(value)?.map(u64::try_from).transpose();
-                artifact.size_bytes = size.ok()?;
+                self.artifact()?.size_bytes = size.ok()?;
             }
             Field::Metadata if matches!(value, Scalar::Null) => {}
             Field::Unknown => self.as_text(value)?,
@@ -354,18 +449,14 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
+    fn artifact(&mut self) -> Option<&mut ArtifactDescriptor<K::Text>> {
+        self.record.artifacts.last_mut()
+    }
+
     /// Keeps a value that is no container as text.
     fn as_text(&mut self, value: Scalar<'a>) -> Option<()> {
         self.line.scalar(value);
         self.keep()
-    }
-}
-
-/// Returns a text, or that there is none.
-fn text(value: Scalar<'_>) -> Option<Option<String>> {
-    match value {
-        Scalar::Null => Some(None),
-        value => value.into_string().map(Some),
     }
 }
 
@@ -378,18 +469,7 @@ fn integer(value: Scalar<'_>) -> Option<Option<i64>> {
     }
 }
 
-/// Returns a time as it is written, or that there is none.
-fn time(value: Scalar<'_>) -> Option<Option<String>> {
-    if matches!(value, Scalar::Null) {
-        return Some(None);
-    }
-    match value.plain()? {
-        "" => Some(None),
-        text => Timestamp::parse(text).ok().map(|_| Some(text.to_owned())),
-    }
-}
-
-impl<'a> Sink<'a> for Reader<'a> {
+impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
     fn scalar(&mut self, value: Scalar<'a>) {
         if !self.usual {
             return;
@@ -403,7 +483,13 @@ impl<'a> Sink<'a> for Reader<'a> {
             Within::Provenance => self.of_provenance(value),
             Within::Artifact => self.of_artifact(value),
             Within::Warnings => self.as_text(value),
-            Within::Tags => value.into_string().map(|tag| self.record.tags.push(tag)),
+            Within::Tags => match value {
+                Scalar::String(body, escaped) => {
+                    let tag = self.keep.string(body, escaped);
+                    tag.map(|tag| self.record.tags.push(tag))
+                }
+                _ => None,
+            },
             Within::Artifacts | Within::Nothing => None,
         };
         self.usual = taken.is_some();
@@ -428,8 +514,11 @@ impl<'a> Sink<'a> for Reader<'a> {
         };
         self.field = field;
         if self.within == Within::Metrics {
+            let Some(name) = self.keep.string(body, false) else {
+                return self.unusual();
+            };
             self.record.metrics.push(Metric {
-                name: body.to_owned(),
+                name,
                 // Its value comes next.
                 value: MetricValue::Boolean(false),
             });
@@ -461,15 +550,15 @@ impl<'a> Sink<'a> for Reader<'a> {
                 self.within = Within::Artifact;
                 self.inner = Keys::new(&ARTIFACT);
                 self.record.artifacts.push(ArtifactDescriptor {
-                    artifact_id: String::new(),
-                    name: String::new(),
-                    kind: DEFAULT_KIND.to_owned(),
-                    format: DEFAULT_FORMAT.to_owned(),
-                    uri: String::new(),
+                    artifact_id: K::Text::default(),
+                    name: K::Text::default(),
+                    kind: self.keep.made(DEFAULT_KIND),
+                    format: self.keep.made(DEFAULT_FORMAT),
+                    uri: K::Text::default(),
                     content_hash: None,
                     size_bytes: None,
-                    metadata: empty(),
-                    unknown: empty(),
+                    metadata: self.keep.made(EMPTY),
+                    unknown: self.keep.made(EMPTY),
                 });
             }
             (Within::Metrics | Within::Warnings, ..)
@@ -498,8 +587,21 @@ impl<'a> Sink<'a> for Reader<'a> {
             return;
         }
         self.within = match self.within {
-            Within::Artifact => Within::Artifacts,
-            Within::Nothing | Within::Record => Within::Nothing,
+            Within::Artifact => {
+                let unknown = self.take_unknown(1);
+                if let Some(artifact) = self.artifact() {
+                    artifact.unknown = unknown;
+                }
+                Within::Artifacts
+            }
+            Within::Provenance => {
+                self.record.provenance.unknown = self.take_unknown(1);
+                Within::Record
+            }
+            Within::Nothing | Within::Record => {
+                self.record.unknown = self.take_unknown(0);
+                Within::Nothing
+            }
             _ => Within::Record,
         };
     }
@@ -753,10 +855,10 @@ mod tests {
         let is_usual = !without.contains(r#""metrics":{"\"#);
         assert!(is_whole(&without) || !is_usual, "{without}");
         let mut known = record.clone();
-        known.unknown = empty();
-        known.provenance.unknown = empty();
+        known.unknown = EMPTY.to_owned();
+        known.provenance.unknown = EMPTY.to_owned();
         for artifact in &mut known.artifacts {
-            artifact.unknown = empty();
+            artifact.unknown = EMPTY.to_owned();
         }
         assert_eq!(
             format!("{:?}", by_tree(&without).unwrap()),
@@ -775,7 +877,7 @@ mod tests {
 
     fn take_unknown(object: &mut json::Object<'_>) -> String {
         let unknown = object.remove("unknown");
-        unknown.map_or_else(empty, |unknown| codec::print_line(&unknown))
+        unknown.map_or_else(|| EMPTY.to_owned(), |unknown| codec::print_line(&unknown))
     }
 
     #[track_caller]

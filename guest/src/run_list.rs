@@ -7,6 +7,7 @@ use crate::json::{Object, Value};
 use crate::layout;
 use crate::model::{Damage, RunRecord};
 use crate::names::RunId;
+use crate::packed::Packed;
 use crate::query::{Catalogue, Column, Field, FieldSummary, Pager, Projection, Query, RecordRow};
 use crate::quick;
 use crate::scope::Scope;
@@ -253,14 +254,30 @@ impl RunList {
     /// # Errors
     /// `io` if the operating system refuses more than a single file.
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
+        self.next_page(limit)
+    }
+
+    /// Returns the same in one text.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_packed(&mut self, limit: u32) -> Result<Packed> {
+        self.next_page(limit)
+    }
+
+    fn next_page<P: Page>(&mut self, limit: u32) -> Result<P> {
         let limit = limit.clamp(1, MAX_PAGE) as usize;
-        let mut records = Vec::with_capacity(limit.min(self.entries.len()));
+        let mut page = P::default();
         let mut bytes = 0;
         // An empty page is the end: damaged files alone do not fill one.
-        while records.is_empty() || (records.len() < limit && bytes < MAX_PAGE_BYTES as usize) {
-            if let Some((record, length)) = self.front_record() {
+        while page.count() == 0 || (page.count() < limit && bytes < MAX_PAGE_BYTES as usize) {
+            // Straight from the index, if it is there and there is nothing to say about its file.
+            if let Some(listed) = self.entries.front()
+                && let Kept::Indexed(table, row) = &listed.kept
+                && let Ok(Some(length)) =
+                    table.with_record(*row, |text| page.push_text(text).then_some(text.len()))
+            {
                 bytes += length;
-                records.push(record);
                 self.entries.pop_front();
                 continue;
             }
@@ -269,11 +286,11 @@ impl RunList {
             };
             bytes += content.len();
             match scope.load_record(&run, &content) {
-                Ok(record) => records.push(record),
+                Ok(record) => page.push_record(record),
                 Err(error) => self.add_damage(error)?,
             }
         }
-        Ok(records)
+        Ok(page)
     }
 
     /// Returns the columns of the next runs, at most `limit`, each as JSON text. None left is the end, and there
@@ -396,20 +413,48 @@ impl RunList {
     }
 }
 
-impl RunList {
-    /// Loads the next record from the index, straight from its text, whose length is returned too; none if it is
-    /// not there, or if there is something to say about its file.
-    fn front_record(&self) -> Option<(RunRecord, usize)> {
-        let Kept::Indexed(table, row) = &self.entries.front()?.kept else {
-            return None;
-        };
-        let loaded = table.with_record(*row, |text| {
-            let by_tree = || codec::load_run_record("", text.as_bytes()).ok();
-            Some((quick::run_record(text).or_else(by_tree)?, text.len()))
-        });
-        loaded.ok().flatten()
+/// Records that are handed out at once.
+pub(crate) trait Page: Default {
+    fn count(&self) -> usize;
+
+    /// Adds a record as it is written, or leaves that to whoever reads its file.
+    fn push_text(&mut self, record: &str) -> bool;
+
+    fn push_record(&mut self, record: RunRecord);
+}
+
+impl Page for Vec<RunRecord> {
+    fn count(&self) -> usize {
+        self.len()
     }
 
+    fn push_text(&mut self, record: &str) -> bool {
+        let by_tree = || codec::load_run_record("", record.as_bytes()).ok();
+        let found = quick::run_record(record).or_else(by_tree);
+        self.extend(found);
+        true
+    }
+
+    fn push_record(&mut self, record: RunRecord) {
+        self.push(record);
+    }
+}
+
+impl Page for Packed {
+    fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    fn push_text(&mut self, record: &str) -> bool {
+        self.push_text(record)
+    }
+
+    fn push_record(&mut self, record: RunRecord) {
+        self.push_record(&record);
+    }
+}
+
+impl RunList {
     /// Returns the columns of the next run, if the query named some; none in it if the run cannot be read.
     fn front_row(&self) -> Option<Option<Vec<Option<String>>>> {
         self.projection.as_ref()?;

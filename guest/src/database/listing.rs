@@ -6,10 +6,11 @@ use crate::error::{Error, Result};
 use crate::layout;
 use crate::model::{Access, Damage, RunRecord};
 use crate::names::RunId;
+use crate::packed::Packed;
 use crate::ports::DatabaseResult;
 use crate::query::Query;
 use crate::run_list::{
-    FieldCatalogue, MAX_PAGE, MAX_PAGE_BYTES, RunList, column_names, damage, needs_derived,
+    FieldCatalogue, MAX_PAGE, MAX_PAGE_BYTES, Page, RunList, column_names, damage, needs_derived,
     push_row,
 };
 use crate::scope::Scope;
@@ -194,22 +195,22 @@ impl DatabaseList {
         }
     }
 
-    fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
+    fn next_page<P: Page>(&mut self, limit: u32) -> Result<P> {
         let limit = limit.clamp(1, MAX_PAGE) as usize;
-        let mut records = Vec::new();
+        let mut page = P::default();
         let mut bytes = 0;
-        while records.is_empty() || (records.len() < limit && bytes < MAX_PAGE_BYTES as usize) {
+        while page.count() == 0 || (page.count() < limit && bytes < MAX_PAGE_BYTES as usize) {
             let Some(found) = self.take()? else {
                 break;
             };
             bytes += found.record.len();
             let file = self.file(&found.key);
             match codec::load_run_record(&file, found.record.as_bytes()) {
-                Ok(record) => records.push(record),
+                Ok(record) => page.push_record(record),
                 Err(error) => self.add(error)?,
             }
         }
-        Ok(records)
+        Ok(page)
     }
 
     fn add(&mut self, error: Error) -> Result<()> {
@@ -351,7 +352,18 @@ impl RunListing {
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
         match self {
             Self::Files(list) => list.next(limit),
-            Self::Database(list) => list.next(limit),
+            Self::Database(list) => list.next_page(limit),
+        }
+    }
+
+    /// Returns the same in one text.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_packed(&mut self, limit: u32) -> Result<Packed> {
+        match self {
+            Self::Files(list) => list.next_packed(limit),
+            Self::Database(list) => list.next_page(limit),
         }
     }
 

@@ -23,10 +23,11 @@ pub(crate) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Returns the line of a value that has come to its end; none if there is nothing to say. The next value may follow.
-    pub(crate) fn take(&mut self) -> Option<String> {
-        let text = std::mem::take(&mut self.out);
-        (!self.unusual).then_some(text)
+    /// Shows the line of a value that has come to its end, and is empty then; none if there is nothing to say.
+    pub(crate) fn take<T>(&mut self, show: impl FnOnce(&str) -> T) -> Option<T> {
+        let shown = (!self.unusual).then(|| show(&self.out));
+        self.out.clear();
+        shown
     }
 
     pub(crate) fn scalar(&mut self, value: Scalar<'a>) {

@@ -35,6 +35,7 @@ mod error;
 mod grant;
 mod instance;
 pub mod maintenance;
+mod packed;
 pub mod plugin;
 mod pool;
 mod postgres;

@@ -1,0 +1,85 @@
+//! Lists cross as one text and numbers: each record in them is the one that is handed out by itself.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use metalab_store::{FileStoreConfig, types::RunRecord};
+use std::fs;
+
+/// Records as this program, another one and nobody in particular writes them, without their run ids.
+const RECORDS: [&str; 14] = [
+    r#""status": "success""#,
+    r#""status": "failed", "started_at": "2026-03-01T09:00:00Z", "finished_at": "", "duration_ms": -5"#,
+    r#""status": "running", "notes": "a \"quoted\" \u00e4 \ud83d\ude00 text", "tags": ["\u0000", "", "ä"]"#,
+    r#""metrics": {"a": 1, "b": -0.0, "c": NaN, "d": -Infinity, "e": 1e400, "f": true, "g": "t\n", "h": null}"#,
+    r#""metrics": {"big": 123456789012345678901234567890, "list": [1, 2.50], "odd": "\ud800", "z": {"b": 1, "a": 2}}"#,
+    r#""params_resolved": {"b": 1, "a": {"deep": [[], {}]}, "x": 0.30000000000000004, "e": 1E5}"#,
+    r#""error": {"type": "E", "message": "m"}, "warnings": [{"message": "w"}, "plain", 1.50]"#,
+    r#""error": "text", "warnings": [], "params_resolved": null, "metrics": null"#,
+    r#""artifacts": [{}, {"name": "w", "size_bytes": 9223372036854775807, "content_hash": "3cfd", "new": [1]}]"#,
+    r#""artifacts": [{"artifact_id": "i", "content_hash": null, "format": "npz", "kind": "k", "metadata": {"s": [2]}, "name": "n", "size_bytes": 0, "uri": "/x"}]"#,
+    r#""provenance": {"host": "h", "extra": {"a": 1}, "later": null, "code_hash": null}, "zzz": 1, "aaa": {"b": 2}"#,
+    r#""provenance": [1], "experiment_id": null, "duration_ms": null, "_schema_version": null"#,
+    // None of these two is a record.
+    r#""status": "unheard of""#,
+    r#""tags": ["\ud800"]"#,
+];
+
+#[test]
+fn each_record_of_a_list_is_the_one_that_is_handed_out_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let runs = directory.path().join("exp_1/runs");
+    let config = FileStoreConfig::new(directory.path()).scoped("exp:1");
+    config.connect().unwrap().close().unwrap();
+    for (index, record) in RECORDS.iter().enumerate() {
+        // Its keys in order, so that it is of the usual form where it can be, and in another one.
+        let first = format!("{{{record}, \"run_id\": \"r{index}\"}}");
+        let last = format!("{{\"run_id\": \"s{index}\", {record}}}");
+        fs::write(runs.join(format!("r{index}.json")), first).unwrap();
+        fs::write(runs.join(format!("s{index}.json")), last).unwrap();
+    }
+    let store = config.connect().unwrap();
+    for limit in [1, 3, 1024] {
+        let mut list = store.list_runs(None).unwrap();
+        let mut listed: Vec<RunRecord> = Vec::new();
+        loop {
+            let page = list.next(limit).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page);
+        }
+        assert_eq!(listed.len(), 2 * (RECORDS.len() - 2));
+        for record in &listed {
+            let alone = store.get_run_record(&record.run_id).unwrap().unwrap();
+            // As text, for what is no number equals nothing.
+            assert_eq!(format!("{record:?}"), format!("{alone:?}"));
+        }
+        let damaged = list.damaged().unwrap();
+        let files: Vec<&str> = damaged.iter().map(|damage| damage.file.as_str()).collect();
+        assert_eq!(
+            files,
+            [
+                "runs/r12.json",
+                "runs/r13.json",
+                "runs/s12.json",
+                "runs/s13.json"
+            ]
+        );
+        // Typed lines hold and leave out the same.
+        let mut lines = store.list_runs(None).unwrap();
+        let mut ids = Vec::new();
+        loop {
+            let page = lines.next_typed_lines(limit).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            ids.extend(page.lines().map(|line| {
+                let (_, id) = line.rsplit_once("\"run_id\":\"").unwrap();
+                id.split('"').next().unwrap().to_owned()
+            }));
+        }
+        let expected: Vec<&str> = listed.iter().map(|record| record.run_id.as_str()).collect();
+        assert_eq!(ids, expected);
+        assert_eq!(lines.damaged().unwrap(), damaged);
+    }
+}
