@@ -217,7 +217,7 @@ impl Directory for NativeDirectory {
         let mut options = OpenOptions::new();
         match mode {
             OpenMode::Read => options.read(true),
-            OpenMode::CreateNew => options.write(true).create_new(true),
+            OpenMode::CreateNew => options.read(true).write(true).create_new(true),
             OpenMode::Update => options.read(true).write(true),
             OpenMode::Append => options.read(true).write(true).create(true),
         };

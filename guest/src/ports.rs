@@ -142,7 +142,7 @@ pub struct Listing {
 pub enum OpenMode {
     /// To read; it must exist.
     Read,
-    /// To write; it must not exist.
+    /// To read and write; it must not exist.
     CreateNew,
     /// To read and write; it must exist.
     Update,

@@ -329,10 +329,7 @@ impl Directory for WasiDirectory {
         let both = DescriptorFlags::READ | DescriptorFlags::WRITE;
         let (open, flags) = match mode {
             OpenMode::Read => (OpenFlags::empty(), DescriptorFlags::READ),
-            OpenMode::CreateNew => (
-                OpenFlags::CREATE | OpenFlags::EXCLUSIVE,
-                DescriptorFlags::WRITE,
-            ),
+            OpenMode::CreateNew => (OpenFlags::CREATE | OpenFlags::EXCLUSIVE, both),
             OpenMode::Update => (OpenFlags::empty(), both),
             OpenMode::Append => (OpenFlags::CREATE, both),
         };

@@ -5,26 +5,33 @@
 use metalab_store_guest::model::{Access, ArtifactDescriptor, Durability, StoreOptions};
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store;
+use metalab_store_guest::testing::{Touch, watched};
 use metalab_store_guest::transfer::{
-    Existing, ExperimentDigest, MAX_CHUNK, Packer, ReceiveOptions, Report, Selection, Unpacker,
+    Counts, Existing, ExperimentDigest, MAX_CHUNK, Packer, ReceiveOptions, Report, Selection,
+    Unpacker,
 };
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 type Builder = tar::Builder<Vec<u8>>;
 
 fn open(root: &Path, experiment: Option<&str>, access: Access) -> Store {
     fs::create_dir_all(root).unwrap();
-    let options = StoreOptions {
+    let options = options(root, experiment, access);
+    Store::open(native::ports(root).unwrap(), options).unwrap()
+}
+
+fn options(root: &Path, experiment: Option<&str>, access: Access) -> StoreOptions {
+    StoreOptions {
         directory: root.to_str().unwrap().to_owned(),
         experiment_id: experiment.map(str::to_owned),
         access,
         durability: Durability::Full,
         lock_timeout_ms: 1_000,
         index: None,
-    };
-    Store::open(native::ports(root).unwrap(), options).unwrap()
+    }
 }
 
 fn artifact(run: &str, name: &str) -> ArtifactDescriptor {
@@ -718,6 +725,81 @@ fn a_log_that_grew_goes_on_at_the_destination() {
     let reports = take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
     assert_eq!((copied(&reports).0, failures(&reports)), (1, Vec::new()));
     assert_eq!(tree(to.path()), tree(from.path()));
+}
+
+/// A dry run keeps nothing of a log that is not kept in memory, and took one that had grown for another one.
+#[test]
+fn a_log_that_grows_by_much_while_it_is_read_is_copied_as_it_was_once_and_a_dry_run_says_the_same()
+{
+    const MIB: usize = 1 << 20;
+    // In memory, beside what is, and in a run that is not.
+    for (size, artifact) in [(10, 10), (3 * MIB / 2, 10), (10, 5 * MIB), (6 * MIB, 10)] {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = from.path();
+        let store = open(root, Some("b"), Access::ReadWrite);
+        for run in ["r1", "r2"] {
+            let record = format!("{{\"run_id\": \"{run}\", \"status\": \"success\"}}");
+            store
+                .put_run_text(&record, &metalab_store_guest::model::Expectation::Anything)
+                .unwrap();
+        }
+        store.put_log("r1", "out", &"x".repeat(size)).unwrap();
+        let mut writer = store.create_artifact(self::artifact("r1", "w")).unwrap();
+        for piece in vec![7; artifact].chunks(MAX_CHUNK) {
+            writer.write(piece).unwrap();
+        }
+        writer.finish().unwrap();
+        store.close().unwrap();
+        let log = root.join("logs/r1_out.log");
+        // Where nothing is there, and where an earlier copy is.
+        for _ in 0..2 {
+            let context = format!("a log of {size}, an artifact of {artifact}");
+            let mut ports = native::ports(root).unwrap();
+            let growing = log.clone();
+            ports.directory = watched(ports.directory, move |touch, path| {
+                if touch == Touch::Make && path == "logs/r1_out.log" {
+                    let mut log = fs::File::options().append(true).open(&growing).unwrap();
+                    log.write_all(&vec![b'y'; 3 * MIB / 2]).unwrap();
+                }
+            });
+            let source = Store::open(ports, options(root, Some("b"), Access::ReadOnly)).unwrap();
+            let mut sender = source.send(Selection::default()).unwrap();
+            let mut bytes = Vec::new();
+            loop {
+                let chunk = sender.next_chunk().unwrap();
+                if chunk.is_empty() {
+                    break;
+                }
+                bytes.extend(chunk);
+            }
+            let sent = sender.report().clone();
+            assert_eq!(sent.failures, [], "{context}");
+            let dry = ReceiveOptions {
+                dry_run: true,
+                ..ReceiveOptions::default()
+            };
+            let reports = [dry, ReceiveOptions::default()]
+                .map(|options| take(to.path(), &bytes, options, usize::MAX));
+            let [dry, copied] = reports.map(|mut reports| reports.pop().unwrap());
+            assert_eq!(dry, copied, "{context}");
+            assert_eq!(
+                (copied.failures, copied.digests),
+                (Vec::new(), sent.digests)
+            );
+            let sum = |of: fn(&Counts) -> u64| of(&copied.copied) + of(&copied.skipped);
+            assert_eq!(sum(|counts| counts.files), sent.copied.files, "{context}");
+            assert_eq!(sum(|counts| counts.bytes), sent.copied.bytes, "{context}");
+            let (whole, copy) = (fs::read(&log).unwrap(), to.path().join("b/logs/r1_out.log"));
+            let copy = fs::read(copy).unwrap();
+            assert!(copy.len() >= size, "{context}: {} bytes", copy.len());
+            assert!(whole.starts_with(&copy), "{context}");
+        }
+        // The whole of it in the end.
+        let source = open(root, Some("b"), Access::ReadOnly);
+        let (bytes, _) = stream(&source, Selection::default());
+        take(to.path(), &bytes, ReceiveOptions::default(), usize::MAX);
+        assert!(fs::read(to.path().join("b/logs/r1_out.log")).unwrap() == fs::read(&log).unwrap());
+    }
 }
 
 #[test]

@@ -136,8 +136,8 @@ enum Content {
     Same(Box<dyn File>, Stat, Sha256),
     /// In a stage file.
     Staged(StorePath, Box<dyn File>, Sha256),
-    /// Different from what is there, or new; only counted.
-    Counted(Sha256),
+    /// Different from what is there, or new; only counted. It may begin with what is there.
+    Counted(Sha256, bool),
 }
 
 /// What there is in the place of a file.
@@ -459,8 +459,12 @@ impl Receiver {
             self.unit.kept += size;
             Content::Memory(Vec::new())
         } else {
+            // A dry run keeps nothing with which to see later that it goes on from what there is.
+            let dry = self.options.dry_run;
             match self.scope.tree.open(&path)? {
-                Some((file, stat)) if stat.size == size => Content::Same(file, stat, Sha256::new()),
+                Some((file, stat)) if stat.size == size || (dry && stat.size < size) => {
+                    Content::Same(file, stat, Sha256::new())
+                }
                 _ => new_content(&self.scope, &self.options, Sha256::new())?,
             }
         };
@@ -961,6 +965,7 @@ impl Receiver {
                 (None, Content::Staged(stage, staged, _)) => {
                     Cow::Owned(self.staged(stage, staged.as_ref(), offset, piece.len())?)
                 }
+                (None, Content::Counted(_, true)) => return Ok(There::Less),
                 // A dry run keeps nothing to compare with.
                 (None, _) => return Ok(There::Other),
             };
@@ -1138,7 +1143,7 @@ impl Incoming {
     fn append(&mut self, scope: &Scope, options: &ReceiveOptions, piece: &[u8]) -> Result<()> {
         match &mut self.content {
             Content::Memory(content) => content.extend_from_slice(piece),
-            Content::Counted(hash) => hash.update(piece),
+            Content::Counted(hash, _) => hash.update(piece),
             Content::Staged(stage, file, hash) => {
                 file.write(self.seen, piece)
                     .map_err(|reason| Error::io(scope.tree.path(stage), "write", reason))?;
@@ -1147,13 +1152,15 @@ impl Incoming {
             Content::Same(file, stat, hash) => {
                 let mut known = 0;
                 let mut equal = true;
+                let mut whole = false;
                 while equal && known < piece.len() {
                     let at = self.seen + known as u64;
                     let wanted = piece.len() - known;
                     let found = scope
                         .tree
                         .read_piece(&self.path, file.as_ref(), at, wanted)?;
-                    equal = !found.is_empty() && piece[known..].starts_with(&found);
+                    whole = found.is_empty();
+                    equal = !whole && piece[known..].starts_with(&found);
                     known += found.len();
                 }
                 if equal {
@@ -1161,6 +1168,9 @@ impl Incoming {
                 } else {
                     let begun = std::mem::take(hash);
                     let mut content = new_content(scope, options, begun)?;
+                    if let Content::Counted(_, goes_on) = &mut content {
+                        *goes_on = whole;
+                    }
                     if let Content::Staged(stage, staged, _) = &content {
                         copy(
                             scope,
@@ -1194,7 +1204,7 @@ impl Incoming {
     fn digest(&self) -> Digest {
         match &self.content {
             Content::Memory(content) => digest::of_file(&self.path, content),
-            Content::Same(_, _, hash) | Content::Staged(_, _, hash) | Content::Counted(hash) => {
+            Content::Same(_, _, hash) | Content::Staged(_, _, hash) | Content::Counted(hash, _) => {
                 hash.clone().finalize().into()
             }
         }
@@ -1204,7 +1214,7 @@ impl Incoming {
 /// Makes a place for a content that is not there yet.
 fn new_content(scope: &Scope, options: &ReceiveOptions, begun: Sha256) -> Result<Content> {
     if options.dry_run {
-        return Ok(Content::Counted(begun));
+        return Ok(Content::Counted(begun, false));
     }
     scope.prepare_write()?;
     let stage = scope.new_staging()?;
