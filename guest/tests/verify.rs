@@ -10,7 +10,10 @@ use metalab_store_guest::model::{
     Access, ArtifactDescriptor, Durability, Expectation, StoreOptions,
 };
 use metalab_store_guest::native;
-use metalab_store_guest::ports::{Directory, File, Identity, Listing, OpenMode, PortResult, Stat};
+use metalab_store_guest::ports::{
+    Directory, File, Identity, Listing, Lock, LockError, LockMode, LockTarget, OpenMode,
+    PortResult, Roots, Stat,
+};
 use metalab_store_guest::query::QueryText;
 use metalab_store_guest::store::Store;
 use metalab_store_guest::testing::{Touch, watched};
@@ -871,6 +874,36 @@ fn a_known_file_that_another_program_removed_is_told_once() {
         assert!(told.reason.contains("is gone"), "{}", told.reason);
         assert!(verify(root).iter().all(|finding| finding.file != *file));
     }
+    // Files of no run lie before, between and behind others; with the last one, nothing of the kind is left.
+    let others = [
+        "a_context_manifest.json",
+        "experiments/e_1_20260101_000000.json",
+        "z_context_manifest.json",
+    ];
+    for gone in [&others[..1], &others[1..2], &others[2..], &others[..]] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fill(root);
+        for file in [others[0], others[2], "logs/nobody.log"] {
+            write(root, file, "{}");
+        }
+        age(root);
+        let unowned = (FindingKind::Unowned, "logs/nobody.log");
+        assert_eq!(kinds(&verify(root)), [unowned]);
+        for file in gone {
+            fs::remove_file(root.join(file)).unwrap();
+        }
+        // A log that nobody owns may go: that is its way out.
+        fs::remove_file(root.join(unowned.1)).unwrap();
+        let told = verify(root);
+        let expected = gone.iter().map(|file| (FindingKind::Changed, *file));
+        assert_eq!(kinds(&told), expected.collect::<Vec<_>>());
+        for finding in &told {
+            assert_eq!(finding.severity, Severity::Warning);
+            assert!(finding.reason.contains("is gone"), "{}", finding.reason);
+        }
+        assert_eq!(verify(root), []);
+    }
     // A manifest takes what it lists along.
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
@@ -884,6 +917,26 @@ fn a_known_file_that_another_program_removed_is_told_once() {
         .map(|file| (FindingKind::Changed, file.as_str()));
     assert_eq!(kinds(&told), expected);
     assert_eq!(verify(root), []);
+}
+
+/// The directory of a collection may hold nothing else, so that nothing else is known of it.
+#[test]
+fn the_only_known_file_of_a_collection_that_another_program_removed_is_told_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let file = "x_context_manifest.json";
+    write(root, file, "{}");
+    age(root);
+    let verify = || {
+        let store = open(root, None, Access::ReadWrite);
+        let (findings, _) = run_to_end(&store, VerifyOptions::default());
+        store.close().unwrap();
+        findings
+    };
+    assert_eq!(verify(), []);
+    fs::remove_file(root.join(file)).unwrap();
+    assert_eq!(kinds(&verify()), [(FindingKind::Changed, file)]);
+    assert_eq!(verify(), []);
 }
 
 #[test]
@@ -1108,6 +1161,73 @@ fn what_a_writer_that_lives_may_need_is_no_garbage() {
     };
     assert_eq!(findings, []);
     assert_eq!(report.files, 11);
+}
+
+/// A directory of which all locks are refused.
+struct Unlocked(Rc<dyn Roots>);
+
+impl Roots for Unlocked {
+    fn acquire(
+        &self,
+        _target: LockTarget<'_>,
+        _mode: LockMode,
+        _timeout_ms: u32,
+    ) -> Result<Box<dyn Lock>, LockError> {
+        Err(LockError::Unavailable("no locks here".to_owned()))
+    }
+    fn sync(&self) -> Result<(), String> {
+        self.0.sync()
+    }
+    fn identity(&self) -> Identity {
+        self.0.identity()
+    }
+    fn utc_offset(&self, at_seconds: i64) -> i32 {
+        self.0.utc_offset(at_seconds)
+    }
+}
+
+#[test]
+fn where_locks_are_refused_all_that_a_writer_may_need_stays_and_the_reason_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    let writer = open(root, Some("e:1"), Access::ReadWrite);
+    let mut artifact_writer = writer.create_artifact(artifact(RUN, "big")).unwrap();
+    artifact_writer.write(b"a piece").unwrap();
+    let mut litter = litter(root);
+    litter.push("logs/nobody.tmp.0123abcd".to_owned());
+    write(root, &litter[litter.len() - 1], "1");
+    // Nobody knows whether the writer of the journal is gone, so it is not looked at.
+    let journal = ".index/journal-00000000000000aa.seg";
+    for apply in [false, true] {
+        let mut ports = native::ports(root).unwrap();
+        ports.roots = Rc::new(Unlocked(ports.roots));
+        let store = Store::open(ports, options(root, Some("e:1"), Access::ReadWrite)).unwrap();
+        let (found, report) = collect_of(&store, apply, 0);
+        store.close().unwrap();
+        for left in &found {
+            let kept = left.kept.as_deref().unwrap_or_default();
+            assert!(kept.contains("no working locks"), "{left:?}");
+        }
+        assert_eq!((report.files, report.bytes), (0, 0));
+        let told = |name: &str| found.iter().any(|left| left.file == name);
+        assert!(
+            found
+                .iter()
+                .any(|left| left.file.starts_with(".index/staging/")),
+            "{found:#?}"
+        );
+        for name in &litter {
+            assert!(told(name) || name == journal, "{name}: {found:#?}");
+            assert!(root.join(name).exists(), "{name}");
+        }
+    }
+    artifact_writer.finish().unwrap();
+    writer.close().unwrap();
+    // Where there are locks, all of it goes.
+    collect(root, true, 0);
+    assert!(litter.iter().all(|name| !root.join(name).exists()));
+    assert_eq!(verify(root), []);
 }
 
 #[test]

@@ -528,7 +528,7 @@ impl FileCheck {
                 }
             }
             // It vanished, or something else took its place, which the next verification tells.
-            Ok(_) => {}
+            Ok(_) => check.done.noted = check.known.clone(),
             Err(error) => check.fault(scope, error)?,
         }
         Ok(check)

@@ -15,7 +15,7 @@
 //! name, a `u32` count, and for each file its path, `u64` size, `u64` time of the last change of the content in
 //! nanoseconds since 1970, and 32 bytes SHA-256. Texts are a `u32` length and UTF-8.
 
-use super::{Finding, FindingKind, Tally, finding, tally_all};
+use super::{Finding, FindingKind, Tally, finding, is_gone, tally_all, vanished};
 use crate::error::{Error, Result};
 use crate::index::bytes::{Reader, put_text, put_u32, put_u64, small};
 use crate::layout::{self, StorePath, Top};
@@ -52,6 +52,9 @@ pub(super) struct Key {
     name: String,
 }
 
+/// The kind of a file that belongs to no run.
+const OTHER: u8 = 1;
+
 impl Key {
     /// The files of a run.
     pub(super) fn run(run: &RunId) -> Self {
@@ -64,7 +67,7 @@ impl Key {
     /// A file that belongs to no run.
     pub(super) fn other(path: &StorePath) -> Self {
         Self {
-            kind: 1,
+            kind: OTHER,
             name: path.to_string(),
         }
     }
@@ -206,7 +209,8 @@ impl KnownFiles {
         Ok(())
     }
 
-    /// Takes what was known of a group. Groups are taken in their order.
+    /// Takes what was known of a group. Groups are taken in their order; of those before it, files of no run that are
+    /// gone are told.
     pub(super) fn take(
         &mut self,
         key: &Key,
@@ -218,6 +222,7 @@ impl KnownFiles {
                 break;
             }
             let found = next == key;
+            let is_other = next.kind == OTHER;
             let files = self.next.take().map(|(_, files)| files);
             if self.advance().is_err() {
                 self.next = None;
@@ -229,9 +234,25 @@ impl KnownFiles {
             if found {
                 return Ok(files.unwrap_or_default());
             }
+            if is_other {
+                tally_all(tally, gone_of(scope, &files.unwrap_or_default()));
+            }
         }
         Ok(Vec::new())
     }
+}
+
+/// Tells of files of no run that are gone.
+fn gone_of(scope: &Scope, files: &[KnownFile]) -> Vec<Finding> {
+    let path =
+        |file: &KnownFile| layout::parse(&file.path).or_else(|| layout::root_file(&file.path));
+    files
+        .iter()
+        .filter_map(path)
+        // A log that nobody owned may be removed, or was deleted with the run that came to own it.
+        .filter(|path| path.top() != Top::Logs && is_gone(scope, path))
+        .map(|path| vanished(scope, &path))
+        .collect()
 }
 
 fn read_group(
@@ -366,7 +387,8 @@ impl NewlyKnown {
     /// Puts it in place of what was known before.
     pub(super) fn finish(mut self, scope: &Scope) -> Result<()> {
         if !self.any {
-            return Ok(());
+            // What was known is of files that are gone, which were told.
+            return scope.tree.remove(&layout::known_digests()).map(drop);
         }
         if !self.block.is_empty() {
             self.flush(scope)?;

@@ -616,6 +616,9 @@ impl Checking {
                             Box::new(FileCheck::begin(&self.scope, path, known)?)
                         }
                         None => {
+                            // What was known of files behind the last one is passed over, and told if it is gone.
+                            let next = Key::service(&layout::directory(Top::Root));
+                            self.known.take(&next, &self.scope, tally)?;
                             self.report_digest(tally);
                             break Phase::Service(Box::new(ServiceCheck::begin(
                                 &self.scope,
@@ -769,6 +772,22 @@ fn stray_finding(scope: &Scope, path: &StorePath, reason: &str) -> Finding {
         path,
         reason,
         "move it out of the store if nobody needs it here",
+    )
+}
+
+/// Says whether nothing is in the place of a file.
+fn is_gone(scope: &Scope, path: &StorePath) -> bool {
+    matches!(scope.tree.stat(path), Ok(None))
+}
+
+/// Tells of a known file that is gone.
+fn vanished(scope: &Scope, path: &StorePath) -> Finding {
+    finding(
+        scope,
+        FindingKind::Changed,
+        path,
+        "it was there when it was verified last and is gone, and no writer that keeps a journal here removed it",
+        "restore it from a copy, if nobody meant to remove it; it is told once",
     )
 }
 

@@ -7,7 +7,8 @@ use super::files::{
 use super::known::KnownFile;
 use super::quarantine::Quarantine;
 use super::{
-    Artifacts, Finding, FindingKind, Severity, Sums, finding, finding_of, half_written, told,
+    Artifacts, Finding, FindingKind, Severity, Sums, finding, finding_of, half_written, is_gone,
+    told, vanished,
 };
 use crate::artifacts::{check_content, public_descriptor};
 use crate::codec;
@@ -539,8 +540,7 @@ impl RunCheck {
                 continue;
             };
             // Something else in its place was told.
-            let is_gone = matches!(scope.tree.stat(&path), Ok(None));
-            if is_gone && !self.is_told(scope, &path) {
+            if is_gone(scope, &path) && !self.is_told(scope, &path) {
                 self.findings.push(finding(
                     scope,
                     FindingKind::ArtifactMissing,
@@ -578,16 +578,9 @@ impl RunCheck {
                 continue;
             }
             // A log that now counts as another run's is there, and so is what stands in the place of a file.
-            let is_gone = matches!(scope.tree.stat(&path), Ok(None));
-            if is_gone && !self.is_told(scope, &path) {
+            if is_gone(scope, &path) && !self.is_told(scope, &path) {
                 self.vanished = true;
-                self.findings.push(finding(
-                    scope,
-                    FindingKind::Changed,
-                    &path,
-                    "it was there when it was verified last and is gone, and no writer that keeps a journal here removed it",
-                    "restore it from a copy, if nobody meant to remove it; it is told once",
-                ));
+                self.findings.push(vanished(scope, &path));
             }
         }
         Ok(())
