@@ -776,6 +776,30 @@ pub(crate) fn unsettled_writer(content: &[u8]) -> Option<u64> {
     u64::from_str_radix(text.split_whitespace().nth(1)?, 16).ok()
 }
 
+/// Notes in a lock's file that files under it are about to be changed in some other way than by calls, and when: else a
+/// verification would take that for the work of another program.
+pub(crate) fn name_change(lock: &dyn Lock, now: u64) {
+    // What cannot be noted is told once as a change.
+    let Ok(content) = lock.content() else {
+        return;
+    };
+    let generation = generation_of(&content);
+    let writer = match unsettled_writer(&content) {
+        Some(writer) => format!("{writer:08x}"),
+        None => "-".to_owned(),
+    };
+    let text = format!("{generation} {writer} {}", now / 1_000);
+    drop(lock.set_content(text.as_bytes()));
+}
+
+/// Reads from the content of a lock's file when something under it was changed last, in microseconds since 1970.
+pub(crate) fn last_change(content: &[u8]) -> u64 {
+    let named = std::str::from_utf8(content)
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(2)?.parse().ok());
+    generation_of(content).max(named.unwrap_or_default())
+}
+
 /// Notes in the lock's file that nothing of a call is left to do.
 fn settle(call: &Call<'_>, generation: u64) {
     if let Some(lock) = &call.held.lock {

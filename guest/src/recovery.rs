@@ -19,7 +19,7 @@
 //! A store that is opened to read looks at the same promises, and reads what a recovery would write
 //! ([`Overlay`]).
 
-use crate::commit::{Held, generation_of, lock_content_failed};
+use crate::commit::{Held, generation_of, lock_content_failed, name_change};
 use crate::error::{Error, Result};
 use crate::journal::{self, Call, Entry, Fingerprint, LockName, Segment, Source, Step};
 use crate::layout::{self, StorePath, Top};
@@ -926,6 +926,9 @@ impl Scope {
                     continue;
                 }
                 if each(&lost.path)? {
+                    if let Some(lock) = &lock {
+                        name_change(lock.as_ref(), self.ports.clock.now());
+                    }
                     self.carry_out_verdict(lost.writer, &lost.path, verdict)?;
                 } else {
                     unsettled.insert(lost.writer);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use metalab_store_guest::database::listing::RunListing;
 use metalab_store_guest::error::Error;
 use metalab_store_guest::journal::{
     self, Call, Entry, Fingerprint, Header, LockName, Source, Step,
@@ -17,12 +18,13 @@ use metalab_store_guest::ports::{
 use metalab_store_guest::query::QueryText;
 use metalab_store_guest::store::Store;
 use metalab_store_guest::testing::{Touch, watched};
-use metalab_store_guest::transfer::Selection;
+use metalab_store_guest::transfer::{Existing, MAX_CHUNK, ReceiveOptions, Selection};
 use metalab_store_guest::verify::{
     Finding, FindingKind, GarbageOptions, GarbageReport, Left, Severity, VerifyOptions,
     VerifyReport,
 };
 use rustix::fs::{Timespec, Timestamps};
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -1346,6 +1348,222 @@ impl File for FileWithoutChangeTimes {
     }
     fn sync_data(&self) -> PortResult<()> {
         self.0.sync_data()
+    }
+}
+
+/// Does something just before another store changes a file of `runs`, so that what that notes of the directory covers both.
+/// Returns how many runs have a metric `m` of 2 after it, as the other store's index says, and what is found of the store.
+fn noted_by_another(root: &Path, change: impl FnOnce() + 'static) -> (u64, Vec<Finding>) {
+    let armed: Rc<RefCell<Option<Box<dyn FnOnce()>>>> = Rc::default();
+    let waiting = Rc::clone(&armed);
+    let mut ports = native::ports(root).unwrap();
+    ports.directory = watched(ports.directory, move |touch, path| {
+        let is_change = touch == Touch::Make && path.starts_with("runs/");
+        let change = is_change.then(|| waiting.take()).flatten();
+        if let Some(change) = change {
+            change();
+        }
+    });
+    let store = Store::open(ports, options(root, Some("e:1"), Access::ReadWrite)).unwrap();
+    let with_2 = || {
+        let query = QueryText {
+            filter: "metrics.m = 2",
+            ..QueryText::default()
+        };
+        match store.query_runs(&query).unwrap() {
+            RunListing::Files(list) => list.total(),
+            RunListing::Database(_) => panic!("there is no database"),
+        }
+    };
+    // The first change after the file of notes was begun says only what it is about.
+    assert_eq!(with_2(), 0);
+    put_record(&store, "{\"run_id\": \"r_3\", \"status\": \"success\"}");
+    assert_eq!(with_2(), 0);
+    *armed.borrow_mut() = Some(Box::new(change));
+    put_record(&store, "{\"run_id\": \"r_4\", \"status\": \"success\"}");
+    assert!(armed.borrow().is_none());
+    let found = with_2();
+    store.close().unwrap();
+    (found, verify(root))
+}
+
+#[test]
+fn what_a_copy_wrote_is_noted_for_the_index_of_a_writer_that_was_at_work_meanwhile() {
+    let (directory, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = directory.path().to_owned();
+    fill(&root);
+    let other = open(source.path(), Some("e:1"), Access::ReadWrite);
+    let record =
+        format!("{{\"run_id\": \"{RUN}\", \"status\": \"success\", \"metrics\": {{\"m\": 2}}}}");
+    put_record(&other, &record);
+    let stream = stream(&other);
+    other.close().unwrap();
+    let to = root.clone();
+    let (found, findings) = noted_by_another(&root, move || overwrite(&to, &stream));
+    assert_eq!((found, findings), (1, vec![]));
+}
+
+#[test]
+fn what_a_repair_put_in_place_is_noted_for_the_index_of_a_writer_that_was_at_work_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_owned();
+    fill(&root);
+    let old = fs::read(root.join(format!("runs/{RUN}.json"))).unwrap();
+    let new = String::from_utf8(old.clone())
+        .unwrap()
+        .replace("\"m\": 1", "\"m\": 2");
+    write_foreign_journal(&root, &old, new.as_bytes());
+    let to = root.clone();
+    let (found, findings) = noted_by_another(&root, move || drop(repair(&to)));
+    assert_eq!((found, findings), (1, vec![]));
+}
+
+/// Returns what a store holds as a stream.
+fn stream(store: &Store) -> Vec<u8> {
+    let mut sender = store.send(Selection::default()).unwrap();
+    let mut whole = Vec::new();
+    loop {
+        let chunk = sender.next_chunk().unwrap();
+        if chunk.is_empty() {
+            return whole;
+        }
+        whole.extend(chunk);
+    }
+}
+
+/// Takes a stream, and replaces what is there.
+fn overwrite(root: &Path, stream: &[u8]) {
+    let store = open(root, Some("e:1"), Access::ReadWrite);
+    let options = ReceiveOptions {
+        existing: Existing::Overwrite,
+        ..ReceiveOptions::default()
+    };
+    let mut receiver = store.receive(options, None).unwrap();
+    for chunk in stream.chunks(MAX_CHUNK) {
+        assert_eq!(receiver.write(chunk).unwrap().consumed, chunk.len());
+    }
+    assert_eq!(receiver.finish().unwrap().failures, []);
+    store.close().unwrap();
+}
+
+/// What a copy replaced and removed was told as another program's work.
+#[test]
+fn what_a_copy_replaced_and_removed_is_not_told_as_changed() {
+    let (directory, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = directory.path();
+    fill(root);
+    assert_eq!(verify(root), []);
+    // Files of no run that the source lacks stay; of a run, they go.
+    let other = open(source.path(), Some("e:1"), Access::ReadWrite);
+    put_record(
+        &other,
+        &format!("{{\"run_id\": \"{RUN}\", \"status\": \"failed\"}}"),
+    );
+    other.put_derived_text(RUN, "{\"d\": 2}").unwrap();
+    other
+        .put_artifact(b"other weights", artifact(RUN, "w"))
+        .unwrap();
+    other
+        .put_experiment_manifest("e:1", "{\"k\": 2}", Some("20260101_000000"))
+        .unwrap();
+    let stream = stream(&other);
+    other.close().unwrap();
+    overwrite(root, &stream);
+    for file in [
+        format!("logs/{RUN}_out.log"),
+        format!("results/{RUN}/res.json"),
+        format!("runs/{RUN}.done"),
+    ] {
+        assert!(!root.join(&file).exists(), "{file}");
+    }
+    let manifest = "experiments/e_1_20260101_000000.json";
+    assert!(
+        fs::read_to_string(root.join(manifest))
+            .unwrap()
+            .contains('2')
+    );
+    assert_eq!(verify(root), []);
+    // Another program's change after it is told.
+    age(root);
+    assert_eq!(verify(root), []);
+    fs::remove_file(root.join(manifest)).unwrap();
+    fs::remove_file(root.join(format!("derived/{RUN}.json"))).unwrap();
+    let derived = format!("derived/{RUN}.json");
+    let expected = [derived.as_str(), manifest].map(|file| (FindingKind::Changed, file));
+    assert_eq!(kinds(&verify(root)), expected);
+}
+
+#[test]
+fn what_a_repair_put_in_place_is_not_told_as_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    assert_eq!(verify(root), []);
+    let record = format!("runs/{RUN}.json");
+    let old = fs::read(root.join(&record)).unwrap();
+    let new = String::from_utf8(old.clone())
+        .unwrap()
+        .replace("\"m\": 1", "\"m\": 2");
+    write_foreign_journal(root, &old, new.as_bytes());
+    let found = repair(root);
+    let promised = (FindingKind::Promised, record.as_str());
+    assert!(kinds(&found).contains(&promised), "{found:#?}");
+    assert!(
+        found
+            .iter()
+            .all(|finding| finding.kind != FindingKind::Changed),
+        "{found:#?}"
+    );
+    assert_eq!(fs::read_to_string(root.join(&record)).unwrap(), new);
+    assert_eq!(verify(root), []);
+}
+
+#[test]
+fn what_a_recovery_wrote_is_not_told_as_changed() {
+    for boot in [None, Some("an earlier boot")] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fill(root);
+        assert_eq!(verify(root), []);
+        let mut identity = native::ports(root).unwrap().roots.identity();
+        if let Some(boot) = boot {
+            boot.clone_into(&mut identity.boot);
+        }
+        let header = Header { identity, salt: 7 };
+        let files = [format!("runs/{RUN}.json"), format!("derived/{RUN}.json")];
+        let contents = files.each_ref().map(|file| {
+            let old = fs::read_to_string(root.join(file)).unwrap();
+            (old.clone(), old.replace(": 1", ": 2"))
+        });
+        let step = |(file, (old, new)): (&String, &(String, String))| Step::Put {
+            path: file.clone(),
+            previous: Some(Fingerprint::of(old.as_bytes())),
+            written: Fingerprint::of(new.as_bytes()),
+            source: Source::Inline(new.clone().into_bytes()),
+        };
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let lock = root.join(format!(".locks/{RUN}.lock"));
+        let named = fs::read_to_string(&lock).unwrap();
+        let call = Call {
+            lock: LockName::Run(RUN.to_owned()),
+            generation: u64::try_from(now.as_micros()).unwrap(),
+            after: named.parse().unwrap_or_default(),
+            steps: files.iter().zip(&contents).map(step).collect(),
+        };
+        if boot.is_none() {
+            // A kill leaves what was done; a power cut may take all of it.
+            fs::write(lock, format!("{} 000000aa", call.generation)).unwrap();
+            fs::write(root.join(&files[0]), &contents[0].1).unwrap();
+        }
+        let mut segment = journal::begin(&header);
+        journal::append(&mut segment, header.salt, 1, &Entry::Call(call));
+        fs::write(root.join(".index/journal-00000000000000aa.seg"), segment).unwrap();
+        open(root, Some("e:1"), Access::ReadWrite).close().unwrap();
+        for (file, (_, new)) in files.iter().zip(&contents) {
+            let found = fs::read_to_string(root.join(file)).unwrap();
+            assert_eq!(found, *new, "{boot:?}");
+        }
+        assert_eq!(verify(root), [], "{boot:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use super::note::{self, Part};
 use super::tar::{self, BLOCK, Extension, Header, refused};
 use super::{Existing, ExperimentDigest, Failure, KEPT, MAX_CHUNK, ReceiveOptions, Report};
 use crate::codec;
-use crate::commit::Held;
+use crate::commit::{Held, name_change};
 use crate::error::{Error, Result};
 use crate::json::Value;
 use crate::layout::{self, StorePath, Top};
@@ -1018,12 +1018,15 @@ impl Receiver {
 
     fn write_all(
         &self,
-        _held: &Held,
+        held: &Held,
         unit: &Unit,
         contents: &[Option<&[u8]>],
         plan: &[Plan],
         extra: &[StorePath],
     ) -> Result<()> {
+        if let Some(lock) = &held.lock {
+            name_change(lock.as_ref(), self.scope.ports.clock.now());
+        }
         let logs = layout::directory(Top::Logs);
         let names: Vec<&str> = unit
             .files

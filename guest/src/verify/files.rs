@@ -4,7 +4,7 @@ use super::known::KnownFile;
 use super::run::LOOKS;
 use super::{Finding, FindingKind, Severity, TICKS, finding, finding_of, stray_finding};
 use crate::codec;
-use crate::commit::generation_of;
+use crate::commit::last_change;
 use crate::error::{Error, Result};
 use crate::json::{Object, Value};
 use crate::layout::{self, StorePath, Top};
@@ -303,13 +303,14 @@ pub(super) fn compare(
     Ok(compared)
 }
 
-/// Says whether a writer of ours changed files of a run since a time: it named its call in the lock's file.
+/// Says whether a writer of ours changed files of a run, or of none, since a time: it named its call in the lock's file.
 pub(super) fn written_by_us(scope: &Scope, run: Option<&RunId>, noted_at: u64) -> Result<bool> {
-    let Some(run) = run else {
-        return Ok(false);
+    let lock = match run {
+        Some(run) => layout::lock(run),
+        None => layout::index(&format!("{}.lock", crate::manifests::LOCK))?,
     };
-    let content = scope.tree.read(&layout::lock(run), 4096)?;
-    Ok(content.is_some_and(|content| generation_of(&content) >= noted_at))
+    let content = scope.tree.read(&lock, 4096)?;
+    Ok(content.is_some_and(|content| last_change(&content) >= noted_at))
 }
 
 /// Judges a document of a run, other than its record and its artifact manifest, by what it holds.
