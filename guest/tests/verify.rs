@@ -1396,6 +1396,8 @@ fn what_a_copy_wrote_is_noted_for_the_index_of_a_writer_that_was_at_work_meanwhi
     let record =
         format!("{{\"run_id\": \"{RUN}\", \"status\": \"success\", \"metrics\": {{\"m\": 2}}}}");
     put_record(&other, &record);
+    // The same as there: a change of `derived` that nobody notes makes everybody look at all names.
+    other.put_derived_text(RUN, "{\"d\": 1}").unwrap();
     let stream = stream(&other);
     other.close().unwrap();
     let to = root.clone();
