@@ -1351,10 +1351,13 @@ impl File for FileWithoutChangeTimes {
     }
 }
 
+/// What is done once.
+type Deed = Box<dyn FnOnce()>;
+
 /// Does something just before another store changes a file of `runs`, so that what that notes of the directory covers both.
 /// Returns how many runs have a metric `m` of 2 after it, as the other store's index says, and what is found of the store.
 fn noted_by_another(root: &Path, change: impl FnOnce() + 'static) -> (u64, Vec<Finding>) {
-    let armed: Rc<RefCell<Option<Box<dyn FnOnce()>>>> = Rc::default();
+    let armed: Rc<RefCell<Option<Deed>>> = Rc::default();
     let waiting = Rc::clone(&armed);
     let mut ports = native::ports(root).unwrap();
     ports.directory = watched(ports.directory, move |touch, path| {
