@@ -1033,10 +1033,20 @@ fn an_index_is_made_of_files_that_are_there_and_left_again() {
     let config = schema.config(&root);
     let store = config.connect().unwrap();
     let report = store.rebuild_index().unwrap().finish().unwrap();
-    assert_eq!((report.runs, report.added, report.manifests), (14, 14, 2));
+    assert_eq!((report.runs, report.added, report.manifests), (14, 14, 0));
     assert_eq!(report.damaged.len(), 8);
     let report = store.rebuild_index().unwrap().finish().unwrap();
     assert_eq!((report.runs, report.added, report.changed), (14, 0, 0));
+    // Of the manifests, too, what differs is written, and what is gone is removed.
+    schema.run("UPDATE {experiment_manifests} SET manifest_json = '1' WHERE id = (SELECT min(id) FROM {experiment_manifests})");
+    schema.run(
+        "INSERT INTO {experiment_manifests} (experiment_id, timestamp, manifest_json, submitted_at) \
+         SELECT experiment_id, '19990101_000000', '1', now() FROM {experiment_manifests} LIMIT 1",
+    );
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!((report.added, report.changed, report.manifests), (0, 0, 2));
+    let wrong = schema.rows("SELECT 1 FROM {experiment_manifests} WHERE manifest_json = '1'");
+    assert_eq!(wrong.len(), 0);
     store.close().unwrap();
     assert_current(&config);
     assert_eq!(schema.count("experiment_manifests"), 2);

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::json::Object;
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
-use crate::names::RunId;
+use crate::names::{ExperimentId, RunId};
 use crate::ports::{
     CopyWriter, Cursor, Database, DatabaseResult, Directory, Isolation, Lock, LockError, LockMode,
     LockTarget, RowSet, SqlValue, Transaction,
@@ -84,7 +84,7 @@ pub struct SyncReport {
     pub changed: u64,
     /// Runs that it knew and that are gone.
     pub removed: u64,
-    /// Manifests that were written to the reference's tables.
+    /// Manifests that were written to the reference's tables, or removed from them.
     pub manifests: u64,
     /// Files that are no records, and are not in the index.
     pub damaged: Vec<Damage>,
@@ -131,8 +131,15 @@ enum Stage {
     OneByOne(Vec<RunId>, usize),
     /// Putting the reference's tables right, after this run.
     Reference(String),
-    Manifests(Vec<(crate::names::ExperimentId, String, StorePath)>, usize),
+    Manifests(Manifests),
     Done,
+}
+
+/// Writing the manifests of a directory to the reference's tables.
+struct Manifests {
+    transaction: Box<dyn Transaction>,
+    found: Vec<(ExperimentId, String, StorePath)>,
+    at: usize,
 }
 
 /// What differs.
@@ -257,7 +264,7 @@ impl Sync {
             Stage::Load(load) => ("send", load.at, load.difference.send.len()),
             Stage::OneByOne(runs, at) => ("send", *at, runs.len()),
             Stage::Reference(_) => ("tables", 0, 1),
-            Stage::Manifests(manifests, at) => ("manifests", *at, manifests.len()),
+            Stage::Manifests(manifests) => ("manifests", manifests.at, manifests.found.len()),
             Stage::Done => ("done", 1, 1),
         };
         SyncProgress {
@@ -290,10 +297,10 @@ impl Sync {
                 let written = self.put_reference_right(&after);
                 match self.sql.heard(written)? {
                     Some(last) => Stage::Reference(last),
-                    None => Stage::Manifests(self.scope.all_manifests()?, 0),
+                    None => self.begin_manifests()?,
                 }
             }
-            Stage::Manifests(manifests, at) => self.send_manifests(manifests, at)?,
+            Stage::Manifests(manifests) => self.send_manifests(manifests)?,
             Stage::Done => return Ok(false),
         };
         Ok(!matches!(self.stage, Stage::Done))
@@ -965,7 +972,7 @@ impl Sync {
         self.sql.told.set(true);
         if self.full && self.sql.options.projection {
             return match self.filled {
-                true => Ok(Stage::Manifests(self.scope.all_manifests()?, 0)),
+                true => self.begin_manifests(),
                 false => Ok(Stage::Reference(String::new())),
             };
         }
@@ -1042,38 +1049,60 @@ impl Sync {
         Ok(last.map(str::to_owned))
     }
 
+    /// Begins to compare the manifests: within one transaction, so that readers see those of before or all of now.
+    fn begin_manifests(&self) -> Result<Stage> {
+        let transaction = self
+            .sql
+            .ask(|database| database.begin(Isolation::ReadCommitted, false))?;
+        // Listed after it began: what is not among them and was in the tables before it is gone.
+        let found = self.scope.all_manifests()?;
+        Ok(Stage::Manifests(Manifests {
+            transaction,
+            found,
+            at: 0,
+        }))
+    }
+
     /// Sends the next manifests to the reference's tables; after the last ones the fields are counted anew.
-    fn send_manifests(
-        &mut self,
-        manifests: Vec<(crate::names::ExperimentId, String, StorePath)>,
-        at: usize,
-    ) -> Result<Stage> {
-        let end = (at + MANIFESTS).min(manifests.len());
+    fn send_manifests(&mut self, mut manifests: Manifests) -> Result<Stage> {
+        let Manifests { found, at, .. } = &manifests;
+        let schema = &self.sql.schema;
+        let end = (at + MANIFESTS).min(found.len());
         let now = i64::try_from(self.scope.ports.clock.now() / 1_000).unwrap_or(i64::MAX);
         let mut statements = Vec::new();
-        for (experiment, stamp, path) in &manifests[at..end] {
+        for (experiment, stamp, path) in &found[*at..end] {
             let Some(content) = self.scope.tree.read(path, codec::MAX_DOCUMENT)? else {
                 continue;
             };
             let file = self.scope.tree.path(path);
             match codec::parse_object(&file, &content) {
-                Ok(body) => statements.push(projection::manifest(
-                    &self.sql.schema,
-                    experiment.as_str(),
-                    stamp,
-                    &body,
-                    now,
-                )),
+                Ok(body) => {
+                    let experiment = experiment.as_str();
+                    statements.push(projection::manifest(schema, experiment, stamp, &body, now));
+                }
                 Err(error) => self.report.damaged.push(damage(error)?),
             }
         }
+        if end == found.len()
+            && let Some(experiment) = &self.scope.experiment
+        {
+            let stamps = found.iter().map(|(_, stamp, _)| stamp.as_str());
+            let scope = &self.state.scope;
+            let experiment = experiment.as_str();
+            statements.push(projection::delete_manifests(
+                schema, scope, experiment, stamps,
+            ));
+        }
         if !statements.is_empty() {
-            let sent = self.sql.ask(|database| database.batch(&statements));
-            self.report.manifests += sent?.len() as u64;
+            let changed = manifests.transaction.batch(&statements);
+            self.report.manifests += self.sql.heard(changed)?.iter().sum::<u64>();
         }
-        if end < manifests.len() {
-            return Ok(Stage::Manifests(manifests, end));
+        manifests.at = end;
+        if end < manifests.found.len() {
+            return Ok(Stage::Manifests(manifests));
         }
+        let committed = manifests.transaction.commit();
+        self.sql.heard(committed)?;
         if !self.filled {
             self.sql.count_fields()?;
         }

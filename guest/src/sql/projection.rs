@@ -629,7 +629,28 @@ pub(crate) fn write_given(schema: &Schema, given: &[(Projected, &str)]) -> State
     statement(sql, parameters)
 }
 
-/// Makes the statement that writes a manifest.
+/// Makes the statement that deletes the manifests of an experiment that were there before this transaction and are not among
+/// these, unless another directory holds runs of it: whose they are, the table does not say.
+pub(crate) fn delete_manifests<'s>(
+    schema: &Schema,
+    scope: &str,
+    experiment: &str,
+    stamps: impl Iterator<Item = &'s str>,
+) -> Statement {
+    let sql = format!(
+        "DELETE FROM {} AS kept WHERE kept.experiment_id = $1 AND kept.timestamp <> ALL ($2) AND kept.created_at < now() \
+         AND NOT EXISTS (SELECT 1 FROM {} WHERE experiment_id = $1 AND scope <> $3)",
+        schema.name("experiment_manifests"),
+        schema.name(super::runs::TABLE)
+    );
+    let value = |text: &str| SqlValue::Text(text.to_owned());
+    statement(
+        sql,
+        vec![value(experiment), directories::texts(stamps), value(scope)],
+    )
+}
+
+/// Makes the statement that writes a manifest, if another one is there.
 pub(crate) fn manifest(
     schema: &Schema,
     experiment: &str,
@@ -638,9 +659,10 @@ pub(crate) fn manifest(
     now: i64,
 ) -> Statement {
     let sql = format!(
-        "INSERT INTO {} (experiment_id, timestamp, manifest_json, submitted_at, total_runs) \
+        "INSERT INTO {} AS kept (experiment_id, timestamp, manifest_json, submitted_at, total_runs) \
          VALUES ($1, $2, $3::jsonb, $4, $5::integer) ON CONFLICT (experiment_id, timestamp) DO UPDATE SET \
-         manifest_json = EXCLUDED.manifest_json, submitted_at = EXCLUDED.submitted_at, total_runs = EXCLUDED.total_runs",
+         manifest_json = EXCLUDED.manifest_json, submitted_at = EXCLUDED.submitted_at, total_runs = EXCLUDED.total_runs \
+         WHERE (kept.manifest_json, kept.total_runs) IS DISTINCT FROM (EXCLUDED.manifest_json, EXCLUDED.total_runs)",
         schema.name("experiment_manifests")
     );
     let submitted = body.get("submitted_at").and_then(Value::as_str);
