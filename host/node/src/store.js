@@ -3,7 +3,7 @@
 import * as fs from 'node:fs';
 import { ClosedError, InvalidArgumentError, IoError, ReadOnlyError, TrapError, wrongType } from './errors.js';
 import { Instance } from './instance.js';
-import { parse } from './json.js';
+import { parseInto } from './json.js';
 import * as libc from './libc.js';
 import * as values from './values.js';
 import { errorCode } from './wasi.js';
@@ -551,7 +551,11 @@ export class RunList extends Held {
   }
 
   nextRows(limit = PAGE) {
-    return this.nextRowsText(limit).map((row) => row.map((value) => (value === undefined ? undefined : parse(value))));
+    return this.nextRowsText(limit).map((row) => {
+      const read = new Array(row.length).fill(undefined);
+      row.forEach((value, index) => value !== undefined && parseInto(read, index, value));
+      return read;
+    });
   }
 
   nextRowsText(limit = PAGE) {
@@ -606,12 +610,14 @@ export class RunList extends Held {
   *rows() {
     const { columns } = this;
     for (;;) {
-      const page = this.nextRows();
+      const page = this.nextRowsText();
       if (page.length === 0) {
         return;
       }
       for (const row of page) {
-        yield Object.fromEntries(row.flatMap((value, index) => (value === undefined ? [] : [[columns[index], value]])));
+        const read = {};
+        row.forEach((value, index) => value !== undefined && parseInto(read, columns[index], value));
+        yield read;
       }
     }
   }

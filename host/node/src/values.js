@@ -353,15 +353,16 @@ export function queryFrom(query) {
 
 export function catalogueTo({ fields, complete, runs, damaged }) {
   return {
-    fields: fields.map((field) => ({
-      field: field.field,
-      types: field.types,
-      runs: integer(field.runs),
-      min: field.min === undefined ? null : parse(field.min),
-      max: field.max === undefined ? null : parse(field.max),
-      values: field.values.map(parse),
-      complete: field.complete,
-    })),
+    fields: fields.map((field) => {
+      const read = { field: field.field, types: field.types, runs: integer(field.runs), min: null, max: null, values: [], complete: field.complete };
+      for (const bound of ['min', 'max']) {
+        if (field[bound] !== undefined) {
+          parseInto(read, bound, field[bound]);
+        }
+      }
+      field.values.forEach((value, index) => parseInto(read.values, index, value));
+      return read;
+    }),
     complete,
     runs: integer(runs),
     damaged: damageTo(damaged),

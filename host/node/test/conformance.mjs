@@ -1,58 +1,109 @@
 // Makes the calls of the conformance script, as `tests/conformance/README.md` says: `conformance.mjs SCRIPT ROOT`.
+//
+// It uses the package's public methods, those for text where the script is about the text itself, and turns what they return
+// into what the script has. What is left to calls of the contract: `put_derived` and `put_artifact` where their arguments have no
+// value in JavaScript (a name that is there twice, a text that is no JSON or no object), and `put_derived_batch`, which the
+// package does not offer.
 
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
 import { dirname, join, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ClosedError, FileStoreConfig, PostgresStoreConfig, StoreError, collectGarbage, derive, exportStore, parseLocator, verify } from '../src/index.js';
+import {
+  ClosedError, FileStoreConfig, Float, PostgresStoreConfig, StoreError, collectGarbage, derive, exportStore, parse, parseLocator, verify,
+} from '../src/index.js';
 import { fromWire } from '../src/errors.js';
+import { isFloat, parseInto, stringifyFrom } from '../src/json.js';
 import { raw } from '../src/store.js';
-import { damageTo } from '../src/values.js';
 import { TARGET } from './help.mjs';
 
 const sha256 = (content) => createHash('sha256').update(content).digest('hex');
 const hashed = (content) => ({ size: content.byteLength, sha256: sha256(content) });
 const describe = (error) => ({ code: error.code, message: error.message });
 const content = ({ text, times }) => Buffer.from(text.repeat(times));
-const wide = (value) => (value === null ? undefined : BigInt(value));
 const optional = (value) => (value === null ? undefined : value);
-const orNull = (value) => (value === undefined ? null : value);
 
-const descriptorFrom = (given) => ({
-  artifactId: given.artifact_id,
-  name: given.name,
-  kind: given.kind,
-  format: given.format,
-  uri: given.uri,
-  contentHash: optional(given.content_hash),
-  sizeBytes: wide(given.size_bytes),
-  metadata: given.metadata,
-  unknown: given.unknown,
+/** What stands for a text that JavaScript has no value for. */
+const NO_JSON = Symbol('no JSON');
+
+const loaded = (text) => {
+  try {
+    return parse(text);
+  } catch {
+    return NO_JSON;
+  }
+};
+
+const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** Returns a float as the component prints it, which is as Python does. */
+const floatText = (value) => {
+  const [digits, power] = value.toExponential().split('e').map((part, index) => (index === 0 ? part : Number(part)));
+  if (power >= -4 && power < 16) {
+    return Number.isInteger(value) ? `${value}.0` : String(value);
+  }
+  return `${digits}e${power < 0 ? '-' : '+'}${String(Math.abs(power)).padStart(2, '0')}`;
+};
+
+const PARTS = /"(?:[^"\\]|\\.)*"|-?\d[\d.]*(?:e[+-]?\d+)?|[:,]/g;
+
+/** Returns a property's text as the component prints it, with or without a space after its separators. */
+const printed = (holder, key, space = '') =>
+  stringifyFrom(holder, key).replace(PARTS, (part) => {
+    if (part === ':' || part === ',') {
+      return part + space;
+    }
+    if (part.startsWith('"')) {
+      return part.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+    }
+    return /[.e]/.test(part) && !Object.is(Number(part), -0) ? floatText(Number(part)) : part;
+  });
+
+/** Returns a descriptor as JavaScript has it, or undefined if it cannot: its metadata are no object. */
+const descriptorFrom = (given) => {
+  const [metadata, unknown] = [loaded(given.metadata), loaded(given.unknown)];
+  if (!isObject(metadata) || !isObject(unknown)) {
+    return undefined;
+  }
+  return {
+    artifactId: given.artifact_id,
+    name: given.name,
+    kind: given.kind,
+    format: given.format,
+    uri: given.uri,
+    contentHash: given.content_hash,
+    sizeBytes: given.size_bytes,
+    metadata,
+    unknown,
+  };
+};
+
+/** What a put returns has the text that it was given, with spaces; what is read has none. */
+const descriptorTo = (descriptor, space = '') =>
+  descriptor && {
+    artifact_id: descriptor.artifactId,
+    name: descriptor.name,
+    kind: descriptor.kind,
+    format: descriptor.format,
+    uri: descriptor.uri,
+    content_hash: descriptor.contentHash,
+    size_bytes: descriptor.sizeBytes,
+    metadata: printed(descriptor, 'metadata', space),
+    unknown: printed(descriptor, 'unknown', space),
+  };
+
+/** A descriptor as the contract has it. */
+const descriptorTexts = ({ artifact_id: artifactId, content_hash: hash, size_bytes: size, ...rest }) => ({
+  ...rest,
+  artifactId,
+  contentHash: optional(hash),
+  sizeBytes: size === null ? undefined : BigInt(size),
 });
-
-const descriptorTo = (wire) =>
-  wire === undefined
-    ? null
-    : {
-        artifact_id: wire.artifactId,
-        name: wire.name,
-        kind: wire.kind,
-        format: wire.format,
-        uri: wire.uri,
-        content_hash: orNull(wire.contentHash),
-        size_bytes: wire.sizeBytes === undefined ? null : Number(wire.sizeBytes),
-        metadata: wire.metadata,
-        unknown: wire.unknown,
-      };
 
 const headerTo = ({ experimentId, timestamp, counter }) => ({ experiment_id: experimentId, timestamp, counter });
 
-const expectation = (expect) => {
-  if (typeof expect === 'string') {
-    return { tag: expect };
-  }
-  return { tag: 'revision', val: expect.revision };
-};
+const expectation = (expect) => ({ expect: typeof expect === 'string' ? expect : expect.revision });
 
 /** Directories whose content is no part of the tree. */
 const HIDDEN = ['.index', '.locks', '.quarantine'];
@@ -60,28 +111,56 @@ const HIDDEN = ['.index', '.locks', '.quarantine'];
 const bits = new DataView(new ArrayBuffer(8));
 
 /** Metrics are `[name, case, value]`: an integer in decimal, a float as the digits of its bits. */
+const floatFrom = (digits) => {
+  bits.setBigUint64(0, BigInt(`0x${digits}`));
+  return bits.getFloat64(0);
+};
+
 const metricsFrom = (metrics) =>
   metrics.map(([name, tag, given]) => {
     let val = given;
     if (tag === 'integer') {
       val = BigInt(given);
     } else if (tag === 'float') {
-      bits.setBigUint64(0, BigInt(`0x${given}`));
-      val = bits.getFloat64(0);
+      val = floatFrom(given);
     }
     return { name, value: { tag, val } };
   });
 
-const metricsTo = (metrics) =>
-  metrics?.map(({ name, value: { tag, val } }) => {
-    if (tag === 'float') {
-      bits.setFloat64(0, val);
-      return [name, tag, bits.getBigUint64(0).toString(16).padStart(16, '0')];
-    }
-    return [name, tag, tag === 'integer' ? String(val) : val];
-  });
+/** Returns metrics as JavaScript has them, or undefined if it cannot: a name twice, or a text that is no JSON. */
+const metricValues = (metrics) => {
+  const value = { boolean: (given) => given, text: (given) => given, integer: BigInt, float: (given) => new Float(floatFrom(given)) };
+  const values = Object.fromEntries(metrics.map(([name, tag, given]) => [name, (value[tag] ?? loaded)(given)]));
+  const all = Object.values(values);
+  return all.length === metrics.length && !all.includes(NO_JSON) ? values : undefined;
+};
 
-const outcomes = (given) => given.map(({ tag, val }) => (tag === 'ok' ? { revision: val } : { error: describe(fromWire(val)) }));
+const metricsTo = (metrics) => metrics && Object.keys(metrics).sort(byBytes).map((name) => [name, ...metricTo(metrics, name)]);
+
+const byBytes = (one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other));
+
+/** Returns the contract's case of a metric, and its value as the script has it. */
+const metricTo = (metrics, name) => {
+  const value = metrics[name];
+  switch (typeof value) {
+    case 'boolean':
+      return ['boolean', value];
+    case 'bigint':
+      return [BigInt.asIntN(64, value) === value ? 'integer' : 'big-integer', String(value)];
+    case 'number':
+      if (!isFloat(value, metrics, name)) {
+        return ['integer', String(value)];
+      }
+      bits.setFloat64(0, value);
+      return ['float', bits.getBigUint64(0).toString(16).padStart(16, '0')];
+    case 'string':
+      return value.isWellFormed() ? ['text', value] : ['other', printed(metrics, name)];
+    default:
+      return ['other', printed(metrics, name)];
+  }
+};
+
+const outcomes = (given) => given.map(({ revision, error }) => (error === undefined ? { revision } : { error: describe(error) }));
 
 const counts = ({ runs, files }) => ({ runs, files });
 
@@ -117,7 +196,7 @@ class Executor {
       if (store === undefined) {
         throw new ClosedError();
       }
-      return { answer: this.#calls[call](raw(store), args, store) ?? null };
+      return { answer: this.#calls[call](store, args) ?? null };
     } catch (error) {
       if (error instanceof StoreError) {
         return { error: describe(error) };
@@ -196,147 +275,165 @@ class Executor {
     return experiment === null ? config : config.scoped(experiment);
   }
 
-  #reference(artifact) {
-    if (artifact.uri !== undefined) {
-      return { tag: 'uri', val: artifact.uri.replaceAll('<root>', this.#root) };
-    }
-    return { tag: 'name', val: [artifact.run, artifact.name] };
+  #reference({ uri, run, name }) {
+    return uri === undefined ? { runId: run, name } : uri.replaceAll('<root>', this.#root);
   }
 
   #query({ filter, sort, columns, limit, cursor, check }) {
-    return { filter, sort, columns, limit: optional(limit), cursor: cursor === '<last>' ? this.#cursor : optional(cursor), check: check ?? false };
+    return { filter, sort, columns, limit, cursor: cursor === '<last>' ? this.#cursor : cursor, check: check ?? false };
   }
 
-  #lines(holder, open) {
-    const list = holder.open(open);
+  #lines(list) {
     try {
       const lines = [];
-      for (;;) {
-        const text = list.call((runs) => runs.nextLines(0x7fffffff));
-        if (text === '') {
-          break;
-        }
+      for (let text; (text = list.nextLines(0x7fffffff)) !== ''; ) {
         lines.push(...text.slice(0, -1).split('\n'));
       }
-      return list.call((runs) => ({
-        total: Number(runs.total()),
-        columns: runs.columns(),
-        lines,
-        cursor: orNull(runs.cursor()),
-        damaged: damageTo(runs.damaged()),
-      }));
+      return { total: list.total, columns: list.columns, lines, cursor: list.cursor, damaged: list.damaged() };
     } finally {
-      list.drop();
+      list.close();
     }
   }
 
   #calls = {
-    close: (_, { store: name }, store) => {
+    close: (store, { store: name }) => {
       this.#stores.delete(name);
       store.close();
     },
-    working_directory: (holder) => holder.call((store) => store.getWorkingDirectory()),
-    put_run_text: (holder, { record, expect }) => holder.call((store) => store.putRunText(record, expectation(expect))),
-    put_run_lines: (holder, { lines }) => outcomes(holder.call((store) => store.putRunLines(lines))),
-    get_run_text: (holder, { run }) => holder.call((store) => store.getRunText(run)),
-    run_status: (holder, { run }) => holder.call((store) => store.getRunRecord(run))?.status,
-    run_metrics: (holder, { run }) => metricsTo(holder.call((store) => store.getRunRecord(run))?.metrics),
-    get_derived: (holder, { run }) => metricsTo(holder.call((store) => store.getDerived(run))),
-    put_derived: (holder, { run, metrics }) => holder.call((store) => store.putDerived(run, metricsFrom(metrics))),
-    put_derived_batch: (holder, { derived }) =>
-      outcomes(holder.call((store) => store.putDerivedBatch(derived.map(([run, metrics]) => [run, metricsFrom(metrics)])))),
-    list_runs: (holder, { experiment }) => this.#lines(holder, (store) => store.listRunRecords(optional(experiment))),
-    query_runs: (holder, args) => {
-      const answer = this.#lines(holder, (store) => store.queryRuns(this.#query(args)));
+    working_directory: (store) => store.getWorkingDirectory(),
+    put_run_text: (store, { record, expect }) => store.putRunText(record, expectation(expect)),
+    put_run_lines: (store, { lines }) => outcomes(store.putRunLines(lines)),
+    get_run_text: (store, { run }) => store.getRunText(run),
+    run_status: (store, { run }) => store.getRunRecord(run)?.status,
+    run_metrics: (store, { run }) => metricsTo(store.getRunRecord(run)?.metrics),
+    get_derived: (store, { run }) => metricsTo(store.getDerived(run)),
+    put_derived: (store, { run, metrics }) => {
+      const values = metricValues(metrics);
+      if (values === undefined) {
+        return raw(store).call((wire) => wire.putDerived(run, metricsFrom(metrics)));
+      }
+      return store.putDerived(run, values);
+    },
+    put_derived_batch: (store, { derived }) => {
+      const given = derived.map(([run, metrics]) => [run, metricsFrom(metrics)]);
+      const found = raw(store).call((wire) => wire.putDerivedBatch(given));
+      return outcomes(found.map(({ tag, val }) => (tag === 'ok' ? { revision: val } : { error: fromWire(val) })));
+    },
+    list_runs: (store, { experiment }) => {
+      const answer = this.#lines(store.listRuns(experiment));
+      // As many records as lines: what has no typed form is damaged there.
+      const { records, damaged } = store.listRunRecords(experiment);
+      assert.equal(records.length + damaged.length, answer.lines.length + answer.damaged.length);
+      return answer;
+    },
+    query_runs: (store, args) => {
+      const answer = this.#lines(store.queryRuns(this.#query(args)));
       if (answer.cursor !== null) {
         this.#cursor = answer.cursor;
         answer.cursor = '<cursor>';
       }
       return answer;
     },
-    query_rows: (holder, args) => {
-      const list = holder.open((store) => store.queryRuns(this.#query(args)));
+    query_rows: (store, args) => {
+      const list = store.queryRuns(this.#query(args));
       try {
         const rows = [];
-        for (;;) {
-          const page = list.call((runs) => runs.nextRows(4096));
-          if (page.length === 0) {
-            return { columns: list.call((runs) => runs.columns()), rows };
-          }
-          rows.push(...page.map((row) => row.map(orNull)));
+        for (let page; (page = list.nextRows(4096)).length > 0; ) {
+          rows.push(...page.map((row) => row.map((value, index) => (value === undefined ? null : printed(row, index)))));
         }
+        return { columns: list.columns, rows };
       } finally {
-        list.drop();
+        list.close();
       }
     },
-    list_fields: (holder, { filter }) => {
-      const { fields, complete, runs, damaged } = holder.call((store) => store.listFields(filter));
-      const field = (one) => ({ ...one, runs: Number(one.runs), min: orNull(one.min), max: orNull(one.max) });
-      return { fields: fields.map(field), complete, runs: Number(runs), damaged: damageTo(damaged) };
+    list_fields: (store, { filter }) => {
+      const { fields, ...rest } = store.listFields(filter);
+      const text = (holder, key) => (holder[key] === null ? null : printed(holder, key));
+      const field = (one) => ({ ...one, min: text(one, 'min'), max: text(one, 'max'), values: one.values.map((_, index) => printed(one.values, index)) });
+      return { fields: fields.map(field), ...rest };
     },
-    run_exists: (holder, { run }) => holder.call((store) => store.runExists(run)),
-    delete_run: (holder, { run }) => holder.call((store) => store.deleteRun(run)),
-    put_derived_text: (holder, { run, derived }) => holder.call((store) => store.putDerivedText(run, derived)),
-    get_derived_text: (holder, { run }) => holder.call((store) => store.getDerivedText(run)),
-    derived_exists: (holder, { run }) => holder.call((store) => store.derivedExists(run)),
-    put_result: (holder, { run, name, data, dtype, shape, metadata, unknown }) => {
-      const sides = shape === null ? undefined : BigUint64Array.from(shape.map(BigInt));
-      return holder.call((store) => store.putResult(run, name, { data, dtype: optional(dtype), shape: sides, metadata, unknown }));
+    run_exists: (store, { run }) => store.runExists(run),
+    delete_run: (store, { run }) => store.deleteRun(run),
+    put_derived_text: (store, { run, derived }) => store.putDerivedText(run, derived),
+    get_derived_text: (store, { run }) => store.getDerivedText(run),
+    derived_exists: (store, { run }) => store.derivedExists(run),
+    put_result: (store, { run, name, dtype, shape, ...texts }) => {
+      const result = { dtype, shape, metadata: loaded(texts.metadata), unknown: loaded(texts.unknown) };
+      try {
+        parseInto(result, 'data', texts.data);
+      } catch {
+        result.data = NO_JSON;
+      }
+      if (result.data === NO_JSON || !isObject(result.metadata) || !isObject(result.unknown)) {
+        const { data, ...rest } = texts;
+        return store.putResultText(run, name, data, { dtype, shape, ...rest });
+      }
+      return store.putResult(run, name, result);
     },
-    get_result_text: (holder, { run, name }) => holder.call((store) => store.getResultText(run, name)),
-    list_results: (holder, { run }) => holder.call((store) => store.listResults(run)),
-    put_log: (holder, { run, name, content: text }) => holder.call((store) => store.putLog(run, name, text)),
-    append_log: (holder, { run, name, content: text, sync }) => Number(holder.call((store) => store.appendLog(run, name, text, sync))),
-    get_log: (holder, { run, name }) => holder.call((store) => store.getLog(run, name)),
-    read_log: (holder, { run, name, offset, max_bytes: most }) => {
-      const chunk = holder.call((store) => store.readLog(run, name, BigInt(offset), most));
-      return chunk && { text: chunk.text, next_offset: Number(chunk.nextOffset), replaced: chunk.replaced, end: chunk.end };
+    get_result_text: (store, { run, name }) => store.getResultText(run, name),
+    list_results: (store, { run }) => store.listResults(run),
+    put_log: (store, { run, name, content: text }) => store.putLog(run, name, text),
+    append_log: (store, { run, name, content: text, sync }) => store.appendLog(run, name, text, { sync }),
+    get_log: (store, { run, name }) => store.getLog(run, name),
+    read_log: (store, { run, name, offset, max_bytes: maxBytes }) => {
+      const chunk = store.readLog(run, name, { offset, maxBytes });
+      return chunk && { text: chunk.text, next_offset: chunk.nextOffset, replaced: chunk.replaced, end: chunk.end };
     },
-    list_logs: (holder, { run }) => holder.call((store) => store.listLogs(run)),
-    log_path: (holder, { run, name }) => holder.call((store) => store.getLogPath(run, name)),
-    put_artifact: (holder, args) =>
-      descriptorTo(holder.call((store) => store.putArtifact(content(args.content), descriptorFrom(args.descriptor)))),
-    write_artifact: (holder, { chunks, descriptor }) => {
-      const writer = holder.open((store) => store.createArtifact(descriptorFrom(descriptor)));
+    list_logs: (store, { run }) => store.listLogs(run),
+    log_path: (store, { run, name }) => store.getLogPath(run, name),
+    put_artifact: (store, { content: given, descriptor }) => {
+      const values = descriptorFrom(descriptor);
+      if (values === undefined) {
+        return raw(store).call((wire) => wire.putArtifact(content(given), descriptorTexts(descriptor)));
+      }
+      return descriptorTo(store.putArtifact(content(given), values), ' ');
+    },
+    write_artifact: (store, { chunks, descriptor }) => {
+      const writer = store.createArtifact(descriptorFrom(descriptor));
       try {
         for (const chunk of chunks) {
-          writer.call((artifact) => artifact.write(content(chunk)));
+          writer.write(content(chunk));
         }
-        return descriptorTo(writer.call((artifact) => artifact.finish()));
+        return descriptorTo(writer.finish(), ' ');
       } finally {
-        writer.drop();
+        writer.close();
       }
     },
-    put_artifact_file: (holder, { content: given, descriptor }) => {
-      const wire = descriptorFrom(descriptor);
-      const staged = holder.call((store) => store.stageArtifact(wire));
-      fs.writeFileSync(`/proc/self/fd/${holder.grant.fd}/${staged}`, content(given), { flag: 'wx' });
-      return descriptorTo(holder.call((store) => store.importArtifact(staged, wire)));
-    },
-    get_artifact: (_, { artifact }, store) => {
-      const { tag, val } = this.#reference(artifact);
-      return hashed(store.getArtifact(tag === 'uri' ? val : { runId: val[0], name: val[1] }));
-    },
-    read_artifact: (holder, { artifact, verify, reads }) => {
-      const reader = holder.open((store) => store.openArtifact(this.#reference(artifact), verify));
+    put_artifact_file: (store, { content: given, descriptor }) => {
+      const source = `${this.#root}-source`;
+      fs.writeFileSync(source, content(given));
       try {
-        return reader.call((opened) => ({
-          size: Number(opened.size()),
-          pieces: reads.map(([offset, length]) => hashed(opened.read(BigInt(offset), length))),
-          descriptor: descriptorTo(opened.descriptor()),
-        }));
+        return descriptorTo(store.putArtifactFile(source, descriptorFrom(descriptor)), ' ');
       } finally {
-        reader.drop();
+        fs.unlinkSync(source);
       }
     },
-    list_artifacts: (holder, { run }) => holder.call((store) => store.listArtifacts(run)).map(descriptorTo),
-    put_manifest: (holder, { experiment, body, timestamp }) =>
-      headerTo(holder.call((store) => store.putExperimentManifest(experiment, body, optional(timestamp)))),
-    get_manifest: (holder, { experiment }) => {
-      const found = holder.call((store) => store.getExperimentManifest(experiment));
-      return found && { header: headerTo(found.header), body: found.body };
+    get_artifact: (store, { artifact }) => hashed(store.getArtifact(this.#reference(artifact))),
+    read_artifact: (store, { artifact, verify, reads }) => {
+      const reader = store.openArtifact(this.#reference(artifact), { verify });
+      try {
+        return {
+          size: reader.size,
+          pieces: reads.map(([offset, length]) => hashed(reader.read(offset, length))),
+          descriptor: descriptorTo(reader.descriptor),
+        };
+      } finally {
+        reader.close();
+      }
     },
-    list_manifests: (holder, { experiment }) => holder.call((store) => store.listExperimentManifests(experiment)).map(headerTo),
+    list_artifacts: (store, { run }) => store.listArtifacts(run).map((descriptor) => descriptorTo(descriptor)),
+    put_manifest: (store, { experiment, body: text, timestamp }) => {
+      const body = loaded(text);
+      const header = isObject(body)
+        ? store.putExperimentManifest(experiment, body, { timestamp })
+        : store.putExperimentManifestText(experiment, text, { timestamp });
+      return headerTo(header);
+    },
+    get_manifest: (store, { experiment }) => {
+      const found = store.getExperimentManifest(experiment);
+      return found && { header: headerTo(found.header), body: printed(found, 'body') };
+    },
+    list_manifests: (store, { experiment }) => store.listExperimentManifests(experiment).map(headerTo),
   };
 }
 

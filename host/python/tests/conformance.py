@@ -1,23 +1,34 @@
-"""Makes the calls of the conformance script, as `tests/conformance/README.md` says: `conformance.py SCRIPT ROOT`."""
+"""Makes the calls of the conformance script, as `tests/conformance/README.md` says: `conformance.py SCRIPT ROOT`.
+
+It uses the package's public methods and turns what they return into what the script has. Left to calls of the contract are
+
+* those about the text itself: `put_derived_text`, `get_derived_text`, `get_result_text` and the lines of `list_runs`;
+* `put_derived`, `put_result`, `put_artifact` and `put_manifest` where their arguments have no value in Python: a name
+  that is there twice, a text that is no JSON, keys of a result that this version does not know;
+* what the package does not offer: `put_derived_batch`, `write_artifact` (in pieces), `parse_locator`, and of what was
+  read the header of a manifest and the descriptor of an artifact.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from metalab_store import (
+    ArtifactDescriptor,
     ClosedError,
     FileStoreConfig,
+    Page,
     PluginLimits,
     PostgresStoreConfig,
     StoreError,
-    _artifacts,
     _instance,
     collect_garbage,
     derive,
@@ -25,7 +36,7 @@ from metalab_store import (
     verify,
 )
 from metalab_store.errors import from_wire
-from metalab_store.store import RunList, Store
+from metalab_store.store import Store
 
 Arguments = dict[str, Any]
 
@@ -155,36 +166,66 @@ def _derive(executor: Executor, args: Arguments) -> Any:
 
 
 def _metrics_in(metrics: list[list[Any]]) -> list[dict[str, Any]]:
-    def value(case: str, given: Any) -> Any:
-        if case == "integer":
-            return int(given)
-        return struct.unpack(">d", bytes.fromhex(given))[0] if case == "float" else given
-
-    return [{"name": name, "value": (case, value(case, given))} for name, case, given in metrics]
+    return [{"name": name, "value": (case, _number(case, given))} for name, case, given in metrics]
 
 
-def _metrics_out(metrics: list[dict[str, Any]] | None) -> Any:
-    def value(case: str, found: Any) -> Any:
-        if case == "integer":
-            return str(found)
-        return struct.pack(">d", found).hex() if case == "float" else found
+def _number(case: str, given: Any) -> Any:
+    if case == "integer":
+        return int(given)
+    return struct.unpack(">d", bytes.fromhex(given))[0] if case == "float" else given
 
-    if metrics is None:
+
+def _values(metrics: list[list[Any]]) -> dict[str, Any] | None:
+    """Returns metrics as Python has them, or None if it cannot: a name twice, or a text that is no JSON."""
+    try:
+        values = {
+            name: json.loads(given) if case in ("big-integer", "other") else _number(case, given)
+            for name, case, given in metrics
+        }
+    except ValueError:
         return None
-    return [[metric["name"], metric["value"][0], value(*metric["value"])] for metric in metrics]
+    return values if len(values) == len(metrics) else None
+
+
+def _metrics_out(metrics: Mapping[str, Any] | None) -> Any:
+    return None if metrics is None else [[name, *_case(value)] for name, value in metrics.items()]
+
+
+def _case(value: Any) -> tuple[str, Any]:
+    """Returns the contract's case of a metric, and the value as the script has it."""
+    if isinstance(value, bool):
+        return "boolean", value
+    if isinstance(value, int):
+        return "integer" if -(2**63) <= value < 2**63 else "big-integer", str(value)
+    if isinstance(value, float):
+        return "float", struct.pack(">d", value).hex()
+    if isinstance(value, str) and not _LONE.search(value):
+        return "text", value
+    return "other", _compact(value)
+
+
+#: What no text of the contract holds.
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _run_metrics(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    record = store._pool.call("[method]store.get-run-record", args["run"])
-    return None if record is None else _metrics_out(record["metrics"])
+    record = store.get_run_record(args["run"])
+    return None if record is None else _metrics_out(record.metrics)
 
 
 def _get_derived(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    return _metrics_out(store._pool.call("[method]store.get-derived", args["run"]))
+    return _metrics_out(store.get_derived(args["run"]))
 
 
 def _put_derived(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    return store._pool.call("[method]store.put-derived", args["run"], _metrics_in(args["metrics"]))
+    values = _values(args["metrics"])
+    if values is None:
+        return store._pool.call("[method]store.put-derived", args["run"], _metrics_in(args["metrics"]))
+    return store.put_derived(args["run"], values)
 
 
 def _put_derived_batch(_: Executor, store: Store[Any], args: Arguments) -> Any:
@@ -224,14 +265,19 @@ def _raw(name: str, *keys: str) -> Callable[[Executor, Store[Any], Arguments], A
     return lambda _, store, args: store._pool.call(f"[method]store.{name}", *(args[key] for key in keys))
 
 
-def _lines(runs: RunList) -> dict[str, Any]:
+def _list_runs(_: Executor, store: Store[Any], args: Arguments) -> Any:
+    runs = store._list("[method]store.list-run-records", args["experiment"])
     lines = [line for text in runs.texts() for line in text.rstrip("\n").split("\n")]
+    damaged = runs.damaged()
+    # As many records as lines: what has no typed form is damaged there.
+    records = store.list_run_records(args["experiment"])
+    assert len(records) + len(records.damaged) == len(lines) + len(damaged)
     return {
         "total": runs.total(),
         "columns": runs.columns(),
         "lines": lines,
         "cursor": runs.cursor(),
-        "damaged": [vars(damage) for damage in runs.damaged()],
+        "damaged": [vars(damage) for damage in damaged],
     }
 
 
@@ -244,18 +290,31 @@ def _query(executor: Executor, args: Arguments) -> dict[str, Any]:
 
 
 def _query_runs(executor: Executor, store: Store[Any], args: Arguments) -> Any:
-    answer = _lines(store._list("[method]store.query-runs", _query(executor, args)))
-    if answer["cursor"] is not None:
-        executor.cursor, answer["cursor"] = answer["cursor"], "<cursor>"
-    return answer
+    page = store.query(**_query(executor, args))
+    cursor = page.cursor
+    if cursor is not None:
+        executor.cursor, cursor = cursor, "<cursor>"
+    return {
+        "total": page.total,
+        "columns": page.columns,
+        "lines": [_line(page, row) for row in page],
+        "cursor": cursor,
+        "damaged": [vars(damage) for damage in page.damaged],
+    }
+
+
+def _line(page: Page, row: dict[str, Any]) -> str:
+    """Returns a row's text: there are spaces between columns, and none in values and whole records."""
+    if not page.columns:
+        return _compact(row)
+    members = [(column, row[column]) for column in page.columns if column in row]
+    return "{" + ", ".join(f"{json.dumps(name)}: {_compact(value)}" for name, value in members) + "}"
 
 
 def _query_rows(executor: Executor, store: Store[Any], args: Arguments) -> Any:
-    runs = store._list("[method]store.query-runs", _query(executor, args))
-    rows: list[Any] = []
-    while page := runs.rows(4096):
-        rows += page
-    return {"columns": runs.columns(), "rows": rows}
+    page = store.query(**_query(executor, args))
+    rows = [[_compact(row[column]) if column in row else None for column in page.columns] for row in page]
+    return {"columns": page.columns, "rows": rows}
 
 
 def _put_run_lines(_: Executor, store: Store[Any], args: Arguments) -> Any:
@@ -266,17 +325,52 @@ def _put_run_lines(_: Executor, store: Store[Any], args: Arguments) -> Any:
 
 
 def _run_status(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    record = store._pool.call("[method]store.get-run-record", args["run"])
-    return None if record is None else record["status"]
+    record = store.get_run_record(args["run"])
+    return None if record is None else str(record.status)
 
 
 def _list_fields(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    return store._pool.call("[method]store.list-fields", args["filter"])
+    def text(value: Any) -> str | None:
+        return None if value is None else _compact(value)
+
+    found = store.fields(args["filter"])
+    return {
+        "fields": [
+            {
+                **vars(summary),
+                "min": text(summary.min),
+                "max": text(summary.max),
+                "values": [_compact(value) for value in summary.values],
+            }
+            for summary in found
+        ],
+        "complete": found.complete,
+        "runs": found.runs,
+        "damaged": [vars(damage) for damage in found.damaged],
+    }
 
 
 def _put_result(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    result = {key: args[key] for key in ("data", "dtype", "shape", "metadata", "unknown")}
-    return store._pool.call("[method]store.put-result", args["run"], args["name"], result)
+    data, metadata, unknown = (_loaded(args[name]) for name in ("data", "metadata", "unknown"))
+    if unknown != {} or _NO_JSON in (data, metadata):
+        result = {key: args[key] for key in ("data", "dtype", "shape", "metadata", "unknown")}
+        return store._pool.call("[method]store.put-result", args["run"], args["name"], result)
+    return store.put_result(args["run"], args["name"], data, args["dtype"], args["shape"], metadata)
+
+
+#: What stands for a text that Python has no value for.
+_NO_JSON = object()
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _NO_JSON
+
+
+def _append_log(_: Executor, store: Store[Any], args: Arguments) -> Any:
+    return store.append_log(args["run"], args["name"], args["content"], sync=args["sync"])
 
 
 def _read_log(_: Executor, store: Store[Any], args: Arguments) -> Any:
@@ -298,9 +392,34 @@ def _unwire(descriptor: dict[str, Any] | None) -> dict[str, Any] | None:
     return {key.replace("-", "_"): value for key, value in descriptor.items()}
 
 
+def _descriptor(descriptor: dict[str, Any]) -> ArtifactDescriptor | None:
+    """Returns a descriptor as Python has it, or None if it cannot: its metadata are no JSON."""
+    metadata, unknown = _loaded(descriptor["metadata"]), _loaded(descriptor["unknown"])
+    if _NO_JSON in (metadata, unknown):
+        return None
+    return ArtifactDescriptor(**{**descriptor, "metadata": metadata, "unknown": unknown})
+
+
+def _described(descriptor: ArtifactDescriptor) -> dict[str, Any]:
+    texts = {"metadata": _compact(descriptor.metadata), "unknown": _compact(descriptor.unknown)}
+    return {**vars(descriptor), **texts}
+
+
+def _stored(descriptor: ArtifactDescriptor, given: dict[str, Any]) -> dict[str, Any]:
+    """A put returns the texts that it was given, whose keys Python sorted."""
+
+    def ordered(found: dict[str, Any], text: str) -> str:
+        return json.dumps({**{key: found[key] for key in json.loads(text) if key in found}, **found})
+
+    metadata = ordered(descriptor.metadata, given["metadata"])
+    return {**vars(descriptor), "metadata": metadata, "unknown": ordered(descriptor.unknown, given["unknown"])}
+
+
 def _put_artifact(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    wire = _wire(args["descriptor"])
-    return _unwire(store._pool.call("[method]store.put-artifact", _content(args["content"]), wire))
+    content, descriptor = _content(args["content"]), _descriptor(args["descriptor"])
+    if descriptor is None:
+        return _unwire(store._pool.call("[method]store.put-artifact", content, _wire(args["descriptor"])))
+    return _stored(store.put_artifact(content, descriptor), args["descriptor"])
 
 
 def _write_artifact(_: Executor, store: Store[Any], args: Arguments) -> Any:
@@ -316,21 +435,16 @@ def _write_artifact(_: Executor, store: Store[Any], args: Arguments) -> Any:
 def _put_artifact_file(executor: Executor, store: Store[Any], args: Arguments) -> Any:
     source = executor.root.with_name(executor.root.name + "-source")
     source.write_bytes(_content(args["content"]))
-    descriptor = _artifacts.open_source(source)
     try:
-        wire = _wire(args["descriptor"])
-        staged = store._pool.call("[method]store.stage-artifact", wire)
-        _artifacts.place(store._pool.grant.directory, staged, descriptor)
-        return _unwire(store._pool.call("[method]store.import-artifact", staged, wire))
+        return _stored(store.put_artifact(source, _descriptor(args["descriptor"])), args["descriptor"])
     finally:
-        os.close(descriptor)
         source.unlink()
 
 
-def _reference(executor: Executor, artifact: dict[str, str]) -> tuple[str, Any]:
+def _open_artifact(executor: Executor, store: Store[Any], artifact: dict[str, str], verify: bool) -> Any:
     if "uri" in artifact:
-        return "uri", artifact["uri"].replace("<root>", str(executor.root))
-    return "name", (artifact["run"], artifact["name"])
+        return store.open_artifact(artifact["uri"].replace("<root>", str(executor.root)), verify=verify)
+    return store.open_artifact_of(artifact["run"], artifact["name"], verify=verify)
 
 
 def _hashed(content: bytes) -> dict[str, Any]:
@@ -338,34 +452,47 @@ def _hashed(content: bytes) -> dict[str, Any]:
 
 
 def _get_artifact(executor: Executor, store: Store[Any], args: Arguments) -> Any:
-    with store._reader(_reference(executor, args["artifact"]), False) as reader:
-        return _hashed(reader.readall() or b"")
+    artifact = args["artifact"]
+    if "uri" in artifact:
+        return _hashed(store.get_artifact(artifact["uri"].replace("<root>", str(executor.root))))
+    with _open_artifact(executor, store, artifact, False) as reader:
+        return _hashed(reader.read())
 
 
 def _read_artifact(executor: Executor, store: Store[Any], args: Arguments) -> Any:
-    with store._reader(_reference(executor, args["artifact"]), args["verify"]) as reader:
-        pieces = [_hashed(reader.read_at(offset, length)) for offset, length in args["reads"]]
-        return {"size": reader.size, "pieces": pieces, "descriptor": _unwire(reader.descriptor())}
+    with _open_artifact(executor, store, args["artifact"], args["verify"]) as buffered:
+        # Each read below the buffer is one of the component.
+        reader = buffered.raw
+
+        def piece(offset: int, length: int) -> dict[str, Any]:
+            reader.seek(offset)
+            return _hashed(reader.read(length))
+
+        pieces = [piece(offset, length) for offset, length in args["reads"]]
+        return {"size": reader.seek(0, os.SEEK_END), "pieces": pieces, "descriptor": _unwire(reader.descriptor())}
 
 
 def _list_artifacts(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    return [_unwire(wire) for wire in store._pool.call("[method]store.list-artifacts", args["run"])]
+    return [_described(descriptor) for descriptor in store.list_artifacts(args["run"])]
 
 
 def _put_manifest(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    return _unwire(
-        store._pool.call("[method]store.put-experiment-manifest", args["experiment"], args["body"], args["timestamp"])
-    )
+    experiment, timestamp, body = args["experiment"], args["timestamp"], _loaded(args["body"])
+    if body is _NO_JSON:
+        return store._pool.call("[method]store.put-experiment-manifest", experiment, args["body"], timestamp)
+    return vars(store.put_experiment_manifest(experiment, body, timestamp))
 
 
 def _get_manifest(_: Executor, store: Store[Any], args: Arguments) -> Any:
+    body = store.get_experiment_manifest(args["experiment"])
+    if body is None:
+        return None
     found = store._pool.call("[method]store.get-experiment-manifest", args["experiment"])
-    return None if found is None else {"header": _unwire(found["header"]), "body": found["body"]}
+    return {"header": _unwire(found["header"]), "body": _compact(body)}
 
 
 def _list_manifests(_: Executor, store: Store[Any], args: Arguments) -> Any:
-    found = store._pool.call("[method]store.list-experiment-manifests", args["experiment"])
-    return [_unwire(header) for header in found]
+    return [vars(header) for header in store.list_experiment_manifests(args["experiment"])]
 
 
 _WITHOUT_STORE: dict[str, Callable[[Executor, Arguments], Any]] = {
@@ -385,30 +512,30 @@ _CALLS: dict[str, Callable[[Executor, Store[Any], Arguments], Any]] = {
     "working_directory": lambda _, store, __: str(store.get_working_directory()),
     "put_run_text": lambda _, store, args: store.put_run_text(args["record"], expect=_expect(args["expect"])),
     "put_run_lines": _put_run_lines,
-    "get_run_text": _raw("get-run-text", "run"),
+    "get_run_text": lambda _, store, args: store.get_run_text(args["run"]),
     "run_status": _run_status,
     "run_metrics": _run_metrics,
     "get_derived": _get_derived,
     "put_derived": _put_derived,
     "put_derived_batch": _put_derived_batch,
-    "list_runs": lambda _, store, args: _lines(store._list("[method]store.list-run-records", args["experiment"])),
+    "list_runs": _list_runs,
     "query_runs": _query_runs,
     "query_rows": _query_rows,
     "list_fields": _list_fields,
-    "run_exists": _raw("run-exists", "run"),
-    "delete_run": _raw("delete-run", "run"),
+    "run_exists": lambda _, store, args: store.run_exists(args["run"]),
+    "delete_run": lambda _, store, args: store.delete_run(args["run"]),
     "put_derived_text": _raw("put-derived-text", "run", "derived"),
     "get_derived_text": _raw("get-derived-text", "run"),
-    "derived_exists": _raw("derived-exists", "run"),
+    "derived_exists": lambda _, store, args: store.derived_exists(args["run"]),
     "put_result": _put_result,
     "get_result_text": _raw("get-result-text", "run", "name"),
-    "list_results": _raw("list-results", "run"),
-    "put_log": _raw("put-log", "run", "name", "content"),
-    "append_log": _raw("append-log", "run", "name", "content", "sync"),
-    "get_log": _raw("get-log", "run", "name"),
+    "list_results": lambda _, store, args: store.list_results(args["run"]),
+    "put_log": lambda _, store, args: store.put_log(args["run"], args["name"], args["content"]),
+    "append_log": _append_log,
+    "get_log": lambda _, store, args: store.get_log(args["run"], args["name"]),
     "read_log": _read_log,
-    "list_logs": _raw("list-logs", "run"),
-    "log_path": _raw("get-log-path", "run", "name"),
+    "list_logs": lambda _, store, args: store.list_logs(args["run"]),
+    "log_path": lambda _, store, args: str(store.get_log_path(args["run"], args["name"])),
     "put_artifact": _put_artifact,
     "write_artifact": _write_artifact,
     "put_artifact_file": _put_artifact_file,

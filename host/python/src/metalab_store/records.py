@@ -206,6 +206,11 @@ def _time(value: Any) -> Any:
     return getattr(value, "written", None) or value.isoformat()
 
 
+def _object(value: Any) -> Any:
+    # An empty list is no object, and is the component's to refuse.
+    return {} if value is None else value
+
+
 def provenance_to_dict(provenance: Any) -> dict[str, Any]:
     """Returns a provenance as it is stored."""
     if provenance is None or isinstance(provenance, Mapping):
@@ -217,7 +222,7 @@ def provenance_to_dict(provenance: Any) -> dict[str, Any]:
         "metalab_version": getattr(provenance, "metalab_version", None),
         "executor_id": getattr(provenance, "executor_id", None),
         "host": getattr(provenance, "host", None),
-        "extra": getattr(provenance, "extra", None) or {},
+        "extra": _object(getattr(provenance, "extra", None)),
     }
 
 
@@ -234,7 +239,7 @@ def artifact_to_dict(artifact: Any) -> dict[str, Any]:
         "uri": getattr(artifact, "uri", "") or "",
         "content_hash": getattr(artifact, "content_hash", None),
         "size_bytes": getattr(artifact, "size_bytes", None),
-        "metadata": getattr(artifact, "metadata", None) or {},
+        "metadata": _object(getattr(artifact, "metadata", None)),
     }
 
 
@@ -252,10 +257,10 @@ def record_to_dict(record: Any) -> dict[str, Any]:
         "started_at": _time(getattr(record, "started_at", None)),
         "finished_at": _time(getattr(record, "finished_at", None)),
         "duration_ms": getattr(record, "duration_ms", 0),
-        "metrics": getattr(record, "metrics", None) or {},
+        "metrics": _object(getattr(record, "metrics", None)),
         "provenance": provenance_to_dict(getattr(record, "provenance", None)),
         "error": getattr(record, "error", None),
-        "params_resolved": getattr(record, "params_resolved", None) or {},
+        "params_resolved": _object(getattr(record, "params_resolved", None)),
         "tags": list(getattr(record, "tags", None) or ()),
         "warnings": list(getattr(record, "warnings", None) or ()),
         "notes": getattr(record, "notes", None),

@@ -365,7 +365,7 @@ class Store(Generic[Config]):
             "data": dumps(data),
             "dtype": dtype,
             "shape": shape,
-            "metadata": dumps(metadata or {}),
+            "metadata": dumps({} if metadata is None else metadata),
             "unknown": "{}",
         }
         revision: str = self._pool.call("[method]store.put-result", run_id, name, result)
