@@ -1,10 +1,12 @@
 //! The conformance script: calls as data, made of the native logic and of the Rust host. `tests/conformance/README.md`
 //! describes the script and the transcript.
 
+use crate::database::Schema;
 use metalab_store::types::{
     ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, LogChunk, Manifest,
     ManifestHeader, Metric, MetricValue, RunQuery, StructuredResult,
 };
+use metalab_store_postgres::Value as SqlValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -212,6 +214,20 @@ pub fn transcript<T: Target>(target: &T, root: &Path) -> Vec<Value> {
     }
     lines.push(executor.files());
     lines
+}
+
+/// Returns what an index holds after the script: the rows of all its tables, as `tables.sql` has them.
+#[must_use]
+pub fn tables(schema: &Schema, root: &Path) -> Vec<String> {
+    let sql = crate::checkout().join("tests/conformance/tables.sql");
+    let rows = schema.rows(&fs::read_to_string(sql).unwrap());
+    let root = root.canonicalize().unwrap();
+    rows.iter()
+        .map(|row| match &row[..] {
+            [SqlValue::Text(text)] => text.replace(root.to_str().unwrap(), "<root>"),
+            other => panic!("{other:?}"),
+        })
+        .collect()
 }
 
 fn line(outcome: Option<Outcome<Value>>) -> Value {

@@ -421,9 +421,14 @@ test('this host gives the same with PostgreSQL as index', async (t) => {
   const place = join(CHECKOUT, 'tests/conformance');
   const { operations } = JSON.parse(fs.readFileSync(join(place, 'script.json'), 'utf8'));
   const expected = fs.readFileSync(join(place, 'expected.jsonl'), 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line));
-  const found = await transcript(join(place, 'script.json'), directory(t), { connectionString: uri, schema: await schema(t) });
+  const [root, name] = [directory(t), await schema(t)];
+  const found = await transcript(join(place, 'script.json'), root, { connectionString: uri, schema: name });
   assert.equal(found.length, expected.length);
   found.forEach((line, index) => {
     assert.deepEqual(line, expected[index], JSON.stringify(operations[index]));
   });
+  const sql = fs.readFileSync(join(place, 'tables.sql'), 'utf8').replaceAll(/\{(\w+)\}/g, `"${name}".$1`);
+  const { rows } = await admin.query({ text: sql, rowMode: 'array' });
+  const written = rows.map(([row]) => row.replaceAll(root, '<root>'));
+  assert.deepEqual(written, fs.readFileSync(join(place, 'tables.jsonl'), 'utf8').trimEnd().split('\n'));
 });
