@@ -178,6 +178,54 @@ test('more transactions than connections are told so, and one that ends makes ro
   Transaction.begin('index', 'read-committed', true);
 });
 
+test('a transaction that is held for too long gives its connection to others', (t) => {
+  const { Transaction, query } = granted(t, { poolMaxSize: 1, transactionMaxAgeMs: 0 });
+  const held = Transaction.begin('index', 'read-committed', false);
+  assert.equal(query('index', statement('SELECT 1'), 1).rows.length, 1);
+  for (const call of [() => held.execute(statement('SELECT 1')), () => held.commit(), () => held.copyIn('COPY t FROM STDIN')]) {
+    const { kind, message } = failed(call);
+    assert.deepEqual([kind, message], ['refused', 'the transaction is over']);
+  }
+  held[Symbol.dispose]();
+  assert.equal(query('index', statement('SELECT 1'), 1).rows.length, 1);
+});
+
+test('a transaction that took too long in all is not committed', async (t) => {
+  const place = await schema(t);
+  const { Transaction, execute, query } = granted(t, { transactionMaxAgeMs: 200 });
+  execute('index', statement(`CREATE TABLE ${place}.t (a int8)`));
+  const sleep = statement(`INSERT INTO ${place}.t SELECT 1 FROM pg_sleep(0.3)`);
+  const elsewhere = () => query('index', statement('SELECT 1 FROM pg_sleep(0.3)'), 1);
+  const late = (work) => {
+    const transaction = Transaction.begin('index', 'read-committed', false);
+    try {
+      return failed(() => work(transaction));
+    } finally {
+      transaction[Symbol.dispose]();
+    }
+  };
+  const found = [
+    late((begun) => {
+      begun.execute(sleep);
+      begun.commit();
+    }),
+    late((begun) => {
+      const cursor = begun.openCursor(statement('SELECT 1'));
+      begun.execute(sleep);
+      cursor.next(1, 1);
+    }),
+    late((begun) => {
+      const copy = begun.copyIn(`COPY ${place}.t FROM STDIN`);
+      elsewhere();
+      copy.write('1\n');
+    }),
+  ];
+  for (const { kind, message } of found) {
+    assert.deepEqual([kind, message], ['refused', 'the transaction is over']);
+  }
+  assert.equal(query('index', statement(`SELECT count(*) FROM ${place}.t`), 1).rows[0][0].val, 0n);
+});
+
 test('more rows than allowed are too large', (t) => {
   const { query } = granted(t);
   assert.equal(query('index', statement('SELECT generate_series(1, 10)'), 10).rows.length, 10);

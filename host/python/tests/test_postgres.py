@@ -15,7 +15,17 @@ import psycopg
 import pytest
 
 from metalab_store import PostgresStoreConfig, RunRecord, _postgres
-from metalab_store._postgres import Binding, Failure, PostgresContext, Rows, Server, Value
+from metalab_store._postgres import (
+    Binding,
+    CopyWriter,
+    Cursor,
+    Failure,
+    PostgresContext,
+    Rows,
+    Server,
+    Transaction,
+    Value,
+)
 
 
 def server(uri: str, schema: str, **more: Any) -> Server:
@@ -238,6 +248,52 @@ def timeouts(context: PostgresContext) -> list[str]:
         found.append(transaction.query(sql, [], 1).rows[0][0])
         transaction.commit()
     return [value for _, value in [*found, one(context, sql)]]
+
+
+def test_a_transaction_that_is_held_for_too_long_gives_its_connection_to_others(uri: str, schema: str) -> None:
+    binding = Binding(server(uri, schema, max_size=1, pool_timeout=0.2, transaction_max_age=0.0))
+    context = PostgresContext({"index": binding})
+    held = context.begin("index", "read-committed", False)
+    assert one(context, "SELECT 1") == ("integer", 1)
+    for call in (lambda: held.execute("SELECT 1", []), held.commit, lambda: held.copy_in("COPY t FROM STDIN")):
+        found = failure(call)
+        assert (found.kind, found.message) == ("refused", "the transaction is over")
+    held.end()
+    assert one(context, "SELECT 1") == ("integer", 1)
+    binding.close()
+
+
+def test_a_transaction_that_took_too_long_in_all_is_not_committed(uri: str, schema: str) -> None:
+    binding = Binding(server(uri, schema, transaction_max_age=0.2))
+    context = PostgresContext({"index": binding})
+    context.execute("index", "CREATE TABLE t (a int)", [])
+
+    def late(*calls: Callable[[Transaction], object]) -> Failure:
+        transaction = context.begin("index", "read-committed", False)
+        try:
+            return failure(lambda: [call(transaction) for call in calls])
+        finally:
+            transaction.end()
+
+    sleep = "INSERT INTO t SELECT 1 FROM pg_sleep(0.3)"
+    cursor: list[Cursor] = []
+    copy: list[CopyWriter] = []
+    for found in (
+        late(lambda begun: begun.execute(sleep, []), lambda begun: begun.commit()),
+        late(
+            lambda begun: cursor.append(begun.open_cursor("SELECT 1", [])),
+            lambda begun: begun.execute(sleep, []),
+            lambda _: cursor[0].next(1, 1),
+        ),
+        late(
+            lambda begun: copy.append(begun.copy_in("COPY t FROM STDIN")),
+            lambda _: one(context, "SELECT count(*) FROM t, pg_sleep(0.3)"),
+            lambda _: copy[0].write("1\n"),
+        ),
+    ):
+        assert (found.kind, found.message) == ("refused", "the transaction is over")
+    assert one(context, "SELECT count(*) FROM t") == ("integer", 0)
+    binding.close()
 
 
 def test_a_statement_within_a_transaction_may_take_longer_and_the_user_s_own_options_stay(

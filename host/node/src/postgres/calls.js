@@ -35,7 +35,17 @@ export class Calls {
 
   // --- connections ---------------------------------------------------------------------------------------------------
 
+  #isUsedUp() {
+    return this.#used >= Math.max(1, this.#settings.poolMaxSize);
+  }
+
   async #take() {
+    if (this.#isUsedUp()) {
+      // Transactions that were forgotten make room.
+      for (const held of this.#held.values()) {
+        await this.#endIfOld(held);
+      }
+    }
     for (;;) {
       const idle = this.#idle.pop();
       if (idle === undefined) {
@@ -48,7 +58,7 @@ export class Calls {
         return idle;
       }
     }
-    if (this.#used >= Math.max(1, this.#settings.poolMaxSize)) {
+    if (this.#isUsedUp()) {
       // Whoever could give one back waits for this answer.
       throw failure('pool-exhausted', `all ${this.#used} connections are in use`);
     }
@@ -111,8 +121,18 @@ export class Calls {
     return this.#ids;
   }
 
-  #transaction(id) {
+  /** Ends a transaction if it is open for longer than it may be. */
+  async #endIfOld(held) {
+    if (held.begun !== undefined && performance.now() - held.begun > this.#settings.transactionMaxAgeMs) {
+      await this.#end(held, held.copying);
+    }
+  }
+
+  async #transaction(id) {
     const held = this.#held.get(id);
+    if (held !== undefined) {
+      await this.#endIfOld(held);
+    }
     if (held === undefined || held.connection === null) {
       throw over();
     }
@@ -130,7 +150,7 @@ export class Calls {
       await this.#give(connection);
       throw error;
     }
-    return this.#hold({ connection, failed: null, copying: false, cursors: 0 });
+    return this.#hold({ connection, begun: performance.now(), failed: null, copying: false, cursors: 0 });
   }
 
   /** Begins a transaction and runs statements in it. A crash of the server may lose it if it may be lost. */
@@ -150,7 +170,7 @@ export class Calls {
 
   /** Makes a call within a transaction, and notes what became of it. */
   async #within(id, call) {
-    const held = this.#transaction(id);
+    const held = await this.#transaction(id);
     try {
       const answer = await call(held.connection, this.#settings.transactionTimeoutMs);
       // Only a return to a savepoint is done after a failure, and mends it.
@@ -200,7 +220,7 @@ export class Calls {
   }
 
   async commit(id) {
-    const held = this.#transaction(id);
+    const held = await this.#transaction(id);
     if (held.copying) {
       await this.#end(held, true);
       throw failure('refused', 'the transaction was rolled back, because a COPY in it was not finished');
@@ -234,7 +254,7 @@ export class Calls {
 
   async openCursor(id, statement) {
     check(statement.sql, 'within');
-    const held = this.#transaction(id);
+    const held = await this.#transaction(id);
     held.cursors += 1;
     const name = `metalab_${held.cursors}`;
     await this.#within(id, (connection, timeout) =>
@@ -297,7 +317,7 @@ export class Calls {
 
   async copyIn(id, sql) {
     const copy = await this.#within(id, (connection, timeout) => connection.copy(sql, timeout));
-    this.#transaction(id).copying = true;
+    this.#held.get(id).copying = true;
     return this.#hold({ transaction: id, copy });
   }
 

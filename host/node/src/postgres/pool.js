@@ -10,6 +10,9 @@ const STATEMENT = 30_000;
 /** How long a statement within a transaction may take: a rebuild creates indexes. */
 const TRANSACTION = 600_000;
 
+/** How long a transaction may be open before its connection is taken back for others. */
+const MAX_AGE = 1_800_000;
+
 /** How much longer than its own deadlines the thread may take before it counts as gone, in milliseconds. */
 const GRACE = 30_000;
 
@@ -30,6 +33,7 @@ export class Pool {
     this.#settings = {
       statementTimeoutMs: STATEMENT,
       transactionTimeoutMs: TRANSACTION,
+      transactionMaxAgeMs: MAX_AGE,
       ...connection,
       user: connection.user ?? systemUser(),
     };

@@ -14,7 +14,8 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,6 +88,8 @@ class Server:
     statement_timeout: float = 30.0
     #: For a statement within one: a rebuild creates indexes.
     transaction_timeout: float = 600.0
+    #: How long a transaction may be open before its connection is taken back for others.
+    transaction_max_age: float = 1800.0
     pool_timeout: float = 30.0
     #: How many connections stay open, and how many there may be.
     min_size: int = 1
@@ -133,6 +136,7 @@ class Binding:
         self._open = 0
         self._guard = threading.Lock()
         self._free = threading.Semaphore(server.max_size)
+        self._begun: weakref.WeakSet[Transaction] = weakref.WeakSet()
         self._closed = False
         self._pid = os.getpid()
 
@@ -142,7 +146,7 @@ class Binding:
 
     def take(self) -> psycopg.Connection[Any]:
         """Returns a connection that nobody else uses."""
-        if not self._free.acquire(timeout=self.server.pool_timeout):
+        if not self._free.acquire(blocking=False) and not self._acquired_late():
             raise Failure(
                 "pool-exhausted",
                 f"all {self.server.max_size} connections were in use for {self.server.pool_timeout:g} s",
@@ -163,6 +167,19 @@ class Binding:
         except BaseException:
             self._free.release()
             raise
+
+    def _acquired_late(self) -> bool:
+        """Waits for a connection that is in use, after those of transactions that were forgotten were taken back."""
+        with self._guard:
+            begun = list(self._begun)
+        for transaction in begun:
+            transaction.end_if_old()
+        return self._free.acquire(timeout=self.server.pool_timeout)
+
+    def began(self, transaction: Transaction) -> None:
+        """Notes who may hold a connection for too long."""
+        with self._guard:
+            self._begun.add(transaction)
 
     def give_back(self, connection: psycopg.Connection[Any]) -> None:
         """Takes a connection back, or ends it if it is in the middle of anything."""
@@ -312,6 +329,9 @@ class Transaction:
         self._binding = binding
         self._cursors = 0
         self._over = False
+        #: Held while the connection is used: whoever ends a transaction that is too old must not come between.
+        self._used = threading.RLock()
+        self._since = time.monotonic()
         self.connection = binding.take()
         mode = "READ ONLY" if read_only else "READ WRITE"
         begin = f"BEGIN ISOLATION LEVEL {isolation.replace('-', ' ').upper()} {mode}"
@@ -324,35 +344,45 @@ class Transaction:
         except BaseException:
             self.end()
             raise
+        self._since = time.monotonic()
+        binding.began(self)
 
-    def _open(self) -> psycopg.Connection[Any]:
-        if self._over:
-            raise Failure("refused", "the transaction is over")
-        return self.connection
+    @contextmanager
+    def use(self) -> Iterator[psycopg.Connection[Any]]:
+        """Hands out the connection for a call, unless the transaction is over, or open for longer than it may be."""
+        self.end_if_old()
+        with self._used:
+            if self._over:
+                raise Failure("refused", "the transaction is over")
+            yield self.connection
 
     def query(self, sql: str, parameters: list[Value], max_rows: int) -> Rows:
         """Runs a query."""
-        _note(self.connection, sql)
-        return _query(self._open(), sql, parameters, max_rows)
+        with self.use() as connection:
+            _note(connection, sql)
+            return _query(connection, sql, parameters, max_rows)
 
     def execute(self, sql: str, parameters: list[Value]) -> int:
         """Runs a statement, and returns how many rows it changed."""
-        _note(self.connection, sql)
-        return _affected(_run(self._open(), sql, parameters))
+        with self.use() as connection:
+            _note(connection, sql)
+            return _affected(_run(connection, sql, parameters))
 
     def batch(self, statements: list[tuple[str, list[Value]]]) -> list[int]:
         """Runs statements, pipelined."""
-        for sql, _ in statements:
-            _note(self.connection, sql)
-        return _batch(self._open(), statements)
+        with self.use() as connection:
+            for sql, _ in statements:
+                _note(connection, sql)
+            return _batch(connection, statements)
 
     def open_cursor(self, sql: str, parameters: list[Value]) -> Cursor:
         """Opens a cursor."""
-        _note(self.connection, sql)
-        self._cursors += 1
-        name = f"metalab_{self._cursors}"
-        _run(self._open(), f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", parameters)
-        return Cursor(self, name)
+        with self.use() as connection:
+            _note(connection, sql)
+            self._cursors += 1
+            name = f"metalab_{self._cursors}"
+            _run(connection, f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", parameters)
+            return Cursor(self, name)
 
     def copy_in(self, sql: str) -> CopyWriter:
         """Begins a COPY."""
@@ -360,29 +390,43 @@ class Transaction:
 
     def commit(self) -> None:
         """Commits. The transaction is over afterwards, also when this fails."""
-        connection = self._open()
-        try:
-            cursor = _run(connection, "COMMIT", [])
-            if cursor.statusmessage != "COMMIT":
-                raise Failure("refused", "the transaction was rolled back: a statement in it had failed")
-        finally:
-            self.end()
+        with self.use() as connection:
+            try:
+                cursor = _run(connection, "COMMIT", [])
+                if cursor.statusmessage != "COMMIT":
+                    raise Failure("refused", "the transaction was rolled back: a statement in it had failed")
+            finally:
+                self.end()
+
+    def end_if_old(self) -> None:
+        """Ends the transaction if it is open for longer than it may be and is not used at this moment."""
+        if time.monotonic() - self._since <= self._binding.server.transaction_max_age:
+            return
+        if self._used.acquire(blocking=False):
+            try:
+                self.end()
+            finally:
+                self._used.release()
 
     def end(self) -> None:
         """Rolls back what was not committed, and gives the connection back. One that cannot is discarded."""
-        if self._over:
-            return
-        self._over = True
-        from psycopg.pq import TransactionStatus
+        with self._used:
+            if self._over:
+                return
+            self._over = True
+            from psycopg.pq import TransactionStatus
 
-        try:
-            if not self.connection.closed:
-                if self.connection.info.transaction_status != TransactionStatus.IDLE:
+            try:
+                status = self.connection.info.transaction_status
+                if status == TransactionStatus.ACTIVE:
+                    # It cannot be asked for anything before the COPY ends.
+                    self.connection.close()
+                elif not self.connection.closed and status != TransactionStatus.IDLE:
                     self.connection.execute("ROLLBACK")
-        except Exception:  # noqa: BLE001
-            self.connection.close()
-        finally:
-            self._binding.give_back(self.connection)
+            except Exception:  # noqa: BLE001
+                self.connection.close()
+            finally:
+                self._binding.give_back(self.connection)
 
 
 class Cursor:
@@ -411,19 +455,20 @@ class Cursor:
         return Rows(self._columns, rows, len(rows))
 
     def _fetch(self, count: int) -> None:
-        cursor = _run(self._transaction._open(), f"FETCH FORWARD {count} FROM {self._name}", [])
+        with self._transaction.use() as connection:
+            cursor = _run(connection, f"FETCH FORWARD {count} FROM {self._name}", [])
         self._columns, decoded = _decode(cursor, count)
         self._kept = decoded
         self._done = len(decoded) < count
 
     def close(self) -> None:
         """Closes it, if its transaction goes on."""
-        if not self._transaction._over:
-            try:
-                _run(self._transaction.connection, f"CLOSE {self._name}", [])
-            except Failure:
-                # A failed transaction has closed it.
-                pass
+        try:
+            with self._transaction.use() as connection:
+                _run(connection, f"CLOSE {self._name}", [])
+        except Failure:
+            # The end of the transaction, or its failure, has closed it.
+            pass
 
 
 class CopyWriter:
@@ -431,10 +476,11 @@ class CopyWriter:
 
     def __init__(self, transaction: Transaction, sql: str) -> None:
         self._transaction = transaction
-        self._cursor = transaction._open().cursor()
-        self._entered = self._cursor.copy(sql.encode())
-        with _translated():
-            self._copy = self._entered.__enter__()
+        with transaction.use() as connection:
+            self._cursor = connection.cursor()
+            self._entered = self._cursor.copy(sql.encode())
+            with _translated():
+                self._copy = self._entered.__enter__()
         self._over = False
 
     def write(self, lines: str) -> None:
@@ -444,15 +490,15 @@ class CopyWriter:
             raise Failure("too-large", f"at most {MAX_COPY_CHUNK} bytes are taken at once")
         if self._over:
             raise Failure("refused", "the COPY is over")
-        with _translated():
+        with self._transaction.use(), _translated():
             self._copy.write(data)
 
     def finish(self) -> int:
         """Ends it, and returns the number of rows."""
         if self._over:
             raise Failure("refused", "the COPY is over")
-        self._over = True
-        with _translated():
+        with self._transaction.use(), _translated():
+            self._over = True
             self._entered.__exit__(None, None, None)
         return max(self._cursor.rowcount, 0)
 
