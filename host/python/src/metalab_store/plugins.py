@@ -291,9 +291,11 @@ class Plugin:
         self._check_imports()
         self._linker = _linker(self._engine)
         try:
-            self._start(PluginLimits())
+            store, func = self._start(PluginLimits())
         except WasmtimeError as error:
             raise PluginWorldError(f"this is no plugin: {_last(error)}") from None
+        # The same in every instance, and longer to make than an instance.
+        self._signature = _values.Signature.of(func.type(store))
 
     def _check_imports(self) -> None:
         foreign = []
@@ -312,9 +314,7 @@ class Plugin:
                 "docs/plugins.md says how to build one"
             )
 
-    def _start(
-        self, limits: PluginLimits, view: _View | None = None
-    ) -> tuple[WasmtimeStore, c.Func, _values.Signature]:
+    def _start(self, limits: PluginLimits, view: _View | None = None) -> tuple[WasmtimeStore, c.Func]:
         store = WasmtimeStore(self._engine.wasmtime)
         store.set_limits(memory_size=limits.memory_bytes, table_elements=limits.table_entries)
         store.set_epoch_deadline(int(limits.time / TICK) + 1)
@@ -326,7 +326,7 @@ class Plugin:
         func = instance.get_func(store, "derive")
         if func is None:
             raise PluginWorldError("this is no plugin: it exports no function derive")
-        return store, func, _values.Signature.of(func.type(store))
+        return store, func
 
     def run(self, pool: Pool, run_id: str, limits: PluginLimits, stop: threading.Event) -> list[dict[str, Any]]:
         """Computes the derived metrics of one run, and stores nothing."""
@@ -334,9 +334,9 @@ class Plugin:
         _watched[id(view)] = view
         store = None
         try:
-            store, func, signature = self._start(limits, view)
+            store, func = self._start(limits, view)
             with self._engine.ticker:
-                good, derived = _values.call(func, signature, store, (run_id,))
+                good, derived = _values.call(func, self._signature, store, (run_id,))
         except WasmtimeError as error:
             if (interrupt := _functions.take_interrupt()) is not None:
                 raise interrupt from None
