@@ -431,8 +431,9 @@ impl Page for Vec<RunRecord> {
     fn push_text(&mut self, record: &str) -> bool {
         let by_tree = || codec::load_run_record("", record.as_bytes()).ok();
         let found = quick::run_record(record).or_else(by_tree);
+        let is_one = found.is_some();
         self.extend(found);
-        true
+        is_one
     }
 
     fn push_record(&mut self, record: RunRecord) {

@@ -1,5 +1,7 @@
 //! The benchmarks run: what they measure has to be right too.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 
 #[test]

@@ -503,6 +503,7 @@ fn several_experiments_are_copied_in_one_command_and_others_are_not() {
     let chosen = ["--experiment", "a:1", "-e", "b"];
     for (before, verb, after) in [
         (&chosen[..], "export", &[][..]),
+        (&chosen[..2], "export", &chosen[2..]),
         (&[], "export", &chosen),
         (&[], "import", &chosen),
     ] {

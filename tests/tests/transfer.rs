@@ -819,11 +819,14 @@ fn what_cannot_be_copied_is_one_clear_error_and_changes_nothing() {
         let output = export(&source, &path("other"), more).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
     }
-    let mut runs = command();
-    let runs = runs.args(["-s", &source, "-e", "two", "-e", "one:1.0", "runs"]);
-    let output = runs.output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("takes one experiment"));
+    for two in [
+        ["-e", "two", "-e", "one:1.0", "runs"],
+        ["-e", "two", "runs", "-e", "one:1.0"],
+    ] {
+        let output = command().args(["-s", &source]).args(two).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("takes one experiment"));
+    }
 }
 
 #[test]

@@ -99,3 +99,38 @@ fn write_foreign(directory: &Path, run: &str, loss: &str) {
     fs::write(&stage, record).unwrap();
     fs::rename(stage, runs.join(format!("{run}.json"))).unwrap();
 }
+
+#[test]
+fn what_typed_records_cannot_hold_is_damaged_in_every_form_of_a_typed_list() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let runs = directory.path().join("runs");
+    fs::create_dir_all(&runs).unwrap();
+    fs::write(
+        runs.join("a.json"),
+        r#"{"run_id": "a", "status": "success"}"#,
+    )
+    .unwrap();
+    fs::write(
+        runs.join("b.json"),
+        r#"{"run_id": "b", "tags": ["\ud800"]}"#,
+    )
+    .unwrap();
+    // The first answer is made of the files, the second one of the index.
+    for _ in 0..2 {
+        let list = || store.list_run_records(None).unwrap();
+        let whole = answer(list());
+        assert_eq!((whole.lines.len(), whole.damaged.len()), (2, 0));
+        let (mut typed, mut packed, mut lines) = (list(), list(), list());
+        assert_eq!(typed.next(10).unwrap().len(), 1);
+        assert_eq!(packed.next_packed(10).unwrap().count, 1);
+        let text = lines.next_lines(LineForm::Typed, 1 << 20).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert_eq!(lines.files(), ["runs/a.json"]);
+        assert_eq!(typed.next(10).unwrap().len(), 0);
+        for list in [&typed, &packed, &lines] {
+            let files: Vec<String> = list.damaged().into_iter().map(|it| it.file).collect();
+            assert_eq!(files, ["runs/b.json"]);
+        }
+    }
+}

@@ -111,7 +111,7 @@ def place(
     Notes the hash of what was written in `known`, and returns under what. With `durable`, the
     system begins to write it to the disk at once: it will be synced.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     parent, _, file = name.rpartition("/")
     try:
         below = _descend(directory, parent)
@@ -163,32 +163,59 @@ def _fill(target: int, source: int | bytes, durable: bool) -> str | None:
         except OSError:
             pass
     begin = _write_back() if durable else None
-    hashed = hashlib.sha256()
-    written = 0
+    hashed = _Hashed(target)
     # Hashing takes longer than copying, and both work without the lock of Python's interpreter.
     with ThreadPoolExecutor(1) as hasher:
         behind: deque[Future[None]] = deque()
-        for piece in _pieces(source):
-            behind.append(hasher.submit(hashed.update, piece))
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(target, view) :]
+        written = 0
+        for length in _written(target, source):
+            behind.append(hasher.submit(hashed.update, length))
             if begin is not None:
-                begin(target, written, len(piece), _SYNC_FILE_RANGE_WRITE)
-            written += len(piece)
+                begin(target, written, length, _SYNC_FILE_RANGE_WRITE)
+            written += length
             if len(behind) > _BEHIND:
                 behind.popleft().result()
+        for piece in behind:
+            piece.result()
     return hashed.hexdigest()
 
 
-def _pieces(source: int | bytes) -> Iterator[bytes | memoryview]:
+def _written(target: int, source: int | bytes) -> Iterator[int]:
+    """Writes a piece after the other, and says how long each is."""
     if isinstance(source, int):
-        while piece := os.read(source, _PIECE):
-            yield piece
+        # Within the kernel. What comes of a file that changes meanwhile is in the target, and hashed there.
+        while length := os.sendfile(target, source, None, _PIECE):
+            yield length
         return
     view = memoryview(source)
-    for start in range(0, len(view), _PIECE):
-        yield view[start : start + _PIECE]
+    while view:
+        length = os.write(target, view[:_PIECE])
+        yield length
+        view = view[length:]
+
+
+class _Hashed:
+    """The SHA-256 of a file that is being written, as it is there."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._hashed = hashlib.sha256()
+        self._at = 0
+        self._piece = memoryview(bytearray(_PIECE))
+
+    def update(self, length: int) -> None:
+        """Hashes what was written next."""
+        end = self._at + length
+        while self._at < end:
+            read = os.preadv(self._file, [self._piece[: end - self._at]], self._at)
+            if read == 0:
+                raise OSError(errno.EIO, "the file became shorter while it was written")
+            self._hashed.update(self._piece[:read])
+            self._at += read
+
+    def hexdigest(self) -> str:
+        """Returns it, in hexadecimal."""
+        return self._hashed.hexdigest()
 
 
 @cache

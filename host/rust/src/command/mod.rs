@@ -222,7 +222,7 @@ impl Context {
 
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     let json = arguments.json;
     match dispatch(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -234,6 +234,24 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the arguments.
+fn arguments() -> Arguments {
+    let mut arguments = Arguments::parse();
+    // Of experiments before the command and after it, the parser keeps those after it alone.
+    let before: Vec<String> = Arguments::command()
+        .mut_arg("experiment", |argument| argument.global(false))
+        .ignore_errors(true)
+        .get_matches()
+        .remove_many("experiment")
+        .into_iter()
+        .flatten()
+        .collect();
+    if before != arguments.experiment {
+        arguments.experiment.splice(0..0, before);
+    }
+    arguments
 }
 
 /// Writes an error to standard error.

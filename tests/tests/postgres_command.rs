@@ -1,0 +1,140 @@
+//! The command on a store with an index in PostgreSQL says what it says on the files alone, and asks the database.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use metalab_store::types::IndexStanding;
+use metalab_store_tests::database::Schema;
+use metalab_store_tests::{command, reference_collection};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The runs, questions and files that are looked at.
+const COMMANDS: [&[&str]; 20] = [
+    &["experiments"],
+    &["runs"],
+    &["--json", "runs"],
+    &["runs", "--json-lines"],
+    &["runs", "--csv", "--columns", "run_id, status, metrics.loss"],
+    &[
+        "runs",
+        "--where",
+        "metrics.loss < 1 or status = \"failed\"",
+        "--sort",
+        "metrics.loss desc",
+    ],
+    &["runs", "--where", "exists(metrics.loss)", "--count"],
+    &["runs", "--limit", "3"],
+    &["-e", "plain", "runs"],
+    &["-e", "nobody", "runs"],
+    &["runs", "--where", "metrics.loss <"],
+    &["show", "run_1"],
+    &["--json", "show", "run_1"],
+    &["show", "no-such-run"],
+    &["fields"],
+    &["--json", "fields", "--where", "status = \"success\""],
+    &["logs", "run_1"],
+    &["artifacts", "run_1"],
+    &["--json", "artifacts", "run_1"],
+    &["gc"],
+];
+
+fn run(mut command: Command) -> (Option<i32>, String, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+fn on(locator: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut made = command();
+    made.args(["-s", locator]).args(arguments);
+    run(made)
+}
+
+#[test]
+fn every_command_that_reads_says_the_same_with_an_index_in_postgresql() {
+    let collection = reference_collection();
+    let root = collection.path().join("experiments");
+    // What is in it of a server of its own is a warning.
+    std::fs::remove_dir_all(root.join("services")).unwrap();
+    let schema = Schema::new();
+    let locator = schema.locator(&root);
+    let (code, out, err) = on(&locator, &["rebuild-index"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let config = schema.config(&root);
+    let state = config.read_only().connect().unwrap().index_state().unwrap();
+    assert_eq!(state.standing, IndexStanding::Current, "{state:?}");
+    let mut found = 0;
+    for arguments in COMMANDS {
+        let files = on(root.to_str().unwrap(), arguments);
+        assert_eq!(on(&locator, arguments), files, "{arguments:?}");
+        found += usize::from(files.0 == Some(0));
+    }
+    // Most of them find something.
+    assert!(found > 14, "{found}");
+}
+
+#[test]
+fn what_the_command_puts_and_deletes_is_in_files_and_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let schema = Schema::new();
+    let locator = schema.locator(&root);
+    let put = |run: &str| {
+        let record = directory.path().join("record");
+        let text = format!("{{\"run_id\": \"{run}\", \"status\": \"success\"}}");
+        std::fs::write(&record, text).unwrap();
+        let mut made = command();
+        made.args(["-s", &locator, "-e", "exp:1", "put"]);
+        let output = made
+            .stdin(std::fs::File::open(&record).unwrap())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    put("r1");
+    put("r2");
+    assert_eq!(schema.count("metalab_store_runs"), 2);
+    let (code, _, err) = on(&locator, &["-e", "exp:1", "delete", "r1"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(schema.count("metalab_store_runs"), 1);
+    assert_eq!(names(&root), ["r2.json"]);
+}
+
+fn names(root: &Path) -> Vec<String> {
+    let runs = std::fs::read_dir(root.join("exp_1/runs")).unwrap();
+    runs.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn lists_come_out_of_the_database() {
+    let collection = reference_collection();
+    let root = collection.path().join("experiments");
+    let schema = Schema::new();
+    let locator = schema.locator(&root);
+    assert_eq!(on(&locator, &["rebuild-index"]).0, Some(0));
+    let arguments = [
+        "runs",
+        "--where",
+        "run_id = \"run_1\"",
+        "--columns",
+        "run_id, notes",
+        "--json-lines",
+    ];
+    let (_, before, _) = on(&locator, &arguments);
+    assert!(
+        before.contains("run_1") && !before.contains("altered"),
+        "{before}"
+    );
+    // Nobody but this test changes a row: what shows it did not come from the file.
+    schema.run(
+        "UPDATE {metalab_store_runs} SET record = replace(record, '\"run_id\":', '\"notes\":\"altered\",\"run_id\":')",
+    );
+    let whole = ["runs", "--where", "run_id = \"run_1\"", "--json-lines"];
+    let (code, after, err) = on(&locator, &whole);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(after.contains("altered"), "{after}");
+}
