@@ -407,7 +407,17 @@ fn kill_copies(
         assert_eq!(report["digests"], digests, "{context}");
         assert_eq!(report["failures"], serde_json::json!([]), "{context}");
         assert_same(place.root, source);
-        let left = metalab_store_tests::leftovers(place.root);
+        let mut left = metalab_store_tests::leftovers(place.root);
+        // What is known of the database has no journal: who was killed in the middle of noting it leaves that to `gc`.
+        if left
+            .iter()
+            .any(|file| file.contains(".index/database.tmp."))
+        {
+            let gc = ["-s", &place.to, "gc", "--apply", "--grace", "0s"];
+            let collected = command().args(gc).output().unwrap();
+            assert!(collected.status.success(), "{context}: {collected:?}");
+            left = metalab_store_tests::leftovers(place.root);
+        }
         assert_eq!(left, Vec::<String>::new(), "{context}");
         let marks = metalab_store_tests::tree(place.root);
         let mark = marks
