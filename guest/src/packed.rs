@@ -17,6 +17,9 @@ pub struct Packed {
     pub fields: Vec<u32>,
 }
 
+/// What is made room for at first, in bytes.
+const ROOM: usize = 256 * 1024;
+
 /// Where a text starts and ends.
 #[derive(Clone, Copy, Default)]
 struct Range(u32, u32);
@@ -28,6 +31,11 @@ impl Packed {
     /// Adds a record as its file holds it, if it is of the usual form.
     pub(crate) fn push_text(&mut self, record: &str) -> bool {
         let start = self.text.len();
+        if self.count == 0 {
+            // Most pages have some hundred records of about a kibibyte.
+            self.text.reserve(ROOM);
+            self.fields.reserve(ROOM / 16);
+        }
         // Its texts lie in it.
         self.text.push_str(record);
         let mut ranges = Ranges {

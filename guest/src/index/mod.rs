@@ -45,7 +45,6 @@ use crate::ports::{Directory, Kind, PortError, PortResult, Reading, Stat, was_wi
 use crate::run_list::damage;
 use crate::scope::Scope;
 use crate::tree::Tree;
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -846,11 +845,9 @@ impl Scope {
         directory: Option<&dyn Directory>,
         path: &StorePath,
         ahead: PortResult<(Stat, &'p str)>,
-    ) -> Result<Option<(Stat, Cow<'p, [u8]>)>> {
+    ) -> Result<Option<(Stat, Content<'p>)>> {
         let opened = match (ahead, directory) {
-            (Ok((stat, content)), _) => {
-                return Ok(Some((stat, Cow::Borrowed(content.as_bytes()))));
-            }
+            (Ok((stat, content)), _) => return Ok(Some((stat, Content::Text(content)))),
             (Err(PortError::NotFound), _) => return Ok(None),
             (Err(_), None) => self.tree.open(path)?,
             (Err(_), Some(directory)) => match directory.look(&[path.file_name()]).pop() {
@@ -866,7 +863,7 @@ impl Scope {
         let content = self
             .tree
             .read_open(path, file.as_ref(), &stat, codec::MAX_DOCUMENT)?;
-        Ok(Some((stat, Cow::Owned(content))))
+        Ok(Some((stat, Content::Bytes(content))))
     }
 
     /// Reads one run, and what it is damaged by.
@@ -898,7 +895,7 @@ impl Scope {
             }
         };
         let (record_seen, content) = content;
-        let mut text = String::with_capacity(content.len());
+        let mut text = String::with_capacity(content.bytes().len());
         let parsed = parse(&self.tree, path, &content, &mut text).and_then(|record| {
             if codec::surely_loads(&record) {
                 return Ok(record);
@@ -966,17 +963,37 @@ impl Scope {
     }
 }
 
+/// What is in a file.
+enum Content<'p> {
+    /// It was read with others, and is UTF-8.
+    Text(&'p str),
+    Bytes(Vec<u8>),
+}
+
+impl Content<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 /// Parses a file that must hold an object, and appends its text without white space.
 fn parse<'c>(
     tree: &Tree,
     path: &StorePath,
-    content: &'c [u8],
+    content: &'c Content<'_>,
     line: &mut String,
 ) -> Result<Object<'c>> {
-    match json::parse_and_minify(content, line) {
-        Ok(Value::Object(object)) => Ok(object),
+    let text = match content {
+        Content::Text(text) => Some(*text),
+        Content::Bytes(bytes) => str::from_utf8(bytes).ok(),
+    };
+    match text.map(|text| json::parse_and_minify(text, line)) {
+        Some(Ok(Value::Object(object))) => Ok(object),
         // What is wrong is told in full.
-        _ => codec::parse_object(&tree.path(path), content),
+        _ => codec::parse_object(&tree.path(path), content.bytes()),
     }
 }
 

@@ -124,12 +124,12 @@ pub fn parse(text: &[u8]) -> Result<Value<'_>, JsonError> {
     Ok(tree.finish())
 }
 
-/// Does what [`parse`] and [`minify`] do, in one pass.
+/// Does what [`parse`] and [`minify`] do, in one pass over what is known to be UTF-8.
 ///
 /// # Errors
 ///
 /// Exactly those of [`parse`]; then nothing is appended.
-pub fn parse_and_minify<'a>(text: &'a [u8], out: &mut String) -> Result<Value<'a>, JsonError> {
+pub fn parse_and_minify<'a>(text: &'a str, out: &mut String) -> Result<Value<'a>, JsonError> {
     let mut tree = tree::Tree::default();
     scan::scan_and_minify(text, &mut tree, out)?;
     Ok(tree.finish())

@@ -46,27 +46,26 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, JsonError> {
 
 /// See [`super::minify`].
 pub(super) fn minify(text: &[u8], out: &mut String) -> Result<(), JsonError> {
-    scan_and_minify(text, &mut Nothing, out)
+    scan_and_minify(self::text(text)?, &mut Nothing, out)
 }
 
 /// Reads one text into the sink and appends it without its gaps.
 pub(super) fn scan_and_minify<'a>(
-    text: &'a [u8],
+    text: &'a str,
     sink: &mut impl Sink<'a>,
     out: &mut String,
 ) -> Result<(), JsonError> {
     let before = out.len();
-    let whole = self::text(text)?;
-    out.reserve(whole.len());
+    out.reserve(text.len());
     let mut copy = Copy {
-        text: whole,
+        text,
         copied: 0,
         out,
         sink,
     };
-    match scan(whole, &mut copy) {
+    match scan(text, &mut copy) {
         Ok(()) => {
-            copy.gap(whole.len(), whole.len());
+            copy.gap(text.len(), text.len());
             Ok(())
         }
         Err(error) => {
