@@ -1020,6 +1020,37 @@ fn without_its_index_directory_a_store_finds_its_rows_again_and_a_copy_gets_rows
 }
 
 #[test]
+fn a_rebuild_of_one_directory_leaves_the_manifests_of_another_with_the_same_experiment() {
+    let schema = Schema::new();
+    let mut stores = Vec::new();
+    for (stamp, id) in [("20260101_000000", "one"), ("20260202_000000", "two")] {
+        let root = tempfile::tempdir().unwrap();
+        let store = schema.config(root.path()).scoped("a:1").connect().unwrap();
+        put(&store, &run(id, 1.0));
+        store
+            .put_experiment_manifest("a:1", "{\"name\": \"a\"}", Some(stamp))
+            .unwrap();
+        stores.push((root, store));
+    }
+    let removed = |store: &Store| {
+        let report = store.rebuild_index().unwrap().finish().unwrap();
+        report.manifests
+    };
+    assert_eq!(removed(&stores[0].1), 0);
+    assert_eq!(schema.count("experiment_manifests"), 2);
+    // Of an experiment that no other directory holds, what is gone is removed; of one that another one holds, it stays.
+    let (root, store) = &stores[0];
+    std::fs::remove_file(root.path().join("a_1/experiments/a_1_20260101_000000.json")).unwrap();
+    assert_eq!(removed(store), 0);
+    assert_eq!(schema.count("experiment_manifests"), 2);
+    stores[1].1.delete_run("two").unwrap();
+    // The other one's is among them: the table does not say whose it is, and its next rebuild writes it again.
+    assert_eq!(removed(&stores[0].1), 2);
+    assert_eq!(removed(&stores[1].1), 1);
+    assert_eq!(schema.count("experiment_manifests"), 1);
+}
+
+#[test]
 fn an_index_is_made_of_files_that_are_there_and_left_again() {
     let collection = reference_collection();
     let root = collection.path().join("experiments");
