@@ -248,6 +248,58 @@ enum Within {
     Artifact,
 }
 
+/// What a container is that opens.
+enum Opened {
+    /// One that the format knows.
+    Known(Within),
+    /// One that may hold anything.
+    Any,
+    /// One that the format does not expect there.
+    Unexpected,
+}
+
+impl Within {
+    /// Says what a container is that opens here, as the value of a field where there are any.
+    fn open(self, field: Field, kind: Kind) -> Opened {
+        Opened::Known(match (self, field, kind) {
+            (Self::Nothing, _, Kind::Object) => Self::Record,
+            (Self::Record, Field::Metrics, Kind::Object) => Self::Metrics,
+            (Self::Record, Field::Provenance, Kind::Object) => Self::Provenance,
+            (Self::Record, Field::Tags, Kind::Array) => Self::Tags,
+            (Self::Record, Field::Warnings, Kind::Array) => Self::Warnings,
+            (Self::Record, Field::Artifacts, Kind::Array) => Self::Artifacts,
+            (Self::Artifacts, _, Kind::Object) => Self::Artifact,
+            (Self::Metrics | Self::Warnings, ..)
+            | (Self::Record, Field::Error, _)
+            | (Self::Record, Field::ParamsResolved, Kind::Object)
+            | (Self::Provenance, Field::Extra, Kind::Object)
+            | (Self::Artifact, Field::Metadata, Kind::Object)
+            | (Self::Record | Self::Provenance | Self::Artifact, Field::Unknown, _) => {
+                return Opened::Any;
+            }
+            _ => return Opened::Unexpected,
+        })
+    }
+
+    /// Returns what this is a part of.
+    fn around(self) -> Self {
+        match self {
+            Self::Artifact => Self::Artifacts,
+            Self::Nothing | Self::Record => Self::Nothing,
+            _ => Self::Record,
+        }
+    }
+
+    /// Returns the fields of an object in a record.
+    fn fields(self) -> &'static [(&'static str, Field)] {
+        match self {
+            Self::Provenance => &PROVENANCE,
+            Self::Artifact => &ARTIFACT,
+            _ => &[],
+        }
+    }
+}
+
 struct Reader<'a, 'k, K: Keep<'a>> {
     record: RunRecord<K::Text>,
     keep: &'k mut K,
@@ -533,44 +585,29 @@ impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
             self.depth += 1;
             return self.line.open(kind);
         }
-        match (self.within, self.field, kind) {
-            (Within::Nothing, _, Kind::Object) => self.within = Within::Record,
-            (Within::Record, Field::Metrics, Kind::Object) => {
-                self.within = Within::Metrics;
-                self.inner = Keys::new(&[]);
+        match self.within.open(self.field, kind) {
+            Opened::Known(within) => {
+                self.within = within;
+                self.inner = Keys::new(within.fields());
+                if within == Within::Artifact {
+                    self.record.artifacts.push(ArtifactDescriptor {
+                        artifact_id: K::Text::default(),
+                        name: K::Text::default(),
+                        kind: self.keep.made(DEFAULT_KIND),
+                        format: self.keep.made(DEFAULT_FORMAT),
+                        uri: K::Text::default(),
+                        content_hash: None,
+                        size_bytes: None,
+                        metadata: self.keep.made(EMPTY),
+                        unknown: self.keep.made(EMPTY),
+                    });
+                }
             }
-            (Within::Record, Field::Provenance, Kind::Object) => {
-                self.within = Within::Provenance;
-                self.inner = Keys::new(&PROVENANCE);
-            }
-            (Within::Record, Field::Tags, Kind::Array) => self.within = Within::Tags,
-            (Within::Record, Field::Warnings, Kind::Array) => self.within = Within::Warnings,
-            (Within::Record, Field::Artifacts, Kind::Array) => self.within = Within::Artifacts,
-            (Within::Artifacts, _, Kind::Object) => {
-                self.within = Within::Artifact;
-                self.inner = Keys::new(&ARTIFACT);
-                self.record.artifacts.push(ArtifactDescriptor {
-                    artifact_id: K::Text::default(),
-                    name: K::Text::default(),
-                    kind: self.keep.made(DEFAULT_KIND),
-                    format: self.keep.made(DEFAULT_FORMAT),
-                    uri: K::Text::default(),
-                    content_hash: None,
-                    size_bytes: None,
-                    metadata: self.keep.made(EMPTY),
-                    unknown: self.keep.made(EMPTY),
-                });
-            }
-            (Within::Metrics | Within::Warnings, ..)
-            | (Within::Record, Field::Error, _)
-            | (Within::Record, Field::ParamsResolved, Kind::Object)
-            | (Within::Provenance, Field::Extra, Kind::Object)
-            | (Within::Artifact, Field::Metadata, Kind::Object)
-            | (Within::Record | Within::Provenance | Within::Artifact, Field::Unknown, _) => {
+            Opened::Any => {
                 self.depth = 1;
                 self.line.open(kind);
             }
-            _ => self.unusual(),
+            Opened::Unexpected => self.unusual(),
         }
     }
 
@@ -586,24 +623,18 @@ impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
             }
             return;
         }
-        self.within = match self.within {
+        match self.within {
             Within::Artifact => {
                 let unknown = self.take_unknown(1);
                 if let Some(artifact) = self.artifact() {
                     artifact.unknown = unknown;
                 }
-                Within::Artifacts
             }
-            Within::Provenance => {
-                self.record.provenance.unknown = self.take_unknown(1);
-                Within::Record
-            }
-            Within::Nothing | Within::Record => {
-                self.record.unknown = self.take_unknown(0);
-                Within::Nothing
-            }
-            _ => Within::Record,
-        };
+            Within::Provenance => self.record.provenance.unknown = self.take_unknown(1),
+            Within::Nothing | Within::Record => self.record.unknown = self.take_unknown(0),
+            _ => {}
+        }
+        self.within = self.within.around();
     }
 }
 
@@ -700,35 +731,18 @@ impl<'a> Sink<'a> for Check {
             self.depth += 1;
             return;
         }
-        self.within = match (self.within, self.field, kind) {
-            (Within::Nothing, _, Kind::Object) => Within::Record,
-            (Within::Record, Field::Metrics, Kind::Object) => Within::Metrics,
-            (Within::Record, Field::Provenance, Kind::Object) => {
-                self.inner = &PROVENANCE;
-                Within::Provenance
+        match self.within.open(self.field, kind) {
+            Opened::Known(within) => {
+                self.within = within;
+                self.inner = within.fields();
             }
-            (Within::Record, Field::Tags, Kind::Array) => Within::Tags,
-            (Within::Record, Field::Warnings, Kind::Array) => Within::Warnings,
-            (Within::Record, Field::Artifacts, Kind::Array) => Within::Artifacts,
-            (Within::Artifacts, _, Kind::Object) => {
-                self.inner = &ARTIFACT;
-                Within::Artifact
-            }
-            (within @ (Within::Metrics | Within::Warnings), ..)
-            | (within @ Within::Record, Field::Error, _)
-            | (within @ Within::Record, Field::ParamsResolved, Kind::Object)
-            | (within @ Within::Provenance, Field::Extra, Kind::Object)
-            | (within @ Within::Artifact, Field::Metadata, Kind::Object) => {
-                self.depth = 1;
-                within
-            }
-            (within, ..) => {
+            Opened::Any => self.depth = 1,
+            Opened::Unexpected => {
                 self.whole = false;
                 // Nothing in it matters any more.
                 self.depth = 1;
-                within
             }
-        };
+        }
     }
 
     fn close(&mut self) {
@@ -736,21 +750,12 @@ impl<'a> Sink<'a> for Check {
             self.depth -= 1;
             return;
         }
-        self.within = match self.within {
-            Within::Artifact => {
-                self.whole &= self.inner.is_empty();
-                Within::Artifacts
-            }
-            Within::Provenance => {
-                self.whole &= self.inner.is_empty();
-                Within::Record
-            }
-            Within::Record | Within::Nothing => {
-                self.whole &= self.top.is_empty();
-                Within::Nothing
-            }
-            _ => Within::Record,
-        };
+        match self.within {
+            Within::Artifact | Within::Provenance => self.whole &= self.inner.is_empty(),
+            Within::Record | Within::Nothing => self.whole &= self.top.is_empty(),
+            _ => {}
+        }
+        self.within = self.within.around();
     }
 }
 

@@ -417,7 +417,7 @@ impl RunList {
 pub(crate) trait Page: Default {
     fn count(&self) -> usize;
 
-    /// Adds a record as it is written, or leaves that to whoever reads its file.
+    /// Adds a record as it is written, or leaves one of an unusual form to whoever loads it.
     fn push_text(&mut self, record: &str) -> bool;
 
     fn push_record(&mut self, record: RunRecord);
@@ -429,11 +429,8 @@ impl Page for Vec<RunRecord> {
     }
 
     fn push_text(&mut self, record: &str) -> bool {
-        let by_tree = || codec::load_run_record("", record.as_bytes()).ok();
-        let found = quick::run_record(record).or_else(by_tree);
-        let is_one = found.is_some();
-        self.extend(found);
-        is_one
+        let found = quick::run_record(record);
+        found.map(|record| self.push(record)).is_some()
     }
 
     fn push_record(&mut self, record: RunRecord) {

@@ -1,4 +1,4 @@
-//! For tests, those of other crates among them: a directory that is watched, and random records and queries over few names and
+//! For tests, those of other crates among them: a directory that is watched, what a store sends, and random records and queries over few names and
 //! values, so that they often meet. They are the same in each run.
 //!
 //! ```
@@ -19,7 +19,27 @@ use crate::ports::{Directory, File, Listing, OpenMode, PortResult, Stat};
 use crate::query::{
     CompareOp, Direction, Expr, Field, Kind, Literal, Moment, Pattern, Sort, SortKey, Step,
 };
+use crate::store::Store;
+use crate::transfer::{ExperimentDigest, MAX_CHUNK, Selection};
 use std::rc::Rc;
+
+/// Returns what a store sends, whole, and the digests of it.
+///
+/// # Panics
+/// If it sends nothing, or more than a chunk at once.
+#[must_use]
+pub fn stream(store: &Store, selection: Selection) -> (Vec<u8>, Vec<ExperimentDigest>) {
+    let mut sender = store.send(selection).unwrap();
+    let mut whole = Vec::new();
+    loop {
+        let chunk = sender.next_chunk().unwrap();
+        assert!(chunk.len() <= MAX_CHUNK);
+        if chunk.is_empty() {
+            return (whole, sender.report().digests.clone());
+        }
+        whole.extend(chunk);
+    }
+}
 
 /// What is done in a watched directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

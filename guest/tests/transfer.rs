@@ -5,7 +5,7 @@
 use metalab_store_guest::model::{Access, ArtifactDescriptor, Durability, StoreOptions};
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store;
-use metalab_store_guest::testing::{Touch, watched};
+use metalab_store_guest::testing::{Touch, stream, watched};
 use metalab_store_guest::transfer::{
     Counts, Existing, ExperimentDigest, MAX_CHUNK, Packer, ReceiveOptions, Report, Selection,
     Unpacker,
@@ -103,20 +103,6 @@ fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     walk(root, root, &mut found);
     found
-}
-
-/// The stream of a store, whole.
-fn stream(store: &Store, selection: Selection) -> (Vec<u8>, Vec<ExperimentDigest>) {
-    let mut sender = store.send(selection).unwrap();
-    let mut whole = Vec::new();
-    loop {
-        let chunk = sender.next_chunk().unwrap();
-        assert!(chunk.len() <= MAX_CHUNK);
-        if chunk.is_empty() {
-            return (whole, sender.report().digests.clone());
-        }
-        whole.extend(chunk);
-    }
 }
 
 /// Takes a stream as a host does, and opens the stores that it asks for. Ends after so many bytes.

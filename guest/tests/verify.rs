@@ -17,7 +17,7 @@ use metalab_store_guest::ports::{
 };
 use metalab_store_guest::query::QueryText;
 use metalab_store_guest::store::Store;
-use metalab_store_guest::testing::{Touch, watched};
+use metalab_store_guest::testing::{Touch, stream, watched};
 use metalab_store_guest::transfer::{Existing, MAX_CHUNK, ReceiveOptions, Selection};
 use metalab_store_guest::verify::{
     Finding, FindingKind, GarbageOptions, GarbageReport, Left, Severity, VerifyOptions,
@@ -1401,7 +1401,7 @@ fn what_a_copy_wrote_is_noted_for_the_index_of_a_writer_that_was_at_work_meanwhi
     put_record(&other, &record);
     // The same as there: a change of `derived` that nobody notes makes everybody look at all names.
     other.put_derived_text(RUN, "{\"d\": 1}").unwrap();
-    let stream = stream(&other);
+    let (stream, _) = stream(&other, Selection::default());
     other.close().unwrap();
     let to = root.clone();
     let (found, findings) = noted_by_another(&root, move || overwrite(&to, &stream));
@@ -1421,19 +1421,6 @@ fn what_a_repair_put_in_place_is_noted_for_the_index_of_a_writer_that_was_at_wor
     let to = root.clone();
     let (found, findings) = noted_by_another(&root, move || drop(repair(&to)));
     assert_eq!((found, findings), (1, vec![]));
-}
-
-/// Returns what a store holds as a stream.
-fn stream(store: &Store) -> Vec<u8> {
-    let mut sender = store.send(Selection::default()).unwrap();
-    let mut whole = Vec::new();
-    loop {
-        let chunk = sender.next_chunk().unwrap();
-        if chunk.is_empty() {
-            return whole;
-        }
-        whole.extend(chunk);
-    }
 }
 
 /// Takes a stream, and replaces what is there.
@@ -1471,7 +1458,7 @@ fn what_a_copy_replaced_and_removed_is_not_told_as_changed() {
     other
         .put_experiment_manifest("e:1", "{\"k\": 2}", Some("20260101_000000"))
         .unwrap();
-    let stream = stream(&other);
+    let (stream, _) = stream(&other, Selection::default());
     other.close().unwrap();
     overwrite(root, &stream);
     for file in [

@@ -204,6 +204,9 @@ impl DatabaseList {
                 break;
             };
             bytes += found.record.len();
+            if page.push_text(&found.record) {
+                continue;
+            }
             let file = self.file(&found.key);
             match codec::load_run_record(&file, found.record.as_bytes()) {
                 Ok(record) => page.push_record(record),

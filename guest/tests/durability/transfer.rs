@@ -7,6 +7,7 @@ use metalab_store_guest::error::Error;
 use metalab_store_guest::model::{Access, ArtifactDescriptor, Expectation};
 use metalab_store_guest::ports::PortError;
 use metalab_store_guest::store::Store;
+use metalab_store_guest::testing;
 use metalab_store_guest::transfer::{MAX_CHUNK, ReceiveOptions, Report, Selection};
 
 /// Makes a store with a few runs; one has an artifact that is not kept in memory.
@@ -45,15 +46,7 @@ fn source() -> SimDisk {
 
 fn stream(disk: &SimDisk) -> Vec<u8> {
     let store = open(disk, Access::ReadOnly).unwrap();
-    let mut sender = store.send(Selection::default()).unwrap();
-    let mut whole = Vec::new();
-    loop {
-        let chunk = sender.next_chunk().unwrap();
-        if chunk.is_empty() {
-            return whole;
-        }
-        whole.extend(chunk);
-    }
+    testing::stream(&store, Selection::default()).0
 }
 
 /// Copies a stream into a store, whole.

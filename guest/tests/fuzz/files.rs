@@ -14,6 +14,7 @@ use metalab_store_guest::model::{
 use metalab_store_guest::ports::Identity;
 use metalab_store_guest::query::QueryText;
 use metalab_store_guest::store::Store;
+use metalab_store_guest::testing;
 use metalab_store_guest::transfer::{Packer, ReceiveOptions, Selection, Unpacker};
 use metalab_store_guest::{error, native};
 use std::collections::BTreeMap;
@@ -821,15 +822,7 @@ fn no_service_file_leads_the_credentials_of_a_user_elsewhere() {
 fn stream() -> Vec<u8> {
     let place = Place::new(fill);
     let store = open(&place.root(), Access::ReadOnly).unwrap();
-    let mut sender = store.send(Selection::default()).unwrap();
-    let mut whole = Vec::new();
-    loop {
-        let chunk = sender.next_chunk().unwrap();
-        if chunk.is_empty() {
-            return whole;
-        }
-        whole.extend(chunk);
-    }
+    testing::stream(&store, Selection::default()).0
 }
 
 /// Makes the checksums of all blocks that look like headers right.

@@ -267,7 +267,7 @@ class Store(Generic[Config]):
 
         A file that cannot be read is in the answer's `damaged`, and hides no other.
         """
-        found, runs = self._all_of("[method]store.list-run-records", experiment_id, record_from_line)
+        found, runs = self._rows_of("[method]store.list-run-records", experiment_id, record_from_line)
         records = RunRecords(found)
         records.damaged = runs.damaged()
         for damage in records.damaged:
@@ -295,7 +295,7 @@ class Store(Generic[Config]):
             except TypeError as error:
                 raise InvalidTypeError(f"columns: expected a text or a list of texts: {error}") from None
         query = {"filter": filter, "sort": sort, "columns": columns, "limit": limit, "cursor": cursor, "check": check}
-        rows, runs = self._all_of("[method]store.query-runs", query)
+        rows, runs = self._rows_of("[method]store.query-runs", query)
         return Page(rows, runs.columns(), runs.total(), runs.cursor(), runs.damaged())
 
     def fields(self, filter: str = "") -> Fields:
@@ -504,7 +504,7 @@ class Store(Generic[Config]):
     def _list(self, name: str, argument: Any) -> RunList:
         return RunList(self._pool.open_resource(name, argument))
 
-    def _all_of(self, name: str, argument: Any, make: Callable[[Any], Any] | None = None) -> tuple[list[Any], RunList]:
+    def _rows_of(self, name: str, argument: Any, make: Callable[[Any], Any] | None = None) -> tuple[list[Any], RunList]:
         """Returns all of a list: made out of typed lines, or the lines' own dictionaries."""
         runs = self._list(name, argument)
         rows: list[Any] = []

@@ -239,6 +239,9 @@ pub(crate) fn run() -> ExitCode {
 /// Reads the arguments.
 fn arguments() -> Arguments {
     let mut arguments = Arguments::parse();
+    if arguments.experiment.is_empty() {
+        return arguments;
+    }
     // Of experiments before the command and after it, the parser keeps those after it alone.
     let before: Vec<String> = Arguments::command()
         .mut_arg("experiment", |argument| argument.global(false))
