@@ -519,6 +519,56 @@ fn a_run_that_was_told_while_its_files_were_written_is_compared_by_what_they_hol
     assert_current(&config);
 }
 
+#[test]
+fn a_rebuild_finds_each_run_that_differs_in_anything_and_sends_no_other() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let files = config.to_filestore().connect().unwrap();
+    let records: Vec<RunRecord> = (0..40)
+        .map(|n| run(&format!("run{n:02}"), f64::from(n)))
+        .collect();
+    files.put_run_records(&records).unwrap();
+    files.put_derived("run09", &records[1].metrics).unwrap();
+    files.close().unwrap();
+    let rebuild = || {
+        let store = config.connect().unwrap();
+        let report = store.rebuild_index().unwrap().finish().unwrap();
+        store.close().unwrap();
+        (report.runs, report.added, report.changed, report.removed)
+    };
+    assert_eq!(rebuild(), (40, 40, 0, 0));
+    let place = root.path().join("a_1");
+    // The row says something else: its text, its derived metrics, what its files were like.
+    schema.run(
+        "UPDATE {metalab_store_runs} SET record = replace(record, '1.0', '1.5') WHERE run_id = 'run01';\n\
+         UPDATE {metalab_store_runs} SET derived = '[]' WHERE run_id IN ('run02', 'run09');\n\
+         UPDATE {metalab_store_runs} SET stamp = '1.2.3' WHERE run_id = 'run03'",
+    );
+    // The file does: with the size and the time that it had, or with others.
+    let path = place.join("runs/run04.json");
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("4.0"), "{text}");
+    fs::write(&path, text.replace("4.0", "4.5")).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(time).unwrap();
+    let text = fs::read_to_string(place.join("runs/run05.json")).unwrap();
+    fs::write(place.join("runs/run05.json"), format!("{text} ")).unwrap();
+    // Derived metrics came, a record came, and one went.
+    fs::copy(
+        place.join("derived/run09.json"),
+        place.join("derived/run06.json"),
+    )
+    .unwrap();
+    let text = fs::read_to_string(place.join("runs/run08.json")).unwrap();
+    fs::write(place.join("runs/new.json"), text.replace("run08", "new")).unwrap();
+    fs::remove_file(place.join("runs/run07.json")).unwrap();
+    assert_eq!(rebuild(), (40, 1, 7, 1));
+    assert_current(&config);
+    assert_eq!(rebuild(), (40, 0, 0, 0));
+}
+
 /// Names an address where no server answers.
 const NOBODY: &str = "postgresql://u@127.0.0.1:1/db?connect_timeout=1";
 

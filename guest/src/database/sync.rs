@@ -20,7 +20,7 @@ use crate::model::{Access, Damage};
 use crate::names::{ExperimentId, RunId};
 use crate::ports::{
     CopyWriter, Cursor, Database, DatabaseResult, Directory, Isolation, Lock, LockError, LockMode,
-    LockTarget, RowSet, SqlValue, Transaction,
+    LockTarget, Reading, RowSet, SqlValue, Transaction,
 };
 use crate::run_list::damage;
 use crate::scope::{Scope, hex, revision};
@@ -29,6 +29,7 @@ use crate::sql::catalogue::Counted;
 use crate::sql::directories::{is_true, run, statement, text, texts};
 use crate::sql::projection::{self, Projected};
 use crate::sql::runs;
+use crate::tree::Tree;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -156,12 +157,46 @@ struct Difference {
 struct Compare {
     names: Vec<RunId>,
     at: usize,
+    /// What the files are told from in great numbers; none if each is looked at by itself.
+    lying: Option<Lying>,
     page: VecDeque<Known>,
     ended: bool,
     difference: Difference,
     // The cursor goes before its transaction.
     cursor: Box<dyn Cursor>,
     _transaction: Box<dyn Transaction>,
+}
+
+/// The directory of the records, open, and the runs that had derived metrics when they were listed.
+struct Lying {
+    records: Option<Rc<dyn Directory>>,
+    derived: BTreeSet<RunId>,
+}
+
+impl Lying {
+    /// Says whether the files of a run are those that the database knows, if it has no derived metrics.
+    fn is_like(&self, run: &RunId, known: &Known) -> bool {
+        if self.derived.contains(run) {
+            return false;
+        }
+        let stat = || {
+            let path = layout::run_record(run);
+            self.records.as_ref()?.stat(path.file_name()).ok()
+        };
+        contents_of(&known.stamp).is_some()
+            || stat().is_some_and(|stat| known.stamp == stamp(&stat, None))
+    }
+
+    fn find(tree: &Tree) -> Result<Self> {
+        let derived = tree.list(&layout::directory(Top::Derived))?;
+        let derived = derived.iter();
+        Ok(Self {
+            records: tree.handle(&layout::directory(Top::Runs))?,
+            derived: derived
+                .filter_map(|entry| layout::run_id_of_record(&entry.name))
+                .collect(),
+        })
+    }
 }
 
 /// What the database knows of a run.
@@ -195,8 +230,7 @@ struct Fill {
     targets: Vec<Target>,
     /// The target that is copied into now.
     copy: Option<(usize, Box<dyn CopyWriter>)>,
-    records: Option<Rc<dyn Directory>>,
-    derived: BTreeSet<RunId>,
+    lying: Lying,
     counted: Counted,
 }
 
@@ -240,7 +274,10 @@ impl Sync {
         let mut names = scope.recorded_runs()?;
         names.sort_unstable();
         let compare = Compare::begin(sql, &id, full, names);
-        let compare = sql.heard(compare)?;
+        let mut compare = sql.heard(compare)?;
+        if full && !scope.tree.has_overlay()? {
+            compare.lying = Some(Lying::find(&scope.tree)?);
+        }
         Ok(Some(Self {
             scope: Rc::clone(scope),
             sql: Rc::clone(sql),
@@ -396,8 +433,10 @@ impl Sync {
             return Ok(true);
         }
         let end = (compare.at + COMPARED).min(compare.names.len());
+        let mut files = self.read_ahead(compare, end);
         while compare.at < end {
             let run = compare.names[compare.at].clone();
+            let file = files.as_mut().map(|files| files.next());
             compare.at += 1;
             // What comes before it in the database was in no file when the names were listed.
             let mut known = loop {
@@ -420,6 +459,14 @@ impl Sync {
                 compare.difference.readable.extend(unreadable);
                 known = compare.page.pop_front();
             }
+            if let (Some(Ok((_, content))), Some(known), Some(lying)) =
+                (file, &known, &compare.lying)
+                && known.says(content)
+                && lying.is_like(&run, known)
+            {
+                self.report.runs += 1;
+                continue;
+            }
             self.judge(&run, known, &mut compare.difference)?;
         }
         if compare.at < compare.names.len() {
@@ -434,6 +481,15 @@ impl Sync {
             self.judge_unlisted(known, &mut compare.difference)?;
         }
         Ok(false)
+    }
+
+    /// Begins to read the files of the next runs; none if each is to be looked at by itself.
+    fn read_ahead(&self, compare: &Compare, end: usize) -> Option<Box<dyn Reading>> {
+        let lying = compare.lying.as_ref()?;
+        let paths = compare.names[compare.at..end].iter();
+        let paths: Vec<StorePath> = paths.map(layout::run_record).collect();
+        let names: Vec<&str> = paths.iter().map(StorePath::file_name).collect();
+        lying.records.as_ref()?.read(&names)
     }
 
     /// Judges a run that the database knows and that had no file when the names were listed: it may have been put since.
@@ -555,9 +611,6 @@ impl Sync {
         if fresh && difference.send.len() >= MANY {
             let transaction = self.sql.heard(self.begin_fill())?;
             if let Some(transaction) = transaction {
-                let tree = &self.scope.tree;
-                let derived = tree.list(&layout::directory(Top::Derived))?;
-                let derived = derived.iter();
                 return Ok(Load {
                     difference,
                     at: 0,
@@ -565,10 +618,7 @@ impl Sync {
                     fill: Some(Fill {
                         targets: self.targets(),
                         copy: None,
-                        records: tree.handle(&layout::directory(Top::Runs))?,
-                        derived: derived
-                            .filter_map(|entry| layout::run_id_of_record(&entry.name))
-                            .collect(),
+                        lying: Lying::find(&self.scope.tree)?,
                         counted: Counted::default(),
                     }),
                     transaction,
@@ -742,8 +792,8 @@ impl Sync {
         match &mut load.fill {
             None => self.scope.see(&looking, run, |_| {}),
             Some(fill) => {
-                looking.records = fill.records.as_deref();
-                looking.derived = Some(&fill.derived);
+                looking.records = fill.lying.records.as_deref();
+                looking.derived = Some(&fill.lying.derived);
                 let counted = &mut fill.counted;
                 self.scope.see(&looking, run, |record| counted.add(record))
             }
@@ -1201,6 +1251,7 @@ impl Compare {
         Ok(Self {
             names,
             at: 0,
+            lying: None,
             page: VecDeque::new(),
             ended: false,
             difference: Difference::default(),
@@ -1217,6 +1268,16 @@ impl Compare {
             self.page = rows.iter().filter_map(|row| known(row)).collect();
         }
         Ok(self.page.front())
+    }
+}
+
+impl Known {
+    /// Says whether this is a run without derived metrics and with this record, of which no more is to be looked at.
+    fn says(&self, record: &str) -> bool {
+        self.row
+            && !self.inexact
+            && self.derived.is_none()
+            && self.record.as_ref() == Some(&revision(record.as_bytes()))
     }
 }
 
