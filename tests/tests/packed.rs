@@ -83,3 +83,34 @@ fn each_record_of_a_list_is_the_one_that_is_handed_out_by_itself() {
         assert_eq!(lines.damaged().unwrap(), damaged);
     }
 }
+
+#[test]
+fn all_records_at_once_are_those_of_the_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let runs = directory.path().join("exp_1/runs");
+    let config = FileStoreConfig::new(directory.path()).scoped("exp:1");
+    config.connect().unwrap().close().unwrap();
+    // Fewer than a page, one, some, and some and a part.
+    let mut written = 0;
+    for count in [0, 1, 256, 257, 2048, 2500] {
+        for index in written..count {
+            let text = format!(
+                "{{\"run_id\": \"r{index}\", \"status\": \"success\", \"duration_ms\": {index}}}"
+            );
+            fs::write(runs.join(format!("r{index}.json")), text).unwrap();
+        }
+        written = count;
+        fs::write(runs.join("damaged.json"), "{").unwrap();
+        let store = config.connect().unwrap();
+        let page = store.list_run_records(None).unwrap();
+        let mut list = store.list_runs(None).unwrap();
+        let mut listed: Vec<RunRecord> = Vec::new();
+        while listed.len() < count {
+            listed.extend(list.next(100).unwrap());
+        }
+        assert_eq!(page.records, listed);
+        let damaged: Vec<&str> = page.damaged.iter().map(|one| one.file.as_str()).collect();
+        assert_eq!(damaged, ["runs/damaged.json"]);
+        store.close().unwrap();
+    }
+}

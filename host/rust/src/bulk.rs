@@ -363,14 +363,23 @@ fn digest(directory: &OwnedFd, name: &str) -> Result<String, Errno> {
 
 /// Reads a regular file.
 fn read(directory: &OwnedFd, name: &str) -> Result<(Statx, String), Errno> {
-    let (file, stat) = open(directory, name, MAX_FILE)?;
-    // One byte more tells the end from a file that grew.
+    let (mut file, stat) = open(directory, name, MAX_FILE)?;
     let size = usize::try_from(stat.stx_size).unwrap_or_default();
-    let mut content = Vec::with_capacity(size + 1);
-    let read = file.take(stat.stx_size + 1).read_to_end(&mut content);
-    if read.map_err(|_| Errno::IO)? != size {
+    // One byte more tells the end from a file that grew.
+    let mut content = vec![0; size + 1];
+    let mut read = 0;
+    while read < size {
+        match file.read(&mut content[read..]) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(Errno::IO),
+        }
+    }
+    if read != size {
         return Err(Errno::AGAIN);
     }
+    content.truncate(size);
     String::from_utf8(content)
         .map(|content| (stat, content))
         .map_err(|_| Errno::ILSEQ)

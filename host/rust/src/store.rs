@@ -1,6 +1,7 @@
 //! An open store: the contract's calls as methods with native types.
 
 use crate::artifact::{ArtifactReader, ArtifactWriter, CHUNK, copy, open_source};
+use crate::bindings::exports::metalab::store::store::PackedRecords;
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::packed::unpack;
@@ -10,11 +11,17 @@ use crate::types::{
     LogChunk, Manifest, ManifestHeader, Metric, RebuildProgress, RebuildReport, RunQuery,
     RunRecord, StructuredResult, VersionedRun,
 };
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 /// How many records a page of a list has when all of them are wanted.
-const PAGE: u32 = 1024;
+const PAGE: u32 = 256;
+
+/// So many pages may wait to be unpacked.
+const PAGES_AHEAD: usize = 4;
 
 /// An open store. Cheap to clone; clones share the same instances, and threads may use it at once.
 ///
@@ -181,17 +188,10 @@ impl Store {
     /// [`Error::Io`]. A file that cannot be read is among the damaged ones and hides no other.
     pub fn list_run_records(&self, experiment_id: Option<&str>) -> Result<RunPage> {
         let mut list = self.list_runs(experiment_id)?;
-        let mut records = Vec::new();
-        loop {
-            let page = list.next(PAGE)?;
-            if page.is_empty() {
-                return Ok(RunPage {
-                    records,
-                    damaged: list.damaged()?,
-                });
-            }
-            records.extend(page);
-        }
+        Ok(RunPage {
+            records: list.all()?,
+            damaged: list.damaged()?,
+        })
     }
 
     /// Lists run records a page at a time.
@@ -603,9 +603,55 @@ impl RunList {
     /// # Errors
     /// [`Error::Io`].
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
-        // One text crosses in a fraction of the time that thousands take.
-        let packed = call_resource!(self.run_list.call_next_packed(limit))?;
-        unpack(&packed)
+        unpack(&self.next_packed(limit)?)
+    }
+
+    /// Returns the next records as they cross: one text does in a fraction of the time that thousands take.
+    fn next_packed(&mut self, limit: u32) -> Result<PackedRecords> {
+        call_resource!(self.run_list.call_next_packed(limit))
+    }
+
+    /// Returns all records that are left. While a page of many is unpacked, the component makes the next one.
+    fn all(&mut self) -> Result<Vec<RunRecord>> {
+        let mut records = self.next(PAGE)?;
+        if records.len() < PAGE as usize {
+            // There is hardly another one, and a thread is dearer than that.
+            while self.unpack_next(&mut records)? {}
+            return Ok(records);
+        }
+        thread::scope(|scope| {
+            let (sender, pages) = sync_channel::<PackedRecords>(PAGES_AHEAD);
+            let unpacked = thread::Builder::new().spawn_scoped(scope, move || -> Result<_> {
+                let mut records = Vec::new();
+                for page in pages {
+                    records.extend(unpack(&page)?);
+                }
+                Ok(records)
+            });
+            let Ok(unpacked) = unpacked else {
+                while self.unpack_next(&mut records)? {}
+                return Ok(records);
+            };
+            loop {
+                let page = self.next_packed(PAGE)?;
+                // Nobody takes what comes after a page that is none.
+                if page.count == 0 || sender.send(page).is_err() {
+                    break;
+                }
+            }
+            drop(sender);
+            let unpacked = unpacked.join().unwrap_or_else(|panic| resume_unwind(panic));
+            records.extend(unpacked?);
+            Ok(records)
+        })
+    }
+
+    /// Adds the next records, and says whether there were any.
+    fn unpack_next(&mut self, records: &mut Vec<RunRecord>) -> Result<bool> {
+        let page = self.next(PAGE)?;
+        let any = !page.is_empty();
+        records.extend(page);
+        Ok(any)
     }
 
     /// Returns the next records as lines of JSON text: at most `max_bytes`, or 16 MiB, but at least one

@@ -700,7 +700,7 @@ fn index(directory: &Path, count: usize) {
             ("component", &times[2]),
         ],
     );
-    let mut times: [Times; 10] = Default::default();
+    let mut times: [Times; 12] = Default::default();
     let everything = RunQuery::default();
     native_lines(&native, &page_query());
     for _ in 0..rounds {
@@ -727,11 +727,26 @@ fn index(directory: &Path, count: usize) {
                 while !list.next(page).unwrap().is_empty() {}
             });
         }
+        times[10].measure(|| {
+            let mut list = native.list_run_records(None).unwrap();
+            let mut records = Vec::new();
+            while records.len() < count {
+                records.extend(list.next(1024).unwrap());
+            }
+            records
+        });
+        let listed = times[11].measure(|| component.list_run_records(None).unwrap());
+        assert_eq!(listed.records.len(), count);
     }
     let rows = [
         ("filter, sort, first 100", 0, reach(count, "", "10 ms")),
         ("count", 2, reach(count, "", "10 ms")),
         ("list all as lines", 4, reach(count, "30 ms", "350 ms")),
+        (
+            "list all typed, at once",
+            10,
+            reach(count, "70 ms", "800 ms"),
+        ),
         (
             "list all typed, in pages of 1,024",
             6,
