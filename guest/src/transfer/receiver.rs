@@ -35,6 +35,9 @@ const SECTOR: u64 = 512;
 /// A file of up to this many bytes is kept in memory until its unit is whole.
 const SMALL: u64 = 1024 * 1024;
 
+/// The most bytes of a file that a host hashes at once.
+const MAX_HASHED: u64 = 1 << 30;
+
 /// The most files of one unit.
 const MAX_FILES: usize = 1_000_000;
 
@@ -134,8 +137,8 @@ enum Content {
     Memory(Vec<u8>),
     /// The same so far as the file that is there.
     Same(Box<dyn File>, Stat, Sha256),
-    /// In a stage file.
-    Staged(StorePath, Box<dyn File>, Sha256),
+    /// In a stage file, and hashed as it comes, or once it is whole.
+    Staged(StorePath, Box<dyn File>, Option<Sha256>),
     /// Different from what is there, or new; only counted. It may begin with what is there.
     Counted(Sha256, bool),
 }
@@ -465,7 +468,13 @@ impl Receiver {
                 Some((file, stat)) if stat.size == size || (dry && stat.size < size) => {
                     Content::Same(file, stat, Sha256::new())
                 }
-                _ => new_content(&self.scope, &self.options, Sha256::new())?,
+                _ => match new_content(&self.scope, &self.options, Sha256::new())? {
+                    // The host hashes a whole file several times as fast as its pieces are hashed here.
+                    Content::Staged(stage, file, _) if size <= MAX_HASHED => {
+                        Content::Staged(stage, file, None)
+                    }
+                    content => content,
+                },
             }
         };
         Ok(Incoming {
@@ -658,7 +667,7 @@ impl Receiver {
             return Ok(());
         }
         let mut reason = note.torn.clone().or_else(|| unit.broken.take());
-        let mut digests = Vec::with_capacity(unit.files.len());
+        let mut digests = Vec::new();
         if reason.is_none() {
             for file in &unit.files {
                 if !belongs(&file.path, note.run.as_ref()) {
@@ -667,8 +676,18 @@ impl Receiver {
                         file.path
                     )));
                 }
-                digests.push(file.digest());
             }
+            let files = unit.files.iter();
+            match files.map(|file| file.digest(&self.scope)).collect() {
+                Ok(found) => digests = found,
+                Err(error) if is_fatal(&error) => {
+                    unit.discard(&self.scope);
+                    return Err(error);
+                }
+                Err(error) => reason = Some(error.to_string()),
+            }
+        }
+        if reason.is_none() {
             let mut list = List::default();
             for (file, digest) in unit.files.iter().zip(&digests) {
                 list.add(digest, &file.path.to_string());
@@ -1150,7 +1169,9 @@ impl Incoming {
             Content::Staged(stage, file, hash) => {
                 file.write(self.seen, piece)
                     .map_err(|reason| Error::io(scope.tree.path(stage), "write", reason))?;
-                hash.update(piece);
+                if let Some(hash) = hash {
+                    hash.update(piece);
+                }
             }
             Content::Same(file, stat, hash) => {
                 let mut known = 0;
@@ -1204,13 +1225,17 @@ impl Incoming {
     }
 
     /// Returns the digest of its content.
-    fn digest(&self) -> Digest {
-        match &self.content {
+    fn digest(&self, scope: &Scope) -> Result<Digest> {
+        Ok(match &self.content {
             Content::Memory(content) => digest::of_file(&self.path, content),
-            Content::Same(_, _, hash) | Content::Staged(_, _, hash) | Content::Counted(hash, _) => {
-                hash.clone().finalize().into()
-            }
-        }
+            Content::Staged(stage, file, None) => match scope.tree.digest(stage) {
+                Some((_, digest)) => digest,
+                None => scope.tree.hash_open(stage, file.as_ref())?.1,
+            },
+            Content::Same(_, _, hash)
+            | Content::Staged(_, _, Some(hash))
+            | Content::Counted(hash, _) => hash.clone().finalize().into(),
+        })
     }
 }
 
@@ -1222,7 +1247,7 @@ fn new_content(scope: &Scope, options: &ReceiveOptions, begun: Sha256) -> Result
     scope.prepare_write()?;
     let stage = scope.new_staging()?;
     let file = scope.tree.create(&stage)?;
-    Ok(Content::Staged(stage, file, begun))
+    Ok(Content::Staged(stage, file, Some(begun)))
 }
 
 /// Copies what is known to be the same into a stage file.
