@@ -4,8 +4,10 @@ other hosts, and hides nothing else."""
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import pickle
+import random
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 import metalab_store as m
 from metalab_store import FileStore, FileStoreConfig, RunRecord
+from metalab_store.records import WrittenTime, _parsed
 
 #: Read and stored again, this record has the same bytes.
 GOOD = {"run_id": "a", "experiment_id": "exp:1", "status": "success"}
@@ -250,3 +253,28 @@ def test_a_time_is_kept_as_it_was_written(store: FileStore, root: Path, written:
         moved = found.started_at.astimezone(timezone(timedelta(hours=2)))
         store.put_run_record(replace(found, started_at=moved))
         assert json.loads(file.read_bytes())["started_at"] == moved.isoformat()
+
+
+def test_a_time_is_plain_just_where_it_is_printed_as_it_was_read() -> None:
+    days = ("2026-03-01", "2026-W09-7", "20260301", "2026W097", "2026W09", "0001-01-01", "9999-12-31")
+    hours = ("09:00:01.123456", "23:59:59.000000", "09:00:01.000001", "090001.123456", "09:00:01", "24:00:00.000000")
+    # So long that they make up for the digits that are not there.
+    hours += ("09:00:01.12345", "09:00:01.123", "09:00:01.1", "09:00:01.123456789", "09:00:01,123456")
+    zones = ("", "Z", "+01", "-0130", "+05:30", "+00:00", "+01:00:00.000001")
+    texts = ["".join(parts) for parts in itertools.product(days, ("T", " ", "t", "."), hours, zones)]
+    chance = random.Random(1)
+    for text in texts[:]:
+        for _ in range(50):
+            at = chance.randrange(len(text))
+            texts.append(text[:at] + chance.choice("0123456789-:.,+TWZ \u0663") + text[at + 1 :])
+    kinds = set()
+    for text in texts:
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            continue
+        found = _parsed(text)
+        assert found == time, text
+        assert (type(found) is datetime) == (time.isoformat() == text), text
+        kinds.add((len(text) == 26, type(found)))
+    assert kinds == {(long, kind) for long in (True, False) for kind in (datetime, WrittenTime)}

@@ -24,7 +24,7 @@ import pytest
 
 import metalab_store as m
 from metalab_store import ArtifactDescriptor, FileStore, FileStoreConfig, Provenance, RunRecord, Status, TrapError
-from metalab_store.store import _ahead
+from metalab_store.store import _ahead, _pieces
 
 
 def record(run_id: str, **more: Any) -> RunRecord:
@@ -597,6 +597,7 @@ def test_a_list_of_many_pages_is_whole_and_what_fails_in_one_of_them_is_raised(
     names = [f"run{number:03}" for number in range(100)]
     store.put_run_records(RunRecord.success(run_id=name, started_at=None, notes="a\nb") for name in names)
     monkeypatch.setattr("metalab_store.store._PAGE", 2000)
+    monkeypatch.setattr("metalab_store.store._PIECE", 700)
     assert [record.run_id for record in store.list_run_records()] == names
     assert [row["notes"] for row in store.query(sort="run_id")] == ["a\nb"] * 100
     assert gc.isenabled()
@@ -611,6 +612,45 @@ def test_a_list_of_many_pages_is_whole_and_what_fails_in_one_of_them_is_raised(
     assert next(got)[0] == "x" and next(got)[0] == "y"
     with pytest.raises(TrapError, match="in the middle"):
         next(got)
+
+
+def test_pieces_of_a_page_are_its_lines_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metalab_store.store._PIECE", 4)
+    for text in ("1", "12345678", "1 2 3 4 5", "12 34 5", "1234 5", "123 45678 9"):
+        lines = text.split()
+        pieces = list(_pieces("".join(f"{line}\n" for line in lines)))
+        assert "\n".join(pieces).split("\n") == lines
+        assert all(len(piece) >= 4 for piece in pieces[:-1])
+
+
+def test_the_collector_of_garbage_sees_a_long_list_once_a_piece_and_only_if_it_is_on(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put_run_records(RunRecord.success(run_id=f"run{number:03}") for number in range(100))
+    monkeypatch.setattr("metalab_store.store._PAGE", 2000)
+    monkeypatch.setattr("metalab_store.store._PIECE", 8000)
+    seen: list[tuple[int, bool]] = []
+
+    def collects(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append((info["generation"], gc.isenabled()))
+
+    gc.callbacks.append(collects)
+    try:
+        gc.collect()
+        seen.clear()
+        records = store.list_run_records()
+        during, left = seen[:], gc.get_count()[0]
+        gc.disable()
+        seen.clear()
+        assert len(store.list_run_records()) == len(records) == 100
+        assert not seen and not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.callbacks.remove(collects)
+    # None by itself, and what is left for the next is not the list.
+    assert [at for at in during if not at[1]].count((0, False)) > 3
+    assert left < 100
 
 
 def test_where_nothing_can_be_locked_the_user_is_told_once(

@@ -283,6 +283,9 @@ def _parsed(value: str | None, parse: Any = datetime.fromisoformat) -> datetime 
     if value is None:
         return None
     time: datetime = parse(value)
+    # With months, six digits after the second and no zone it is printed as it was read. Printing takes longer than reading.
+    if len(value) == 26 and value[10::9] == "T." and value[5] != "W" and time.tzinfo is None and time.microsecond:
+        return time
     if time.isoformat() == value:
         return time
     # `Z`, nine digits after the second, a week: a time is kept as it was written.

@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: How much of a list crosses at once, in bytes.
-_PAGE = 1 << 20
+#: How much of a list crosses at once, in bytes: first, for a beginning, and at most.
+_PAGE = 128 << 10
+_LARGEST_PAGE = 4 << 20
+#: How much of it is parsed at once, in characters: what is made of that should fit into the processor's cache.
+_PIECE = 256 << 10
 _LINE_FEED = "\n"
 
 Config = TypeVar("Config", bound=StoreConfig)
@@ -509,9 +512,10 @@ class Store(Generic[Config]):
         runs = self._list(name, argument)
         rows: list[Any] = []
         try:
-            with _not_collecting():
+            with _not_collecting() as collect:
                 for page in runs.pages(typed=make is not None):
                     rows.extend(page if make is None else map(make, page))
+                    collect()
         except (RecursionError, ValueError):
             # Python cannot read one of them: which one, only each by itself tells.
             runs = self._list(name, argument)
@@ -623,14 +627,17 @@ class RunList:
     def texts(self, *, typed: bool = False) -> Iterator[str]:
         """Returns pages of lines of JSON, each line ended by a line feed. Typed ones hold whole records of the contract's types."""
         name = "[method]run-list.next-typed-lines" if typed else "[method]run-list.next-lines"
-        while text := self._resource.call(name, _PAGE):
+        size = _PAGE
+        while text := self._resource.call(name, size):
             yield text
+            size = min(size * 2, _LARGEST_PAGE)
 
     def pages(self, *, typed: bool) -> Iterator[list[dict[str, Any]]]:
-        """Returns the records, or the rows of the query's columns, a page at a time, as long as Python can read them."""
+        """Returns the records, or the rows of the query's columns, some at a time, as long as Python can read them."""
         for text in _ahead(self.texts(typed=typed)):
-            # One text is parsed in a fraction of the time that its lines take.
-            yield json.loads(f"[{text[:-1].replace(_LINE_FEED, ',')}]")
+            for lines in _pieces(text):
+                # One text is parsed in a fraction of the time that its lines take.
+                yield json.loads(f"[{lines.replace(_LINE_FEED, ',')}]")
 
     def each(self, make: Callable[[Any], Any] | None) -> Iterator[Any]:
         """Returns the same, of lines or made of typed ones. What Python cannot read is among the damaged."""
@@ -670,6 +677,17 @@ class RunList:
         return sorted([*damaged, *self._unread], key=lambda damage: damage.file) if self._unread else damaged
 
 
+def _pieces(text: str) -> Iterator[str]:
+    """Returns a page of lines in pieces of whole lines, without the line feed at the end of each."""
+    start, end = 0, len(text) - 1
+    while start < end:
+        cut = text.find(_LINE_FEED, start + _PIECE, end)
+        if cut < 0:
+            cut = end
+        yield text[start:cut]
+        start = cut + 1
+
+
 def _ahead(pages: Iterator[str]) -> Iterator[str]:
     """Fetches a page while the one before it is used: the component works without the lock of Python's interpreter."""
     first = next(pages, "")
@@ -690,17 +708,18 @@ def _ahead(pages: Iterator[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _not_collecting() -> Iterator[None]:
+def _not_collecting() -> Iterator[Callable[[], object]]:
     """Keeps the collector of garbage from looking at thousands of new objects again and again.
 
-    They are in no cycle, and it takes longer than to make them.
+    They are in no cycle, and it takes longer than to make them. It has to see them once: soonest, while they are in the
+    processor's cache, is cheapest, so it does when what this gives is called.
     """
     if not gc.isenabled():
-        yield
+        yield lambda: None
         return
     gc.disable()
     try:
-        yield
+        yield lambda: gc.collect(0)
     finally:
         gc.enable()
 
