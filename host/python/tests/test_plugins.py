@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TARGET
@@ -20,6 +22,7 @@ from metalab_store import (
     component_bytes,
     derive,
 )
+from metalab_store.plugins import _computed
 
 EXAMPLE = TARGET / "plugins" / "example.wasm"
 #: Nothing here takes long, but machines are busy.
@@ -177,6 +180,55 @@ def test_a_plugin_that_loops_is_ended_with_the_work(store: FileStore, root: Path
     # It would loop for an hour.
     with pytest.raises(KeyboardInterrupt):
         derive(config(root), plugin, limits=PluginLimits(time=3600.0), workers=2, progress=stop)
+
+
+class FakePlugin:
+    """Computes nothing, and counts."""
+
+    def __init__(self, enough: int, bad: str = "") -> None:
+        self.started = 0
+        self.taken = 0
+        self.most = 0
+        self.enough = threading.Event()
+        self._enough = enough
+        self._bad = bad
+        self._guard = threading.Lock()
+
+    def run(self, pool: Any, run_id: str, limits: PluginLimits, stop: threading.Event) -> list[dict[str, Any]]:
+        """What a plugin does."""
+        with self._guard:
+            self.started += 1
+            self.most = max(self.most, self.started - self.taken)
+            if self.started >= self._enough:
+                self.enough.set()
+        if run_id == self._bad:
+            raise KeyboardInterrupt
+        return []
+
+
+def test_workers_are_no_further_ahead_than_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metalab_store.plugins._AHEAD", 2)
+    names = [f"run{number}" for number in range(1000)]
+    fake: Any = FakePlugin(enough=6)
+    seen = []
+    for name, _ in _computed(fake, fake, names, LIMITS, 3):
+        # Whoever takes results is slow, and they wait.
+        fake.enough.wait()
+        fake.taken += 1
+        seen.append(name)
+    assert sorted(seen) == sorted(names) and fake.started == 1000
+    # What is computed while the last place is taken comes on top.
+    assert 6 <= fake.most <= 6 + 3 + 1
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_what_interrupts_a_worker_interrupts_the_work(workers: int) -> None:
+    fake: Any = FakePlugin(enough=0, bad="run50")
+    computed = _computed(fake, fake, [f"run{number}" for number in range(1000)], LIMITS, workers)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in computed:
+            fake.taken += 1
+    assert fake.taken < 1000
 
 
 def code_of(source: Path | bytes) -> str:

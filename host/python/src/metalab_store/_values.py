@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from wasmtime import Store, WasmtimeError
 from wasmtime import _ffi as ffi
@@ -18,6 +18,25 @@ from wasmtime import component as c
 from wasmtime.component import _types as t
 
 from .errors import InvalidArgumentError, InvalidTypeError
+
+#: The C library once more: of this one, a call keeps the interpreter's lock.
+_keeping: Final = ctypes.PyDLL(str(ffi.filename))
+
+
+def short_call(name: str) -> Any:
+    """Returns a function of the C library that is over before another thread could use the interpreter's lock.
+
+    To give the lock away and to get it back takes longer, and while other threads work, much longer. Not for what runs
+    code of a component, or waits.
+    """
+    function, declared = getattr(_keeping, name), getattr(ffi.dll, name)
+    function.argtypes, function.restype = declared.argtypes, declared.restype
+    return function
+
+
+_delete = short_call("wasmtime_component_val_delete")
+_new_bytes = short_call("wasm_byte_vec_new")
+_new_bytes.argtypes = [_new_bytes.argtypes[0], ctypes.c_size_t, ctypes.c_char_p]
 
 #: The memory of one value of the C library.
 _Value = ffi.wasmtime_component_val_t
@@ -40,6 +59,14 @@ _CALLED = {
     "s64": "an integer of 64 bits",
     "f64": "a number",
 }
+
+
+def _text(value: str) -> Any:
+    """Returns a text of the C library, which whoever gets it frees."""
+    encoded = value.encode()
+    made = ffi.wasm_byte_vec_t()
+    _new_bytes(ctypes.byref(made), len(encoded), encoded)
+    return made
 
 
 def _wrong(expected: str, value: Any) -> InvalidTypeError:
@@ -88,7 +115,7 @@ def _string(kind: Any, field: str, names: tuple[str, ...] = ()) -> Codec:
         if names and value not in names:
             raise InvalidArgumentError(f"there is no {value!r}; there are {', '.join(names)}")
         try:
-            given = ffi.str_to_capi(value)
+            given = _text(value)
         except UnicodeEncodeError:
             raise InvalidArgumentError("the text holds a lone surrogate") from None
         setattr(out.of, field, given)
@@ -185,7 +212,7 @@ def _record(fields: list[tuple[str, Codec]]) -> Codec:
         out.of.record = raw
         out.kind = kind
         for index, (name, field) in enumerate(fields):
-            raw.data[index].name = ffi.str_to_capi(name)
+            raw.data[index].name = _text(name)
             try:
                 field.lower(store, value[name], raw.data[index].val)
             except InvalidArgumentError as error:
@@ -207,7 +234,7 @@ def _boxed(store: Store, payload: Codec | None, value: Any) -> Any:
     try:
         payload.lower(store, value, raw)
     except BaseException:
-        ffi.wasmtime_component_val_delete(ctypes.byref(raw))
+        _delete(ctypes.byref(raw))
         raise
     # Moves what it is given to the heap.
     return ffi.wasmtime_component_val_new(ctypes.byref(raw))
@@ -254,13 +281,13 @@ def _variant(cases: dict[str, Codec | None]) -> Codec:
         if tag not in cases:
             raise ValueError(f"there is no case {tag!r}")
         raw = _boxed(store, cases[tag], payload)
-        out.of.variant.discriminant = ffi.str_to_capi(tag)
+        out.of.variant.discriminant = _text(tag)
         out.of.variant.val = raw
         out.kind = kind
 
     def lift(value: Any) -> tuple[str, Any]:
         raw = value.of.variant
-        tag = ffi.to_str(raw.discriminant)
+        tag = ctypes.string_at(raw.discriminant.data, raw.discriminant.size).decode()
         case = cases[tag]
         return tag, None if case is None else case.lift(raw.val.contents)
 
@@ -344,6 +371,13 @@ def call(func: c.Func, signature: Signature, store: Store, arguments: tuple[Any,
 
     An argument that is none of its type is an `InvalidArgumentError` that names it, and the function is not called.
     """
+    return call_raw(func._func, signature, store._context(), arguments, store)
+
+
+def call_raw(
+    func: Any, signature: Signature, context: Any, arguments: tuple[Any, ...], store: Store | None = None
+) -> Any:
+    """The same, of what the C library calls a function and a store. Without `store`, resources cannot be given."""
     count = len(signature.parameters)
     if count != len(arguments):
         raise TypeError(f"expected {count} arguments, not {len(arguments)}")
@@ -353,13 +387,13 @@ def call(func: c.Func, signature: Signature, store: Store, arguments: tuple[Any,
     try:
         for index, parameter in enumerate(signature.parameters):
             try:
-                parameter.lower(store, arguments[index], raw[index])
+                parameter.lower(store, arguments[index], raw[index])  # type: ignore[arg-type]
             except InvalidArgumentError as error:
                 raise _within(signature.names[index], error) from None
         codec = signature.result
         failed = ffi.wasmtime_component_func_call(
-            ctypes.byref(func._func),
-            store._context(),
+            ctypes.byref(func),
+            context,
             raw,
             count,
             None if codec is None else ctypes.byref(result),
@@ -369,6 +403,6 @@ def call(func: c.Func, signature: Signature, store: Store, arguments: tuple[Any,
             raise WasmtimeError._from_ptr(failed)
         return None if codec is None else codec.lift(result)
     finally:
-        ffi.wasmtime_component_val_delete(ctypes.byref(result))
+        _delete(ctypes.byref(result))
         for value in raw:
-            ffi.wasmtime_component_val_delete(ctypes.byref(value))
+            _delete(ctypes.byref(value))

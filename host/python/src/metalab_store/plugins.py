@@ -10,15 +10,13 @@ import ctypes
 import os
 import threading
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final
 
-from wasmtime import Store as WasmtimeStore
 from wasmtime import WasmtimeError
 from wasmtime import _ffi as ffi
 from wasmtime import component as c
@@ -49,8 +47,9 @@ _LIST: Final = 4096
 _CHUNK: Final = 256 * 1024
 #: The most runs that are stored with one sync.
 _BATCH: Final = 128
-#: The most runs that are computed at once.
+#: The most runs that are computed at once, and how many a worker may be ahead of what is stored.
 _WORKERS: Final = 256
+_AHEAD: Final = 8
 #: How many characters of a plugin's reason are kept.
 _REASON: Final = 1000
 
@@ -186,7 +185,57 @@ _on_tick = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_uint64),
     ctypes.POINTER(ctypes.c_uint8),
 )(_ticked)
-_forget = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+
+
+_new_store = _values.short_call("wasmtime_store_new")
+_context_of = _values.short_call("wasmtime_store_context")
+_limit = _values.short_call("wasmtime_store_limiter")
+_call_at_epoch = _values.short_call("wasmtime_store_epoch_deadline_callback")
+_set_epoch = _values.short_call("wasmtime_context_set_epoch_deadline")
+_function_of = _values.short_call("wasmtime_component_instance_get_func")
+#: A function that is none: there is nothing to be freed.
+_nothing = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+
+
+class _Started:
+    """An instance of a plugin: store, instance and function in one, since one is made for each run."""
+
+    __slots__ = ("_context", "_func", "_store")
+
+    def __init__(self, engine: Engine, limits: PluginLimits, view: _View | None) -> None:
+        self._store = _new_store(engine.wasmtime.ptr(), None, _nothing)
+        self._context = _context_of(self._store)
+        _limit(self._store, limits.memory_bytes, limits.table_entries, -1, -1, -1)
+        if view is None:
+            _set_epoch(self._context, int(limits.time / TICK) + 1)
+        else:
+            _set_epoch(self._context, 1)
+            _call_at_epoch(self._store, _on_tick, id(view), _nothing)
+        self._func = ffi.wasmtime_component_func_t()
+
+    def instantiate(self, linker: c.Linker, component: c.Component, derive: c.ExportIndex) -> None:
+        """Runs what the plugin runs at first. The epoch has to advance meanwhile."""
+        instance = ffi.wasmtime_component_instance_t()
+        failed = ffi.wasmtime_component_linker_instantiate(
+            linker.ptr(), self._context, component.ptr(), ctypes.byref(instance)
+        )
+        if failed:
+            raise WasmtimeError._from_ptr(failed)
+        if not _function_of(ctypes.byref(instance), self._context, derive.ptr(), ctypes.byref(self._func)):
+            raise PluginWorldError("this is no plugin: derive is no function")
+
+    def signature(self) -> _values.Signature:
+        """Returns the types of its function."""
+        found = ffi.wasmtime_component_func_type(ctypes.byref(self._func), self._context)
+        return _values.Signature.of(c.FuncType._from_ptr(found))
+
+    def call(self, signature: _values.Signature, run_id: str) -> Any:
+        """Calls its function. The epoch has to advance meanwhile."""
+        return _values.call_raw(self._func, signature, self._context, (run_id,))
+
+    def close(self) -> None:
+        """Frees it."""
+        ffi.wasmtime_store_delete(self._store)
 
 
 def _same(name: str) -> _functions.Function:
@@ -290,12 +339,20 @@ class Plugin:
             raise PluginWorldError(f"this is no plugin: {_last(error)}") from None
         self._check_imports()
         self._linker = _linker(self._engine)
+        derive = self._component.get_export_index("derive")
+        if derive is None:
+            raise PluginWorldError("this is no plugin: it exports no function derive")
+        self._derive = derive
+        started = _Started(self._engine, PluginLimits(), None)
         try:
-            store, func = self._start(PluginLimits())
+            with self._engine.ticker:
+                started.instantiate(self._linker, self._component, derive)
+            # The same in every instance, and longer to make than an instance.
+            self._signature = started.signature()
         except WasmtimeError as error:
             raise PluginWorldError(f"this is no plugin: {_last(error)}") from None
-        # The same in every instance, and longer to make than an instance.
-        self._signature = _values.Signature.of(func.type(store))
+        finally:
+            started.close()
 
     def _check_imports(self) -> None:
         foreign = []
@@ -314,29 +371,15 @@ class Plugin:
                 "docs/plugins.md says how to build one"
             )
 
-    def _start(self, limits: PluginLimits, view: _View | None = None) -> tuple[WasmtimeStore, c.Func]:
-        store = WasmtimeStore(self._engine.wasmtime)
-        store.set_limits(memory_size=limits.memory_bytes, table_elements=limits.table_entries)
-        store.set_epoch_deadline(int(limits.time / TICK) + 1)
-        if view is not None:
-            store.set_epoch_deadline(1)
-            ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_tick, id(view), _forget)
-        with self._engine.ticker:
-            instance = self._linker.instantiate(store, self._component)
-        func = instance.get_func(store, "derive")
-        if func is None:
-            raise PluginWorldError("this is no plugin: it exports no function derive")
-        return store, func
-
     def run(self, pool: Pool, run_id: str, limits: PluginLimits, stop: threading.Event) -> list[dict[str, Any]]:
         """Computes the derived metrics of one run, and stores nothing."""
         view = _active.view = _View(pool, limits, self._engine, stop)
         _watched[id(view)] = view
-        store = None
+        started = _Started(self._engine, limits, view)
         try:
-            store, func = self._start(limits, view)
             with self._engine.ticker:
-                good, derived = _values.call(func, self._signature, store, (run_id,))
+                started.instantiate(self._linker, self._component, self._derive)
+                good, derived = started.call(self._signature, run_id)
         except WasmtimeError as error:
             if (interrupt := _functions.take_interrupt()) is not None:
                 raise interrupt from None
@@ -345,8 +388,7 @@ class Plugin:
             raise _Failed("garbage", f"the plugin's answer cannot be used: {error}") from None
         finally:
             _active.view = None
-            if store is not None:
-                store.close()
+            started.close()
             del _watched[id(view)]
         if not good:
             raise _Failed("refused", _short(derived))
@@ -372,7 +414,9 @@ def _metrics(derived: list[tuple[str, Any]]) -> list[dict[str, Any]]:
         )
     for name, _ in derived:
         length = len(name.encode())
-        if not 1 <= length <= _NAME_BYTES or any(unicodedata.category(sign) == "Cc" for sign in name):
+        # What can be printed has no control characters, and to look at each sign is dear.
+        printable = name.isprintable() or all(unicodedata.category(sign) != "Cc" for sign in name)
+        if not 1 <= length <= _NAME_BYTES or not printable:
             raise _Failed(
                 "garbage",
                 f"the plugin's answer cannot be used: {_short(name)!r} is no name of a metric: "
@@ -450,34 +494,54 @@ def _computed(
     plugin: Plugin, reader: Pool, names: list[str], limits: PluginLimits, workers: int
 ) -> Generator[tuple[str, _Computed], None, None]:
     """Computes runs, some at once, and returns what became of each as it comes."""
-    stop = threading.Event()
-    done: SimpleQueue[tuple[str, Future[_Computed]]] = SimpleQueue()
+    stop, some, room = threading.Event(), threading.Event(), threading.Event()
+    # What is not stored is kept, so there may be only so many.
+    most = workers * _AHEAD
+    done: deque[tuple[str, _Computed | BaseException]] = deque()
+    following = iter(names)
+    taking = threading.Lock()
 
-    def compute(name: str) -> _Computed:
-        try:
-            return plugin.run(reader, name, limits, stop)
-        except _Failed as failed:
-            return failed
+    def work() -> None:
+        while not stop.is_set():
+            if len(done) >= most:
+                room.clear()
+                if len(done) >= most and not stop.is_set():
+                    some.set()
+                    room.wait()
+                continue
+            with taking:
+                name = next(following, None)
+            if name is None:
+                break
+            try:
+                done.append((name, plugin.run(reader, name, limits, stop)))
+            except BaseException as error:  # noqa: BLE001
+                done.append((name, error))
+            # Not for each: threads that wait for each other take longer than a run of a simple plugin.
+            if len(done) * 2 >= most and not some.is_set():
+                some.set()
+        some.set()
 
     with ThreadPoolExecutor(workers, "metalab-store-derive") as threads:
-
-        def submit(name: str) -> None:
-            threads.submit(compute, name).add_done_callback(lambda future: done.put((name, future)))
-
-        following = iter(names)
         try:
-            # A few more than are computed, so that nobody waits for the next; not all, for what is not stored is kept.
-            for name in islice(following, workers * 4):
-                submit(name)
-            for _ in names:
-                name, future = done.get()
-                computed = future.result()
-                for next_name in islice(following, 1):
-                    submit(next_name)
-                yield name, computed
+            for _ in range(workers):
+                threads.submit(work)
+            left = len(names)
+            while left:
+                while done:
+                    name, computed = done.popleft()
+                    left -= 1
+                    if isinstance(computed, BaseException) and not isinstance(computed, _Failed):
+                        raise computed
+                    yield name, computed
+                room.set()
+                if left:
+                    # What is slow is seen all the same.
+                    some.wait(TICK)
+                    some.clear()
         finally:
             stop.set()
-            threads.shutdown(cancel_futures=True)
+            room.set()
 
 
 class _opened:
