@@ -1082,22 +1082,69 @@ fn a_rebuild_of_one_directory_leaves_the_manifests_of_another_with_the_same_expe
             .unwrap();
         stores.push((root, store));
     }
-    let removed = |store: &Store| {
+    let changed = |store: &Store| {
         let report = store.rebuild_index().unwrap().finish().unwrap();
         report.manifests
     };
-    assert_eq!(removed(&stores[0].1), 0);
-    assert_eq!(schema.count("experiment_manifests"), 2);
-    // Of an experiment that no other directory holds, what is gone is removed; of one that another one holds, it stays.
-    let (root, store) = &stores[0];
-    std::fs::remove_file(root.path().join("a_1/experiments/a_1_20260101_000000.json")).unwrap();
-    assert_eq!(removed(store), 0);
-    assert_eq!(schema.count("experiment_manifests"), 2);
-    stores[1].1.delete_run("two").unwrap();
-    // The other one's is among them: the table does not say whose it is, and its next rebuild writes it again.
-    assert_eq!(removed(&stores[0].1), 2);
-    assert_eq!(removed(&stores[1].1), 1);
-    assert_eq!(schema.count("experiment_manifests"), 1);
+    let stamps = || -> Vec<Value> {
+        let rows = schema.rows("SELECT timestamp FROM {experiment_manifests} ORDER BY timestamp");
+        rows.into_iter().flatten().collect()
+    };
+    let text = |stamp: &str| Value::Text(stamp.to_owned());
+    let [(first, one), (second, two)] = &stores[..] else {
+        unreachable!()
+    };
+    assert_eq!((changed(one), changed(two)), (0, 0));
+    // The other one has no run any more, and a manifest that is gone is removed all the same.
+    two.delete_run("two").unwrap();
+    fs::remove_file(first.path().join("a_1/experiments/a_1_20260101_000000.json")).unwrap();
+    assert_eq!(changed(one), 1);
+    assert_eq!(stamps(), [text("20260202_000000")]);
+    // One that both have goes with the last of them, and one that another program wrote stays.
+    one.put_experiment_manifest("a:1", "{\"name\": \"a\"}", Some("20260202_000000"))
+        .unwrap();
+    schema.run(
+        "INSERT INTO {experiment_manifests} (experiment_id, timestamp, manifest_json, submitted_at, created_at) \
+         VALUES ('a:1', '20260303_000000', '[]', now(), '2026-01-01')",
+    );
+    for (root, store, expected) in [(second, two, 0), (first, one, 1)] {
+        fs::remove_file(root.path().join("a_1/experiments/a_1_20260202_000000.json")).unwrap();
+        assert_eq!(changed(store), expected);
+    }
+    assert_eq!(stamps(), [text("20260303_000000")]);
+    // Tables that do not say yet whose the manifests are: then a rebuild of each directory says so.
+    one.put_experiment_manifest("a:1", "{\"name\": \"a\"}", Some("20260101_000000"))
+        .unwrap();
+    let config = schema.config(first.path()).scoped("a:1");
+    schema.run("DROP TABLE {metalab_store_manifests};\nUPDATE {metalab_store_meta} SET value = '2' WHERE key = 'version'");
+    let reopened = config.connect().unwrap();
+    assert_eq!(changed(&reopened), 0);
+    fs::remove_file(first.path().join("a_1/experiments/a_1_20260101_000000.json")).unwrap();
+    assert_eq!(changed(&reopened), 1);
+    assert_eq!(stamps(), [text("20260303_000000")]);
+}
+
+/// The keys of the reference's tables hold one run of an id: what becomes of one that two collections have.
+#[test]
+fn a_run_that_two_directories_have_is_in_the_tables_of_the_reference_as_it_was_written_last() {
+    let schema = Schema::new();
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [one, two] = [&here, &there].map(|root| {
+        let store = schema.config(root.path()).scoped("a:1").connect().unwrap();
+        assert_eq!(ids(&store), [""; 0]);
+        store
+    });
+    let loss = || schema.rows("SELECT record_json -> 'metrics' ->> 'loss' FROM {runs}");
+    for (number, store) in [&one, &two].into_iter().enumerate() {
+        put(store, &run("same", f64::from(u8::try_from(number).unwrap()) + 0.5));
+    }
+    assert_eq!(loss(), [[Value::Text("1.5".into())]]);
+    assert!(two.delete_run("same").unwrap());
+    assert_eq!((ids(&one), ids(&two)), (vec!["same".to_owned()], vec![]));
+    assert_eq!(schema.count("runs"), 0);
+    one.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!(loss(), [[Value::Text("0.5".into())]]);
+    assert_eq!(schema.count("metalab_store_runs"), 1);
 }
 
 #[test]
@@ -1118,14 +1165,10 @@ fn an_index_is_made_of_files_that_are_there_and_left_again() {
     assert_eq!(report.damaged.len(), 8);
     let report = store.rebuild_index().unwrap().finish().unwrap();
     assert_eq!((report.runs, report.added, report.changed), (14, 0, 0));
-    // Of the manifests, too, what differs is written, and what is gone is removed.
+    // Of the manifests, too, what differs is written.
     schema.run("UPDATE {experiment_manifests} SET manifest_json = '1' WHERE id = (SELECT min(id) FROM {experiment_manifests})");
-    schema.run(
-        "INSERT INTO {experiment_manifests} (experiment_id, timestamp, manifest_json, submitted_at) \
-         SELECT experiment_id, '19990101_000000', '1', now() FROM {experiment_manifests} LIMIT 1",
-    );
     let report = store.rebuild_index().unwrap().finish().unwrap();
-    assert_eq!((report.added, report.changed, report.manifests), (0, 0, 2));
+    assert_eq!((report.added, report.changed, report.manifests), (0, 0, 1));
     let wrong = schema.rows("SELECT 1 FROM {experiment_manifests} WHERE manifest_json = '1'");
     assert_eq!(wrong.len(), 0);
     store.close().unwrap();
@@ -1336,10 +1379,10 @@ fn tables_of_a_newer_version_are_refused_and_older_ones_brought_up_to_date() {
     assert_eq!(ids(&store), ["one"]);
     store.close().unwrap();
     assert_current(&config);
-    schema.run("UPDATE {metalab_store_meta} SET value = '3' WHERE key = 'version'");
+    schema.run("UPDATE {metalab_store_meta} SET value = '4' WHERE key = 'version'");
     let store = config.connect().unwrap();
     let refused = store.rebuild_index().err().unwrap();
-    assert!(refused.to_string().contains("version \"3\""), "{refused}");
+    assert!(refused.to_string().contains("version \"4\""), "{refused}");
     assert_eq!(ids(&store), ["one"]);
 }
 

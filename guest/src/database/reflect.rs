@@ -503,11 +503,11 @@ impl Scope {
             return;
         };
         let now = i64::try_from(self.ports.clock.now() / 1_000).unwrap_or(i64::MAX);
-        if sql.id(true).is_ok()
+        if let Ok(scope) = self.directory_id(sql)
             && let Ok(body) = codec::parse_object("", text.as_bytes())
         {
             let manifest =
-                projection::manifest(&sql.schema, experiment.as_str(), stamp, &body, now);
+                projection::manifest(&sql.schema, &scope, experiment.as_str(), stamp, &body, now);
             // Whether it failed shows in the state of the index.
             drop(sql.ask(|database| database.execute(&manifest)));
         }

@@ -1101,9 +1101,12 @@ impl Sync {
 
     /// Begins to compare the manifests: within one transaction, so that readers see those of before or all of now.
     fn begin_manifests(&self) -> Result<Stage> {
-        let transaction = self
-            .sql
-            .ask(|database| database.begin(Isolation::ReadCommitted, false))?;
+        let lock = projection::lock_manifests(&self.sql.schema);
+        let transaction = self.sql.ask(|database| {
+            let transaction = database.begin(Isolation::ReadCommitted, false)?;
+            transaction.execute(&lock)?;
+            Ok(transaction)
+        })?;
         // Listed after it began: what is not among them and was in the tables before it is gone.
         let found = self.scope.all_manifests()?;
         Ok(Stage::Manifests(Manifests {
@@ -1117,6 +1120,7 @@ impl Sync {
     fn send_manifests(&mut self, mut manifests: Manifests) -> Result<Stage> {
         let Manifests { found, at, .. } = &manifests;
         let schema = &self.sql.schema;
+        let scope = &self.state.scope;
         let end = (at + MANIFESTS).min(found.len());
         let now = i64::try_from(self.scope.ports.clock.now() / 1_000).unwrap_or(i64::MAX);
         let mut statements = Vec::new();
@@ -1128,20 +1132,17 @@ impl Sync {
             match codec::parse_object(&file, &content) {
                 Ok(body) => {
                     let experiment = experiment.as_str();
-                    statements.push(projection::manifest(schema, experiment, stamp, &body, now));
+                    statements.push(projection::manifest(
+                        schema, scope, experiment, stamp, &body, now,
+                    ));
                 }
                 Err(error) => self.report.damaged.push(damage(error)?),
             }
         }
-        if end == found.len()
-            && let Some(experiment) = &self.scope.experiment
-        {
-            let stamps = found.iter().map(|(_, stamp, _)| stamp.as_str());
-            let scope = &self.state.scope;
-            let experiment = experiment.as_str();
-            statements.push(projection::delete_manifests(
-                schema, scope, experiment, stamps,
-            ));
+        if end == found.len() {
+            let found = found.iter();
+            let found = found.map(|(experiment, stamp, _)| (experiment.as_str(), stamp.as_str()));
+            statements.push(projection::delete_manifests(schema, scope, found));
         }
         if !statements.is_empty() {
             let changed = manifests.transaction.batch(&statements);

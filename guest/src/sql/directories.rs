@@ -8,7 +8,7 @@ use crate::ports::{
 };
 
 /// The version of this store's own tables.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The version of the reference's tables.
 pub(crate) const PROJECTION: u32 = 3;
@@ -18,6 +18,9 @@ pub(crate) const PROJECTION: u32 = 3;
 /// Commits of puts are not made durable by the server before they are answered: the files are that. A server that
 /// crashed may have lost the last of them, and is known by this.
 const STEADY: &str = "metalab_store_steady";
+
+/// The table that says which directories have a manifest that is in the reference's table: that one does not.
+pub(crate) const MANIFESTS: &str = "metalab_store_manifests";
 
 /// The most rows of an answer about the tables themselves.
 const FEW: u32 = 10_000;
@@ -165,6 +168,14 @@ pub(crate) fn migrate(
     )?;
     if projection {
         super::projection::create(&*transaction, schema)?;
+        let manifests = schema.name(MANIFESTS);
+        run(
+            &*transaction,
+            &format!(
+                "CREATE TABLE IF NOT EXISTS {manifests} (scope text COLLATE \"C\" NOT NULL, experiment_id text COLLATE \"C\" NOT NULL, \
+                 timestamp text COLLATE \"C\" NOT NULL, written_at timestamptz NOT NULL, PRIMARY KEY (experiment_id, timestamp, scope))"
+            ),
+        )?;
         set(&*transaction, &meta, "projection", &PROJECTION.to_string())?;
     }
     set(&*transaction, &meta, "version", &VERSION.to_string())?;

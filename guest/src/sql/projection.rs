@@ -4,7 +4,7 @@
 //! is sanitised there: NaN and the infinities become null, `\u0000` and lone surrogates U+FFFD.
 
 use super::Schema;
-use super::directories::{self, run, statement, text};
+use super::directories::{self, MANIFESTS, run, statement, text};
 use super::identifier;
 use super::runs::{MAX_INDEXED, push_value};
 use crate::codec;
@@ -629,40 +629,63 @@ pub(crate) fn write_given(schema: &Schema, given: &[(Projected, &str)]) -> State
     statement(sql, parameters)
 }
 
-/// Makes the statement that deletes the manifests of an experiment that were there before this transaction and are not among
-/// these, unless another directory holds runs of it: whose they are, the table does not say.
+/// Makes the statement that keeps others from writing manifests to the end of the transaction.
+///
+/// It is the first one of its transaction: who writes a manifest locks this table before a row of the other.
+pub(crate) fn lock_manifests(schema: &Schema) -> Statement {
+    let sql = format!(
+        "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
+        schema.name(MANIFESTS)
+    );
+    statement(sql, Vec::new())
+}
+
+/// Makes the statement that deletes the manifests that a directory had before this transaction and are not among these
+/// experiments and stamps. One that another directory has too stays, and so does one of which nothing says whose it is.
 pub(crate) fn delete_manifests<'s>(
     schema: &Schema,
     scope: &str,
-    experiment: &str,
-    stamps: impl Iterator<Item = &'s str>,
+    found: impl Iterator<Item = (&'s str, &'s str)>,
 ) -> Statement {
+    let own = schema.name(MANIFESTS);
     let sql = format!(
-        "DELETE FROM {} AS kept WHERE kept.experiment_id = $1 AND kept.timestamp <> ALL ($2) AND kept.created_at < now() \
-         AND NOT EXISTS (SELECT 1 FROM {} WHERE experiment_id = $1 AND scope <> $3)",
-        schema.name("experiment_manifests"),
-        schema.name(super::runs::TABLE)
+        "WITH gone AS (DELETE FROM {own} AS had WHERE scope = $1 AND written_at < now() AND NOT EXISTS \
+         (SELECT 1 FROM unnest($2::text[], $3::text[]) AS found (experiment_id, timestamp) \
+         WHERE found.experiment_id = had.experiment_id AND found.timestamp = had.timestamp) \
+         RETURNING experiment_id, timestamp) \
+         DELETE FROM {} AS kept USING gone WHERE kept.experiment_id = gone.experiment_id AND kept.timestamp = gone.timestamp \
+         AND NOT EXISTS (SELECT 1 FROM {own} AS other WHERE other.experiment_id = gone.experiment_id \
+         AND other.timestamp = gone.timestamp AND other.scope <> $1)",
+        schema.name("experiment_manifests")
     );
-    let value = |text: &str| SqlValue::Text(text.to_owned());
+    let (experiments, stamps): (Vec<_>, Vec<_>) = found.unzip();
     statement(
         sql,
-        vec![value(experiment), directories::texts(stamps), value(scope)],
+        vec![
+            SqlValue::Text(scope.to_owned()),
+            directories::texts(experiments),
+            directories::texts(stamps),
+        ],
     )
 }
 
-/// Makes the statement that writes a manifest, if another one is there.
+/// Makes the statement that notes that a directory has a manifest, and writes it if another one is there.
 pub(crate) fn manifest(
     schema: &Schema,
+    scope: &str,
     experiment: &str,
     stamp: &str,
     body: &Object<'_>,
     now: i64,
 ) -> Statement {
     let sql = format!(
-        "INSERT INTO {} AS kept (experiment_id, timestamp, manifest_json, submitted_at, total_runs) \
-         VALUES ($1, $2, $3::jsonb, $4, $5::integer) ON CONFLICT (experiment_id, timestamp) DO UPDATE SET \
+        "WITH had AS (INSERT INTO {} (scope, experiment_id, timestamp, written_at) VALUES ($6, $1::text, $2::text, now()) \
+         ON CONFLICT (experiment_id, timestamp, scope) DO UPDATE SET written_at = EXCLUDED.written_at) \
+         INSERT INTO {} AS kept (experiment_id, timestamp, manifest_json, submitted_at, total_runs) \
+         VALUES ($1::text, $2::text, $3::jsonb, $4, $5::integer) ON CONFLICT (experiment_id, timestamp) DO UPDATE SET \
          manifest_json = EXCLUDED.manifest_json, submitted_at = EXCLUDED.submitted_at, total_runs = EXCLUDED.total_runs \
          WHERE (kept.manifest_json, kept.total_runs) IS DISTINCT FROM (EXCLUDED.manifest_json, EXCLUDED.total_runs)",
+        schema.name(MANIFESTS),
         schema.name("experiment_manifests")
     );
     let submitted = body.get("submitted_at").and_then(Value::as_str);
@@ -683,6 +706,7 @@ pub(crate) fn manifest(
             SqlValue::Json(jsonb_text(body)),
             SqlValue::Timestamp(submitted),
             total,
+            SqlValue::Text(scope.to_owned()),
         ],
     )
 }
