@@ -4,8 +4,10 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
+import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { Worker as Thread } from 'node:worker_threads';
 import pg from 'pg';
 import { PostgresStoreConfig, FileStoreConfig } from '../src/index.js';
 import { postgres } from '../src/postgres/imports.js';
@@ -383,6 +385,46 @@ test('a server that is not there or is none is unreachable, and the next host is
   const both = granted(t, { hosts: [dead, ...connection().hosts] });
   assert.equal(both.query('index', statement('SELECT 1'), 1).rows.length, 1);
   garbage.close();
+});
+
+/** A server that answers nobody before it is told to, and then those alone that wait for it. */
+const GATE = `
+  const { parentPort, workerData } = require('node:worker_threads');
+  const { connect, createServer } = require('node:net');
+  const held = [];
+  const gate = createServer((socket) => held.push(socket.on('error', () => {})));
+  gate.listen(workerData.port, '127.0.0.1', () => parentPort.postMessage('listening'));
+  parentPort.on('message', () => {
+    for (const socket of held) {
+      socket.pipe(connect(workerData.server).on('error', () => {})).pipe(socket);
+    }
+    parentPort.postMessage(held.length);
+  });
+`;
+
+// Whoever asked a server that was known not to answer waited again for as long as a connection may take.
+test('a server that did not answer is tried again, and nobody waits for it', async (t) => {
+  const free = createServer();
+  await new Promise((resolve) => free.listen(0, '127.0.0.1', resolve));
+  const { port } = free.address();
+  await new Promise((resolve) => free.close(resolve));
+  const { query } = granted(t, { hosts: [['127.0.0.1', port]], tlsMode: 'disable', connectTimeoutMs: 5000 });
+  const ask = () => failed(() => query('index', statement('SELECT 1'), 1)).kind;
+  assert.equal(ask(), 'unreachable');
+  const gate = new Thread(GATE, { eval: true, workerData: { port, server: { host: admin.host, port: admin.port } } });
+  t.after(() => gate.terminate());
+  assert.deepEqual(await once(gate, 'message'), ['listening']);
+  for (let asked = 0; asked < 5; asked += 1) {
+    assert.equal(ask(), 'unreachable');
+  }
+  // What the first of them began waits still, though they are back, and serves the next.
+  gate.postMessage('answer');
+  assert.deepEqual(await once(gate, 'message'), [1]);
+  let kind = 'unreachable';
+  for (let asked = 0; asked < 100 && kind === 'unreachable'; asked += 1) {
+    kind = ask();
+  }
+  assert.equal(kind, 'nothing');
 });
 
 test('no message holds the password, and no environment reaches the driver', (t) => {

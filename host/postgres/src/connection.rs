@@ -71,6 +71,8 @@ pub(crate) struct Connection {
     has_traces: bool,
     /// Whether a cancellation was sent: it may hit a later statement.
     cancelled: Cell<bool>,
+    /// Whether the server did not answer in time, not even to that.
+    mute: Cell<bool>,
     /// When it was last used.
     pub(crate) used: Instant,
 }
@@ -121,6 +123,7 @@ impl Connection {
                 .then_some(settings.statement_timeout),
             has_traces: false,
             cancelled: Cell::new(false),
+            mute: Cell::new(false),
             used: Instant::now(),
         };
         let session = connection.session();
@@ -249,6 +252,11 @@ impl Connection {
         self.cancelled.get()
     }
 
+    /// Says whether the server did not answer in time, not even to a cancellation.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.mute.get()
+    }
+
     /// Waits for an answer, at most until a deadline; then the statement is cancelled.
     fn wait<T>(
         &self,
@@ -278,6 +286,7 @@ impl Connection {
                 };
             }
             failure.outcome_unknown = true;
+            self.mute.set(true);
             Err(failure)
         })
     }
@@ -344,6 +353,7 @@ impl Connection {
             runtime.block_on(async { tokio::time::timeout(timeout, self.prepare(sql)).await });
         self.runtime = Some(runtime);
         prepared.unwrap_or_else(|_| {
+            self.mute.set(true);
             Err(Failure::new(
                 FailureKind::TimedOut,
                 format!(

@@ -15,6 +15,9 @@ const IDLE: Duration = Duration::from_secs(20);
 /// How long a connection beyond the least number may be idle before it is closed.
 const SURPLUS: Duration = Duration::from_mins(1);
 
+/// How long a caller waits for a connection to a server that did not answer before.
+const PROMPT: Duration = Duration::from_millis(40);
+
 /// How long that question, and the end of a transaction that nobody waits for, may take.
 const SHORT: Duration = Duration::from_secs(5);
 
@@ -37,6 +40,10 @@ struct State {
     idle: Vec<Connection>,
     /// All there are: idle, given out, or being made.
     open: usize,
+    /// Why the server did not answer last, if it did not.
+    silence: Option<Failure>,
+    /// Whether a thread tries to reach it again.
+    trying: bool,
     closed: bool,
 }
 
@@ -215,8 +222,13 @@ impl Inner {
     }
 
     /// Takes an idle connection, or the right to make one.
-    fn take(&self) -> Result<Option<Connection>, Failure> {
-        let deadline = Instant::now() + self.settings.connect_timeout;
+    ///
+    /// A server that did not answer is tried again by a thread of its own: who asks meanwhile is told so, and waits for
+    /// an answer at most as long as one that is there takes.
+    fn take(self: &Arc<Self>) -> Result<Option<Connection>, Failure> {
+        let begun = Instant::now();
+        let deadline = begun + self.settings.connect_timeout;
+        let mut tried = false;
         let mut state = self.state();
         loop {
             if state.closed {
@@ -224,6 +236,19 @@ impl Inner {
             }
             if let Some(connection) = state.idle.pop() {
                 return Ok(Some(connection));
+            }
+            if let Some(silence) = state.silence.clone() {
+                if !tried && !state.trying && state.open < self.settings.max_size {
+                    self.try_again(&mut state);
+                }
+                tried = true;
+                let left = PROMPT.saturating_sub(begun.elapsed());
+                if !state.trying || left.is_zero() {
+                    return Err(silence);
+                }
+                let waited = self.returned.wait_timeout(state, left);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
             if state.open < self.settings.max_size {
                 state.open += 1;
@@ -250,6 +275,51 @@ impl Inner {
             let waited = self.returned.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Begins to reach a server that did not answer.
+    fn try_again(self: &Arc<Self>, state: &mut State) {
+        let inner = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("metalab-postgres".into());
+        // Without a thread the next caller tries again.
+        if thread.spawn(move || inner.reach()).is_ok() {
+            state.trying = true;
+            state.open += 1;
+        }
+    }
+
+    fn reach(&self) {
+        let opened = Connection::open(&self.settings, &self.tls);
+        let mut state = self.state();
+        state.trying = false;
+        match opened {
+            Ok(connection) => {
+                state.silence = None;
+                drop(state);
+                self.give_back(connection);
+            }
+            Err(failure) => {
+                state.open -= 1;
+                state.silence = Some(self.scrub(failure));
+                drop(state);
+            }
+        }
+        self.returned.notify_all();
+    }
+
+    /// Remembers that the server did not answer. What is idle would not be answered either.
+    fn fell_silent(&self, failure: &Failure) {
+        let mut state = self.state();
+        state.silence = Some(Failure {
+            kind: FailureKind::Unreachable,
+            outcome_unknown: false,
+            ..failure.clone()
+        });
+        let idle = std::mem::take(&mut state.idle);
+        state.open -= idle.len();
+        drop(state);
+        self.returned.notify_all();
+        drop(idle);
     }
 
     fn scrub(&self, failure: Failure) -> Failure {
@@ -303,12 +373,17 @@ impl Lease {
             let Some(connection) = &mut lease.connection else {
                 // The right to it goes back if this fails.
                 let opened = Connection::open(&pool.settings, &pool.tls);
-                lease.connection = Some(opened.map_err(|failure| pool.scrub(failure))?);
+                lease.connection = Some(opened.map_err(|failure| {
+                    let failure = pool.scrub(failure);
+                    pool.fell_silent(&failure);
+                    failure
+                })?);
                 return Ok(lease);
             };
             let asleep = connection.used.elapsed() > IDLE;
-            let over = connection.is_over() || (asleep && connection.simple("", SHORT).is_err());
-            if !over {
+            let is_over = connection.is_over()
+                || (asleep && lease.run(|asked| asked.simple("", SHORT)).is_err());
+            if !is_over {
                 return Ok(lease);
             }
             // Another one is taken, or made.
@@ -328,6 +403,11 @@ impl Lease {
             ));
         };
         let answer = run(connection);
+        if let Err(failure) = &answer
+            && connection.is_mute()
+        {
+            self.pool.fell_silent(failure);
+        }
         if answer.as_ref().is_err_and(Failure::broke) {
             self.connection = None;
         }

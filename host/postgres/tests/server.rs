@@ -7,9 +7,9 @@ mod common;
 use common::{Schema, one, settings, settings_of, sql};
 use metalab_store_cluster::Cluster;
 use metalab_store_postgres::{FailureKind, Isolation, Pool, Value};
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::sync::Barrier;
+use std::io::{ErrorKind, Read, Write, copy};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -246,6 +246,10 @@ fn a_server_that_is_stopped_answers_at_once_and_works_again_after_its_start() {
             }
         });
         cluster.restart().unwrap();
+        // The first ones may come before a connection is made.
+        while pool.execute(&sql("SELECT 1")).is_err() {
+            thread::yield_now();
+        }
         assert_eq!(one(&pool, "SELECT count(*) FROM t"), Value::Integer(0));
         // An idle connection that the server lost with its restart is not given out.
         cluster.restart().unwrap();
@@ -269,7 +273,79 @@ fn a_server_that_hangs_is_left_after_the_deadline() {
     let failure = pool.execute(&sql("SELECT 1")).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable);
     cluster.freeze(false).unwrap();
-    pool.execute(&sql("SELECT 1")).unwrap();
+    while pool.execute(&sql("SELECT 1")).is_err() {
+        thread::yield_now();
+    }
+}
+
+/// Passes on what two ends say to each other, until one of them hangs up.
+fn connect(client: &TcpStream, server: &TcpStream) {
+    for (from, to) in [(client, server), (server, client)] {
+        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        thread::spawn(move || {
+            drop(copy(&mut from, &mut to));
+            drop(to.shutdown(Shutdown::Both));
+        });
+    }
+}
+
+/// Failure: whoever asked a server that was known not to answer waited again for as long as a connection may take. Consequence:
+/// with a server that swallows what it is sent, a put in a minute took ten seconds more. Fix: a thread of the pool's own tries.
+#[test]
+fn a_server_that_did_not_answer_is_tried_again_and_nobody_waits_for_it() {
+    let real = settings();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut gated = real.clone();
+    gated.hosts = vec![(
+        "127.0.0.1".to_owned(),
+        listener.local_addr().unwrap().port(),
+    )];
+    gated.tls_mode = metalab_store_postgres::TlsMode::Disable;
+    // A caller that waits for it comes back when the attempt is over, and that shows.
+    gated.connect_timeout = Duration::from_secs(20);
+    let (attempts, attempt) = mpsc::channel();
+    thread::spawn(move || {
+        // It hangs up at first.
+        drop(listener.accept().unwrap());
+        for stream in listener.incoming() {
+            if attempts.send(stream.unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    let ask = |pool: &Pool| {
+        let failure = pool.execute(&sql("SELECT 1")).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
+    };
+    let pool = Pool::new(gated).unwrap();
+    ask(&pool);
+    ask(&pool);
+    // The one that asked is back, and what it began waits for an answer still.
+    let mut held: TcpStream = attempt.recv().unwrap();
+    held.set_nonblocking(true).unwrap();
+    let mut said = Vec::new();
+    let mut is_waiting = |held: &mut TcpStream| {
+        let end = held.read_to_end(&mut said);
+        end.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    assert!(is_waiting(&mut held));
+    for _ in 0..5 {
+        ask(&pool);
+    }
+    // Nobody began another one.
+    assert!(is_waiting(&mut held) && attempt.try_recv().is_err());
+    assert_eq!(pool.size(), 1);
+    // Once it is answered, all are.
+    held.set_nonblocking(false).unwrap();
+    let (host, port) = &real.hosts[0];
+    let mut server = TcpStream::connect((host.as_str(), *port)).unwrap();
+    server.write_all(&said).unwrap();
+    connect(&held, &server);
+    while pool.execute(&sql("SELECT 1")).is_err() {
+        thread::yield_now();
+    }
+    assert_eq!(pool.size(), 1);
+    pool.close();
 }
 
 #[test]

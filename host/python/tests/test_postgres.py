@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,52 @@ def test_a_server_that_is_not_there_is_unreachable_and_the_message_holds_no_pass
     wrong = dict(server(uri, schema).parameters, dbname="no_such_database", password="s3cret")
     found = failure(Binding(Server(parameters=wrong)).take)
     assert found.kind == "unreachable" and "s3cret" not in found.message
+
+
+def test_a_server_that_did_not_answer_is_tried_again_and_nobody_waits_for_it(uri: str) -> None:
+    """Whoever asked a server that was known not to answer waited again for as long as a connection may take."""
+    real = psycopg.conninfo.conninfo_to_dict(uri)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    parameters = {key: str(value) for key, value in real.items()}
+    parameters |= {"host": "127.0.0.1", "port": str(port), "sslmode": "disable"}
+    binding = Binding(Server(parameters=parameters, connect_timeout=20, max_size=1))
+    assert failure(binding.take).kind == "unreachable"
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        # Nobody takes its call, and the one who asked is back.
+        for _ in range(5):
+            assert failure(binding.take).kind == "unreachable"
+        held, _ = listener.accept()
+        held.setblocking(False)
+        said = held.recv(4096)
+        with pytest.raises(BlockingIOError):
+            held.recv(1)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        # Once it is answered, all are.
+        held.setblocking(True)
+        with held, socket.create_connection((str(real["host"]), int(str(real["port"])))) as behind:
+            behind.sendall(said)
+            ways = [threading.Thread(target=_pass_on, args=way) for way in ((held, behind), (behind, held))]
+            for way in ways:
+                way.start()
+            while True:
+                try:
+                    binding.give_back(binding.take())
+                    break
+                except Failure:
+                    continue
+            binding.close()
+            for way in ways:
+                way.join()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while said := source.recv(65536):
+            target.sendall(said)
+        target.shutdown(socket.SHUT_WR)
 
 
 def test_a_pool_that_is_used_up_says_so_and_not_that_the_server_is_gone(context: PostgresContext) -> None:

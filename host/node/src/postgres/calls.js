@@ -8,6 +8,9 @@ import { weight } from './values.js';
 /** The most rows that a cursor fetches at once. */
 const FETCH = 1000;
 
+/** How long a caller waits for a connection to a server that did not answer before, in milliseconds. */
+const PROMPT = 40;
+
 const LEVELS = {
   'read-committed': 'READ COMMITTED',
   'repeatable-read': 'REPEATABLE READ',
@@ -26,6 +29,9 @@ export class Calls {
   #idle = [];
   #used = 0;
   #ids = 0;
+  /** Why the server did not answer last, if it did not; and what tries to reach it again. */
+  #silence;
+  #attempt;
   /** Transactions, cursors and COPYs, by their numbers. */
   #held = new Map();
 
@@ -62,13 +68,56 @@ export class Calls {
       // Whoever could give one back waits for this answer.
       throw failure('pool-exhausted', `all ${this.#used} connections are in use`);
     }
-    const connection = await Connection.open(this.#settings);
+    const connection = await (this.#silence === undefined ? this.#open() : this.#openSoon());
     this.#used += 1;
     return connection;
   }
 
+  async #open() {
+    try {
+      const connection = await Connection.open(this.#settings);
+      this.#silence = undefined;
+      return connection;
+    } catch (error) {
+      this.#silence = error;
+      throw error;
+    }
+  }
+
+  /** Tries again to reach a server that did not answer. Nobody waits for it longer than for one that is there. */
+  async #openSoon() {
+    this.#attempt ??= this.#open()
+      .then((connection) => this.#idle.push(connection))
+      .catch(() => {})
+      .finally(() => {
+        this.#attempt = undefined;
+      });
+    let timer;
+    const late = new Promise((resolve) => {
+      timer = setTimeout(resolve, PROMPT);
+    });
+    await Promise.race([this.#attempt, late]);
+    clearTimeout(timer);
+    const connection = this.#idle.pop();
+    if (connection === undefined) {
+      throw this.#silence;
+    }
+    return connection;
+  }
+
+  /** Remembers that the server did not answer. What is idle would not be answered either. */
+  #fellSilent() {
+    this.#silence = failure('unreachable', 'the server did not answer in time');
+    for (const connection of this.#idle.splice(0)) {
+      connection.destroy();
+    }
+  }
+
   async #give(connection) {
     this.#used -= 1;
+    if (connection.mute) {
+      this.#fellSilent();
+    }
     if (connection.over) {
       return;
     }

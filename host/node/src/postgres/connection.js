@@ -198,6 +198,7 @@ export class Connection {
   #client;
   #settings;
   #over = false;
+  #mute = false;
   #traces = false;
 
   constructor(client, settings) {
@@ -277,11 +278,17 @@ export class Connection {
     return this.#over;
   }
 
+  /** Whether the server did not answer in time. */
+  get mute() {
+    return this.#mute;
+  }
+
   /** Waits for an answer; one that does not come in time is not waited for any more. */
   async #wait(answer, timeout) {
     let timer;
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => {
+        this.#mute = true;
         reject(failure('timed-out', `the statement took longer than ${timeout} ms`, { outcomeUnknown: true }));
       }, timeout + GRACE);
     });

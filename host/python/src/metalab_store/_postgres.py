@@ -30,6 +30,8 @@ MAX_BATCH = 10_000
 MAX_RESULT_BYTES = 64 << 20
 #: How many rows of a cursor are asked for at once.
 _CURSOR_STEP = 256
+#: How many seconds a caller waits for a connection to a server that did not answer before.
+_PROMPT = 0.04
 #: A connection beyond those that are kept ends when nobody needed it for so many seconds.
 _SURPLUS = 60.0
 #: Ends what others that use the connection later must not find. The session is then as the options made it.
@@ -67,6 +69,10 @@ class Failure(Exception):
         self.sqlstate = sqlstate
         self.retryable = retryable
         self.outcome_unknown = outcome_unknown
+
+    def again(self) -> Failure:
+        """Returns the same failure of a call that did nothing: it knows nothing of the one that failed first."""
+        return Failure(self.kind, self.message, sqlstate=self.sqlstate, retryable=self.retryable)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,9 @@ class Binding:
         self._guard = threading.Lock()
         self._free = threading.Semaphore(server.max_size)
         self._begun: weakref.WeakSet[Transaction] = weakref.WeakSet()
+        #: Why the server did not answer last, if it did not; and the thread that tries to reach it again.
+        self._silence: Failure | None = None
+        self._attempt: threading.Thread | None = None
         self._closed = False
         self._pid = os.getpid()
 
@@ -145,7 +154,12 @@ class Binding:
         return Binding(self.server)
 
     def take(self) -> psycopg.Connection[Any]:
-        """Returns a connection that nobody else uses."""
+        """Returns a connection that nobody else uses.
+
+        A server that did not answer is tried again by a thread of its own: who asks meanwhile is told so, and waits for an
+        answer at most as long as one that is there takes.
+        """
+        self._hear()
         if not self._free.acquire(blocking=False) and not self._acquired_late():
             raise Failure(
                 "pool-exhausted",
@@ -160,13 +174,56 @@ class Binding:
                         return connection
                     self._open -= 1
                     connection.close()
-            connection = self._connect()
+            try:
+                connection = self._connect()
+            except Failure as failure:
+                self._silence = failure.again()
+                raise
             with self._guard:
                 self._open += 1
             return connection
         except BaseException:
             self._free.release()
             raise
+
+    def _hear(self) -> None:
+        """Waits a moment for a server that did not answer, and raises why if it still does not."""
+        if self._silence is None:
+            return
+        with self._guard:
+            if self._attempt is None and not self._idle and self._free.acquire(blocking=False):
+                attempt = threading.Thread(target=self._reach, name="metalab-postgres", daemon=True)
+                try:
+                    attempt.start()
+                    self._attempt = attempt
+                except RuntimeError:
+                    # There is no room for another thread: the next caller tries again.
+                    self._free.release()
+            current = self._attempt
+        if current is not None:
+            current.join(_PROMPT)
+        with self._guard:
+            silence = None if self._idle else self._silence
+        if silence is not None:
+            raise silence.again()
+
+    def _reach(self) -> None:
+        try:
+            connection = self._connect()
+        except Failure as failure:
+            self._free.release()
+            with self._guard:
+                self._silence, self._attempt = failure.again(), None
+        except BaseException:
+            self._free.release()
+            with self._guard:
+                self._attempt = None
+            raise
+        else:
+            with self._guard:
+                self._silence, self._attempt = None, None
+                self._open += 1
+            self.give_back(connection)
 
     def _acquired_late(self) -> bool:
         """Waits for a connection that is in use, after those of transactions that were forgotten were taken back."""
