@@ -6,7 +6,7 @@
 use metalab_store::types::{
     Expectation, IndexStanding, Metric, MetricValue, RunQuery, RunRecord, Status,
 };
-use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store};
+use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store, StoreConfig};
 use metalab_store_guest::testing::{Touch, watched};
 use metalab_store_postgres::{Isolation, Statement, Value};
 use metalab_store_tests::database::{Schema, pool};
@@ -18,6 +18,7 @@ use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::thread;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A run with some metrics.
@@ -1548,6 +1549,81 @@ fn a_pool_never_has_more_connections_than_it_may_and_leaves_none_behind() {
     }
     config.connect().unwrap().list_run_records(None).unwrap();
     assert_current(&config);
+}
+
+/// Failure: a list held a connection for as long as it was open, and wanted another one to be opened. Consequence: with one
+/// that nobody read to its end, puts and lists waited for ten seconds and did without the database. Fix: short lists are read at
+/// once, and long ones give their connection back with the last run.
+#[test]
+fn lists_that_are_open_keep_no_connection_unless_they_are_long() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = |connections: u32| -> Store {
+        let config = schema.config(root.path()).scoped("a:1");
+        let config = config.connect_timeout(Duration::from_millis(200));
+        let config = StoreConfig::from(config.pool_size(1, connections));
+        config.max_instances(8).connect().unwrap()
+    };
+    let store = config(1);
+    let records: Vec<RunRecord> = (0..20).map(|n| run(&format!("few{n:02}"), 1.0)).collect();
+    store.put_run_records(&records).unwrap();
+    let all = RunQuery {
+        filter: String::new(),
+        sort: String::new(),
+        columns: String::new(),
+        limit: None,
+        cursor: None,
+        check: false,
+    };
+    let open = |store: &Store| store.query_runs(&all).unwrap();
+    let is_told = |store: &Store, id: &str| {
+        let before = schema.count("metalab_store_runs");
+        put(store, &run(id, 1.0));
+        schema.count("metalab_store_runs") - before
+    };
+    let mut lists = [(); 3].map(|()| open(&store));
+    assert_eq!(is_told(&store, "more"), 1);
+    assert_eq!(
+        store.index_state().unwrap().standing,
+        IndexStanding::Current
+    );
+    for list in &mut lists {
+        assert_eq!(list.next(100).unwrap().len(), 20);
+    }
+    let many: Vec<RunRecord> = (0..5_000)
+        .map(|n| run(&format!("many{n:04}"), 1.0))
+        .collect();
+    store.put_run_records(&many).unwrap();
+    // One that was read to its last run is held still.
+    let mut list = open(&store);
+    let mut left = list.remaining().unwrap();
+    while left > 0 {
+        left -= list.next(500).unwrap().len() as u64;
+    }
+    assert_eq!(is_told(&store, "after"), 1);
+    drop(list);
+    store.close().unwrap();
+    // Where they are read no further, they hold what there is.
+    let store = config(2);
+    let mut lists = [(); 2].map(|()| open(&store));
+    for list in &mut lists {
+        assert_eq!(list.next(1).unwrap().len(), 1);
+    }
+    assert_eq!(is_told(&store, "noted"), 0);
+    assert_eq!(ids(&store).len(), 5_023);
+    let state = store.index_state().unwrap();
+    assert_eq!(
+        (state.standing, state.pending),
+        (IndexStanding::Unreachable, 1)
+    );
+    assert!(state.trouble.unwrap().contains("pool_max_size"));
+    for mut list in lists {
+        // They go on, and so does what was put since.
+        assert_eq!(list.next(100).unwrap().len(), 100);
+    }
+    store.close().unwrap();
+    assert_eq!(ids(&config(2)).len(), 5_023);
+    assert_current(&schema.config(root.path()).scoped("a:1"));
 }
 
 #[tokio::test]

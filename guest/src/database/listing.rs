@@ -7,7 +7,7 @@ use crate::layout;
 use crate::model::{Access, Damage, RunRecord};
 use crate::names::RunId;
 use crate::packed::Packed;
-use crate::ports::DatabaseResult;
+use crate::ports::{DatabaseResult, Statement};
 use crate::query::Query;
 use crate::run_list::{
     FieldCatalogue, MAX_PAGE, MAX_PAGE_BYTES, Page, RunList, column_names, damage, needs_derived,
@@ -45,8 +45,6 @@ pub struct DatabaseList {
     next: Option<String>,
     columns: Vec<String>,
     damaged: Vec<Damage>,
-    /// How many of the listing's damaged runs are in the list of damaged files.
-    told: usize,
     /// The runs of the lines that were handed out last.
     handed: Vec<Key>,
     /// The directories whose marks a crash of the server would have removed.
@@ -82,7 +80,6 @@ impl DatabaseList {
             next: None,
             columns: column_names(query),
             damaged: damaged.to_vec(),
-            told: 0,
             handed: Vec::new(),
             steady,
         };
@@ -126,20 +123,38 @@ impl DatabaseList {
             }
             self.rows = page.rows.into();
             damaged.extend(page.damaged);
-        } else {
-            let listing = Listing::open(&**database, within, &self.query, true)?;
-            damaged.extend(listing.damaged());
-            self.told = listing.damaged().len();
-            self.total.set(listing.total());
-            self.left = listing.total().unwrap_or_default();
-            self.rest = Some(listing);
+            let ask = |question: &Statement| database.query(question, u32::MAX);
+            let unreadable = directories::unreadable(ask, &sql.schema, &self.ids, &self.steady)?;
+            damaged.extend(unreadable);
+            return Ok(damaged);
         }
-        damaged.extend(directories::unreadable(
-            &**database,
-            &sql.schema,
-            &self.ids,
-            &self.steady,
-        )?);
+        let mut listing = Listing::open(&**database, within, &self.query, true)?;
+        self.total.set(listing.total());
+        self.left = listing.total().unwrap_or_default();
+        // There may be no other connection.
+        let ask = |question: &Statement| listing.ask(question);
+        damaged = directories::unreadable(ask, &sql.schema, &self.ids, &self.steady)?;
+        damaged.extend(listing.take_damaged());
+        self.rest = Some(listing);
+        if self.left <= u64::from(MAX_PAGE) {
+            // It would hold its connection for as long as nobody reads it.
+            damaged.extend(self.read_on()?);
+        }
+        Ok(damaged)
+    }
+
+    /// Reads on where all that was read is handed out. Once all is read, the connection is given back. Returns the runs that
+    /// were found damaged.
+    fn read_on(&mut self) -> DatabaseResult<Vec<Key>> {
+        let Some(rest) = &mut self.rest else {
+            return Ok(Vec::new());
+        };
+        let read = rest.next(MAX_PAGE, MAX_PAGE_BYTES);
+        let damaged = rest.take_damaged();
+        self.rows = read?.into();
+        if self.rows.is_empty() || self.rows.len() as u64 >= self.left {
+            self.rest = None;
+        }
         Ok(damaged)
     }
 
@@ -164,19 +179,11 @@ impl DatabaseList {
     }
 
     fn take(&mut self) -> Result<Option<Found>> {
-        if self.rows.is_empty()
-            && let Some(rest) = &mut self.rest
-        {
-            let more = rest.next(MAX_PAGE, MAX_PAGE_BYTES);
-            let damaged = rest.damaged();
-            self.rows = self.sql.heard(more)?.into();
-            if self.rows.is_empty() {
-                self.rest = None;
+        if self.rows.is_empty() {
+            let read = self.read_on();
+            for key in Rc::clone(&self.sql).heard(read)? {
+                self.add_damage_of(&key)?;
             }
-            for key in damaged.iter().skip(self.told) {
-                self.add_damage_of(key)?;
-            }
-            self.told = damaged.len();
         }
         let found = self.rows.pop_front();
         if found.is_some() {
@@ -278,7 +285,8 @@ impl DatabaseList {
         };
         let counted = self.sql.database().and_then(|database| {
             let total = page::count(&**database, within, &self.query)?;
-            directories::unreadable(&**database, &self.sql.schema, &[], &self.steady)?;
+            let ask = |question: &Statement| database.query(question, u32::MAX);
+            directories::unreadable(ask, &self.sql.schema, &[], &self.steady)?;
             Ok(total)
         });
         let total = self.sql.heard(counted).unwrap_or_else(|_| {
@@ -423,7 +431,8 @@ pub(crate) fn catalogue(
     let asked = sql.database().and_then(|database| {
         let found = fields::run(&**database, within, query)?;
         let steady = sql.steady.borrow();
-        let unreadable = directories::unreadable(&**database, &sql.schema, &ids, &steady)?;
+        let ask = |question: &Statement| database.query(question, u32::MAX);
+        let unreadable = directories::unreadable(ask, &sql.schema, &ids, &steady)?;
         Ok((found, unreadable))
     });
     let Ok((found, unreadable)) = sql.heard(asked) else {

@@ -247,7 +247,7 @@ pub(crate) fn known(
 /// Returns the runs of these directories whose record cannot be read. It is asked last: fails if the server crashed
 /// since the `steady` ones were found to be that, because what it said since then may be less than what it knew.
 pub(crate) fn unreadable(
-    database: &dyn Database,
+    ask: impl FnOnce(&Statement) -> DatabaseResult<RowSet>,
     schema: &Schema,
     scopes: &[String],
     steady: &[String],
@@ -261,7 +261,7 @@ pub(crate) fn unreadable(
     );
     let names = |scopes: &[String]| texts(scopes.iter().map(String::as_str));
     let parameters = vec![names(scopes), names(steady)];
-    let rows = database.query(&statement(sql, parameters), u32::MAX)?;
+    let rows = ask(&statement(sql, parameters))?;
     if rows
         .rows
         .iter()

@@ -109,7 +109,7 @@ pub fn run(
         rows,
         next: listing.cursor(),
         total: listing.total(),
-        damaged: listing.damaged(),
+        damaged: listing.take_damaged(),
     })
 }
 
@@ -587,6 +587,14 @@ impl Listing {
         Ok(matching)
     }
 
+    /// Asks something else of the database as it was when the list was opened.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn ask(&self, question: &Statement) -> DatabaseResult<RowSet> {
+        self.transaction.query(question, u32::MAX)
+    }
+
     /// Returns how many runs the filter matches, if that was asked for.
     #[must_use]
     pub fn total(&self) -> Option<u64> {
@@ -599,10 +607,11 @@ impl Listing {
         self.next.clone()
     }
 
-    /// Returns the runs whose files cannot be read as what the query needs of them, as far as they were met.
+    /// Takes the runs whose files cannot be read as what the query needs of them, as far as they were met since this was
+    /// called last.
     #[must_use]
-    pub fn damaged(&self) -> Vec<Key> {
-        let mut damaged = self.damaged.clone();
+    pub fn take_damaged(&mut self) -> Vec<Key> {
+        let mut damaged = std::mem::take(&mut self.damaged);
         damaged.sort();
         damaged
     }

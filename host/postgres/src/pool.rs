@@ -266,7 +266,7 @@ impl Inner {
                 return Err(Failure::new(
                     FailureKind::PoolExhausted,
                     format!(
-                        "all {} connections were in use for {} ms",
+                        "all {} connections were in use for {} ms: read long lists to their end or close them, or allow more by pool_max_size",
                         self.settings.max_size,
                         self.settings.connect_timeout.as_millis()
                     ),

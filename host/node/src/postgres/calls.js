@@ -66,7 +66,7 @@ export class Calls {
     }
     if (this.#isUsedUp()) {
       // Whoever could give one back waits for this answer.
-      throw failure('pool-exhausted', `all ${this.#used} connections are in use`);
+      throw failure('pool-exhausted', `all ${this.#used} connections are in use: read long lists to their end or close them, or allow more by poolMaxSize`);
     }
     const connection = await (this.#silence === undefined ? this.#open() : this.#openSoon());
     this.#used += 1;

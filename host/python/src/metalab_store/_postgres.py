@@ -163,7 +163,8 @@ class Binding:
         if not self._free.acquire(blocking=False) and not self._acquired_late():
             raise Failure(
                 "pool-exhausted",
-                f"all {self.server.max_size} connections were in use for {self.server.pool_timeout:g} s",
+                f"all {self.server.max_size} connections were in use for {self.server.pool_timeout:g} s: "
+                "read long lists to their end or close them, or allow more by pool_max_size",
                 retryable=True,
             )
         try:
