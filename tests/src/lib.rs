@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod database;
 pub mod hostile;
 pub mod measured;
+pub mod proxy;
 pub mod script;
 
 use std::collections::BTreeMap;

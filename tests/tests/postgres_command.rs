@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use metalab_store::types::IndexStanding;
+use metalab_store::PostgresStoreConfig;
+use metalab_store::types::{Expectation, IndexStanding, RunRecord, Status};
+use metalab_store_cluster::Cluster;
+use metalab_store_postgres::Value;
 use metalab_store_tests::database::Schema;
 use metalab_store_tests::{command, reference_collection};
 use std::path::Path;
@@ -107,6 +110,74 @@ fn names(root: &Path) -> Vec<String> {
     let runs = std::fs::read_dir(root.join("exp_1/runs")).unwrap();
     runs.map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
+}
+
+#[test]
+fn a_password_is_found_where_the_collection_says_how_its_server_is_reached() {
+    let mut cluster = Cluster::start(&[]).unwrap();
+    let rules = cluster
+        .add_file("rules", b"host all all all scram-sha-256\n")
+        .unwrap();
+    let password = "p@ss/wörd";
+    let role = Schema::on(&cluster.uri(), "public");
+    let user = "SELECT current_user::text, current_database()::text";
+    let [Value::Text(user), Value::Text(database)] = &role.rows(user)[0][..] else {
+        panic!("a server has a user and a database");
+    };
+    role.run(&format!("ALTER ROLE \"{user}\" PASSWORD '{password}'"));
+    cluster
+        .configure(&format!("hba_file = '{}'\n", rules.display()))
+        .unwrap();
+    cluster.restart().unwrap();
+    let (uri, port) = (cluster.uri(), cluster.port());
+    let known = uri.replacen(
+        &format!("{user}@"),
+        &format!("{user}:p%40ss%2Fw%C3%B6rd@"),
+        1,
+    );
+    assert_ne!(known, uri);
+    let schema = Schema::on(&known, "lab");
+    let collection = tempfile::tempdir().unwrap();
+    let service = collection.path().join("services/postgres");
+    let config = PostgresStoreConfig::new(uri.clone(), collection.path())
+        .schema("lab")
+        .scoped("a:1");
+    let separator = if uri.contains('?') { '&' } else { '?' };
+    let locator = format!(
+        "{uri}{separator}file_root={}&schema=lab",
+        collection.path().display()
+    );
+    let put = |id: &str| {
+        let store = config.connect().unwrap();
+        let record = RunRecord::new(id, Status::Success);
+        store
+            .put_run_record(&record, &Expectation::Anything)
+            .unwrap();
+        assert_eq!(store.list_run_records(None).unwrap().records.len(), 1);
+        let standing = store.index_state().unwrap().standing;
+        store.close().unwrap();
+        standing
+    };
+    // Nobody says it.
+    assert_eq!(put("one"), IndexStanding::Unreachable);
+    let (code, _, err) = on(&locator, &["rebuild-index"]);
+    assert_eq!(code, Some(1), "{err}");
+    // It lies in the collection.
+    std::fs::create_dir_all(&service).unwrap();
+    let content = format!(
+        "{{\"host\": \"127.0.0.1\", \"port\": {port}, \"database\": \"{database}\", \"user\": \"{user}\", \"password\": \"{password}\"}}"
+    );
+    std::fs::write(service.join("service.json"), content).unwrap();
+    assert_eq!(put("one"), IndexStanding::Current);
+    let (code, out, err) = on(&locator, &["rebuild-index"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert_eq!(schema.count("metalab_store_runs"), 1);
+    // Nothing that is shown says it.
+    let shown = format!("{out}{err}{:?}", on(&locator, &["runs"]));
+    assert!(
+        !shown.contains(password) && !shown.contains("p%40ss"),
+        "{shown}"
+    );
 }
 
 #[test]

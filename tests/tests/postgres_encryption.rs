@@ -6,6 +6,7 @@ use metalab_store::types::{Expectation, IndexStanding, RunRecord, Status};
 use metalab_store::{Error, Store, StoreConfig};
 use metalab_store_cluster::Cluster;
 use metalab_store_postgres::Value;
+use metalab_store_tests::command;
 use metalab_store_tests::database::{self, Schema};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::fs;
@@ -127,6 +128,34 @@ fn a_store_is_told_through_the_encryption_that_its_locator_asks_for_or_not_at_al
             "{host} {parameters}"
         );
     }
+}
+
+#[test]
+fn without_a_file_of_its_own_a_store_trusts_whom_the_system_trusts() {
+    let (ours, other) = (authority(), authority());
+    let mut cluster = Cluster::start(&[]).unwrap();
+    encrypt(&mut cluster, &ours);
+    let schema = Schema::on(&cluster.uri(), "lab");
+    let root = tempfile::tempdir().unwrap();
+    for (name, authority, expected) in [("ours", &ours, Some(0)), ("other", &other, Some(1))] {
+        let system = root.path().join(name);
+        fs::write(&system, authority.pem()).unwrap();
+        for parameters in [
+            "sslmode=verify-full",
+            "sslmode=verify-full&sslrootcert=system",
+        ] {
+            // The roots of the system are those of the environment, where it names any.
+            let mut command = command();
+            command.args([
+                "-s",
+                &locator(&schema, root.path(), "localhost", parameters),
+            ]);
+            command.arg("rebuild-index").env("SSL_CERT_FILE", &system);
+            let output = command.env_remove("SSL_CERT_DIR").output().unwrap();
+            assert_eq!(output.status.code(), expected, "{name} {output:?}");
+        }
+    }
+    assert_eq!(schema.count("metalab_store_directories"), 1);
 }
 
 #[test]

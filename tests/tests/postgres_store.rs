@@ -10,6 +10,7 @@ use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store, StoreCon
 use metalab_store_guest::testing::{Touch, watched};
 use metalab_store_postgres::{Isolation, Statement, Value};
 use metalab_store_tests::database::{Schema, pool};
+use metalab_store_tests::proxy::Proxy;
 use metalab_store_tests::script::Numbers;
 use metalab_store_tests::{Worker, reference_collection, tree};
 use std::cell::Cell;
@@ -17,8 +18,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// A run with some metrics.
@@ -29,6 +32,13 @@ fn run(id: &str, loss: f64) -> RunRecord {
         name: "loss".into(),
         value: MetricValue::Float(loss),
     }];
+    record
+}
+
+/// A run with a metric that JSONB cannot hold.
+fn odd_run(id: &str) -> RunRecord {
+    let mut record = run(id, 1.0);
+    record.metrics[0].value = MetricValue::Float(f64::NAN);
     record
 }
 
@@ -1098,7 +1108,12 @@ fn a_rebuild_of_one_directory_leaves_the_manifests_of_another_with_the_same_expe
     assert_eq!((changed(one), changed(two)), (0, 0));
     // The other one has no run any more, and a manifest that is gone is removed all the same.
     two.delete_run("two").unwrap();
-    fs::remove_file(first.path().join("a_1/experiments/a_1_20260101_000000.json")).unwrap();
+    fs::remove_file(
+        first
+            .path()
+            .join("a_1/experiments/a_1_20260101_000000.json"),
+    )
+    .unwrap();
     assert_eq!(changed(one), 1);
     assert_eq!(stamps(), [text("20260202_000000")]);
     // One that both have goes with the last of them, and one that another program wrote stays.
@@ -1120,7 +1135,12 @@ fn a_rebuild_of_one_directory_leaves_the_manifests_of_another_with_the_same_expe
     schema.run("DROP TABLE {metalab_store_manifests};\nUPDATE {metalab_store_meta} SET value = '2' WHERE key = 'version'");
     let reopened = config.connect().unwrap();
     assert_eq!(changed(&reopened), 0);
-    fs::remove_file(first.path().join("a_1/experiments/a_1_20260101_000000.json")).unwrap();
+    fs::remove_file(
+        first
+            .path()
+            .join("a_1/experiments/a_1_20260101_000000.json"),
+    )
+    .unwrap();
     assert_eq!(changed(&reopened), 1);
     assert_eq!(stamps(), [text("20260303_000000")]);
 }
@@ -1137,7 +1157,10 @@ fn a_run_that_two_directories_have_is_in_the_tables_of_the_reference_as_it_was_w
     });
     let loss = || schema.rows("SELECT record_json -> 'metrics' ->> 'loss' FROM {runs}");
     for (number, store) in [&one, &two].into_iter().enumerate() {
-        put(store, &run("same", f64::from(u8::try_from(number).unwrap()) + 0.5));
+        put(
+            store,
+            &run("same", f64::from(u8::try_from(number).unwrap()) + 0.5),
+        );
     }
     assert_eq!(loss(), [[Value::Text("1.5".into())]]);
     assert!(two.delete_run("same").unwrap());
@@ -1624,6 +1647,287 @@ fn lists_that_are_open_keep_no_connection_unless_they_are_long() {
     store.close().unwrap();
     assert_eq!(ids(&config(2)).len(), 5_023);
     assert_current(&schema.config(root.path()).scoped("a:1"));
+}
+
+/// A call that changes a run waits for the server once after its files were written, however many runs it is about.
+#[test]
+fn a_put_speaks_to_the_server_while_its_files_are_written_and_once_more() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let proxy = Proxy::before(&schema.uri);
+    let config = PostgresStoreConfig::new(proxy.uri(), root.path()).schema(&*schema.name);
+    let store = config.scoped("a:1").connect().unwrap();
+    assert_eq!(ids(&store), [""; 0]);
+    let most = |call: &dyn Fn(u32)| {
+        let counts: Vec<usize> = (0..20)
+            .map(|number| {
+                let before = proxy.flights();
+                call(number);
+                proxy.flights() - before
+            })
+            .collect();
+        // The first ones prepare statements.
+        counts[5..].iter().copied().max().unwrap()
+    };
+    let name = |number: u32| format!("run{number:02}");
+    let put_one = |number: u32| put(&store, &run(&name(number), 1.0));
+    let derive = |number: u32| {
+        let metrics = &run("", f64::from(number)).metrics;
+        store.put_derived(&name(number), metrics).unwrap();
+    };
+    let put_many = |number: u32| {
+        let records: Vec<RunRecord> = (0..10)
+            .map(|n| run(&format!("many{n}"), f64::from(number)))
+            .collect();
+        let outcomes = store.put_run_records(&records).unwrap();
+        assert!(outcomes.iter().all(Result::is_ok));
+    };
+    let delete = |number: u32| assert!(store.delete_run(&name(number)).unwrap());
+    // The files may be faster than the server's first answer: then it is asked to commit before that.
+    for call in [&put_one as &dyn Fn(u32), &derive, &put_many] {
+        let most = most(call);
+        assert!((1..=2).contains(&most), "{most}");
+    }
+    assert_eq!(most(&delete), 1);
+    assert_eq!(schema.count("metalab_store_runs"), 10);
+    assert_eq!(schema.count("runs"), 10);
+}
+
+/// Rows of a schema, but for what tells directories and times apart.
+fn all_rows(schema: &Schema) -> Vec<Vec<Value>> {
+    let mut rows = schema
+        .rows("SELECT (to_jsonb(r) - 'scope' - 'stamp')::text FROM {metalab_store_runs} AS r ORDER BY run_id");
+    rows.extend(schema.rows("SELECT run_id FROM {metalab_store_unreadable} ORDER BY run_id"));
+    rows.extend(projected(schema));
+    rows
+}
+
+/// A server that was away missed what was noted and no more: a look at the index meanwhile made all runs be compared once it
+/// was back.
+#[test]
+fn what_is_told_late_is_what_a_comparison_of_everything_finds() {
+    for seed in 0..6 {
+        let mut numbers = Numbers::new(seed);
+        let root = tempfile::tempdir().unwrap();
+        let (told_late, compared) = (Schema::new(), Schema::new());
+        let proxy = Proxy::before(&told_late.uri);
+        let config = PostgresStoreConfig::new(proxy.uri(), root.path());
+        let config = config.schema(&*told_late.name).scoped("a:1");
+        // No pause lasts longer than the test wants.
+        let hours = Arc::new(AtomicU64::new(0));
+        let now = Arc::clone(&hours);
+        let start = UNIX_EPOCH.elapsed().unwrap();
+        let config = StoreConfig::from(config)
+            .clock(move || start + Duration::from_hours(now.load(Ordering::SeqCst)));
+        let store = config.connect().unwrap();
+        put(&store, &run("first", 0.0));
+        assert_eq!(ids(&store), ["first"]);
+        let mark = || told_late.rows("SELECT mark FROM {metalab_store_directories}");
+        let before = mark();
+        let (mut away, mut noted) = (false, 0);
+        for number in 0..120_u32 {
+            let id = format!("run{}", numbers.below(25));
+            let loss = f64::from(number);
+            match numbers.below(12) {
+                0..4 => put(&store, &run(&id, loss)),
+                4 => put(&store, &odd_run(&id)),
+                5 => drop(store.put_derived(&id, &run("", loss).metrics).unwrap()),
+                6..8 => drop(store.delete_run(&id).unwrap()),
+                8 => {
+                    let records = [0, 1, 2].map(|n| run(&format!("run{n}"), loss));
+                    assert!(
+                        store
+                            .put_run_records(&records)
+                            .unwrap()
+                            .iter()
+                            .all(Result::is_ok)
+                    );
+                }
+                // A list out of the files settles the times of their directories: then all runs are compared.
+                9 if away => {}
+                9 => drop(ids(&store)),
+                10 => {
+                    away = true;
+                    proxy.stay_away(true);
+                }
+                _ => {
+                    noted += store.index_state().unwrap().pending;
+                    away = false;
+                    proxy.stay_away(false);
+                    hours.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+        assert!(noted > 0, "the server was never away: seed {seed}");
+        proxy.stay_away(false);
+        // A connection that takes long serves the next call.
+        let back = (0..100).any(|_| {
+            hours.fetch_add(1, Ordering::SeqCst);
+            put(&store, &run("last", 1.0));
+            store.index_state().unwrap().standing == IndexStanding::Current
+        });
+        assert!(back, "{:?}", store.index_state());
+        let listed = ids(&store);
+        assert_eq!(store.index_state().unwrap().pending, 0);
+        // All that was told late, and nothing was compared.
+        assert_eq!(mark(), before);
+        let rows = all_rows(&told_late);
+        let fresh = compared
+            .config(root.path())
+            .scoped("a:1")
+            .connect()
+            .unwrap();
+        let report = fresh.rebuild_index().unwrap().finish().unwrap();
+        assert_eq!(report.added, listed.len() as u64);
+        assert_eq!(rows, all_rows(&compared), "seed {seed}");
+    }
+}
+
+#[test]
+fn tables_that_may_not_be_created_are_not_and_the_error_says_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1");
+    let strict = config.clone().auto_migrate(false);
+    let store = strict.connect().unwrap();
+    put(&store, &run("one", 1.0));
+    assert_eq!(ids(&store), ["one"]);
+    let state = store.index_state().unwrap();
+    assert_eq!(state.standing, IndexStanding::Unreachable);
+    let Err(Error::Database(refused)) = store.rebuild_index() else {
+        panic!("there is nothing to rebuild");
+    };
+    for message in [state.trouble.unwrap(), refused.message] {
+        assert!(message.contains("auto_migrate"), "{message}");
+    }
+    store.close().unwrap();
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = '{}'";
+    let schemas = schemas.replace("{}", &schema.name.replace('\'', "''"));
+    let there = || schema.rows(&schemas)[0][0].clone();
+    assert_eq!(there(), Value::Integer(0));
+    // Once somebody else created them, all is well.
+    config
+        .connect()
+        .unwrap()
+        .rebuild_index()
+        .unwrap()
+        .finish()
+        .unwrap();
+    assert_eq!(there(), Value::Integer(1));
+    let store = strict.connect().unwrap();
+    put(&store, &run("two", 2.0));
+    assert_eq!(schema.count("metalab_store_runs"), 2);
+    store.close().unwrap();
+    assert_current(&strict);
+}
+
+#[test]
+fn without_the_tables_of_the_reference_every_answer_is_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path()).scoped("a:1").projection(false);
+    let store = config.connect().unwrap();
+    let records: Vec<RunRecord> = (0..30)
+        .map(|n| run(&format!("run{n:02}"), f64::from(n) / 3.0))
+        .collect();
+    assert!(
+        store
+            .put_run_records(&records)
+            .unwrap()
+            .iter()
+            .all(Result::is_ok)
+    );
+    put(&store, &odd_run("nan"));
+    store.put_derived("run03", &records[4].metrics).unwrap();
+    store.put_experiment_manifest("a:1", "{}", None).unwrap();
+    assert!(store.delete_run("run05").unwrap());
+    fs::write(root.path().join("a_1/runs/broken.json"), "{").unwrap();
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!(
+        (report.runs, report.manifests, report.damaged.len()),
+        (30, 0, 1)
+    );
+    put(&store, &run("last", 9.0));
+    assert_eq!(store.index_state().unwrap().pending, 0);
+    store.close().unwrap();
+    assert_current(&config);
+    let tables = format!(
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = '{}' AND tablename NOT LIKE 'metalab\\_store\\_%'",
+        schema.name.replace('\'', "''")
+    );
+    assert_eq!(schema.rows(&tables).len(), 0);
+}
+
+#[test]
+fn files_of_every_kind_get_an_index_and_are_left_as_they_were() {
+    let kinds: [(&str, &[&str]); 3] = [
+        ("flat", &[]),
+        ("scoped", &["a:1"]),
+        ("collection", &["a:1", "b:1"]),
+    ];
+    for (kind, experiments) in kinds {
+        let root = tempfile::tempdir().unwrap();
+        let files = FileStoreConfig::new(root.path());
+        let write = |config: FileStoreConfig, name: &str| {
+            let store = config.connect().unwrap();
+            for number in 0..5_u8 {
+                let mut record = run(&format!("{name}{number}"), f64::from(number));
+                if name == "flat" {
+                    record.experiment_id = "flat:1".into();
+                }
+                put(&store, &record);
+                store.put_derived(&record.run_id, &record.metrics).unwrap();
+            }
+            store.close().unwrap();
+        };
+        for experiment in experiments {
+            write(files.clone().scoped(*experiment), &experiment[..1]);
+        }
+        if kind != "scoped" {
+            write(files.clone(), "flat");
+        }
+        let runs = 5 * (experiments.len() + usize::from(kind != "scoped"));
+        let (files, scoped) = match kind {
+            "scoped" => (files.scoped("a:1"), true),
+            _ => (files, false),
+        };
+        let kept = |root: &Path| {
+            let mut found = tree(root);
+            found.retain(|path, _| !path.contains(".index"));
+            found
+        };
+        let before = kept(root.path());
+        let schema = Schema::new();
+        let store =
+            PostgresStoreConfig::from_filestore(schema.uri.clone(), &files, Some(&schema.name))
+                .unwrap();
+        assert_eq!(ids(&store).len(), runs, "{kind}");
+        assert_eq!(
+            store.index_state().unwrap().standing,
+            IndexStanding::Current
+        );
+        store.close().unwrap();
+        assert_eq!(
+            schema.count("metalab_store_runs"),
+            i64::try_from(runs).unwrap()
+        );
+        assert_eq!(kept(root.path()), before, "{kind}");
+        // And back: what the files say is what the database said, and what they say then it learns.
+        let config = schema.config(root.path());
+        let config = if scoped { config.scoped("a:1") } else { config };
+        assert_current(&config);
+        let plain = config.to_filestore().connect().unwrap();
+        assert_eq!(plain.index_state().unwrap().standing, IndexStanding::None);
+        let mut later = run("later", 1.0);
+        if !scoped {
+            later.experiment_id = "flat:1".into();
+        }
+        put(&plain, &later);
+        plain.close().unwrap();
+        assert_eq!(standing(&config), IndexStanding::Behind, "{kind}");
+        assert_eq!(ids(&config.connect().unwrap()).len(), runs + 1);
+        assert_current(&config);
+    }
 }
 
 #[tokio::test]

@@ -103,10 +103,11 @@ impl Sql {
             let replayed =
                 may_write && compared && scope.tree.is_whole() && scope.replay_pending()?;
             if !replayed {
-                self.doubt(&place);
-                if !may_write {
+                // The notes say what is missing, as long as they are there.
+                if !may_write || self.is_paused() {
                     return Ok(None);
                 }
+                self.doubt(&place);
             }
         }
         if let Some((content, state)) = State::read(&scope.tree)

@@ -507,6 +507,19 @@ test('a database that is dead keeps nobody from the files', (t) => {
   assert.throws(() => store.rebuildIndex(), (error) => error.code === 'database' && !error.message.includes('geheim-0815'));
 });
 
+test('a server is found where the collection says how it is reached', async (t) => {
+  const [root, name] = [directory(t), await schema(t)];
+  const { host, port, database, user, password } = admin;
+  const service = { host, port, database, user, password: password ?? 'gar-geheim-0815' };
+  fs.mkdirSync(join(root, 'services/postgres'), { recursive: true });
+  fs.writeFileSync(join(root, 'services/postgres/service.json'), JSON.stringify(service));
+  const store = new PostgresStoreConfig({ root, connectionString: 'postgresql://', schema: name }).scoped('exp:1').connect();
+  t.after(() => store.close());
+  store.putRunRecord({ runId: 'r', status: 'success' });
+  assert.equal(store.listRunRecords().records.length, 1);
+  assert.equal(store.indexState().standing, 'current');
+});
+
 test('this host gives the same with PostgreSQL as index', async (t) => {
   const place = join(CHECKOUT, 'tests/conformance');
   const { operations } = JSON.parse(fs.readFileSync(join(place, 'script.json'), 'utf8'));

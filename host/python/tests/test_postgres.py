@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -523,3 +524,18 @@ def test_a_store_whose_server_is_gone_answers_from_its_files_and_says_so(schema:
         state = store.index_state()
         assert state.standing == "unreachable" and state.trouble
         assert "s3cret" not in repr(state) and "s3cret" not in repr(store)
+
+
+def test_a_server_is_found_where_the_collection_says_how_it_is_reached(uri: str, schema: str, tmp_path: Path) -> None:
+    real = psycopg.conninfo.conninfo_to_dict(uri)
+    config = PostgresStoreConfig(connection_string="postgresql://", file_root=str(tmp_path), schema=schema)
+    said = {"host": real["host"], "port": int(str(real["port"])), "database": real["dbname"], "user": real["user"]}
+    said["password"] = real.get("password", "s3cret-0815")
+    (tmp_path / "services" / "postgres").mkdir(parents=True)
+    (tmp_path / "services" / "postgres" / "service.json").write_text(json.dumps(said))
+    with config.scoped("exp:1").connect() as store:
+        store.put_run_record(RunRecord.success(run_id="a"))
+        assert [run.run_id for run in store.list_run_records()] == ["a"]
+        state = store.index_state()
+        assert (state.standing, state.trouble) == ("current", None)
+        assert "s3cret" not in repr(store)
