@@ -1574,6 +1574,28 @@ fn a_pool_never_has_more_connections_than_it_may_and_leaves_none_behind() {
     assert_current(&config);
 }
 
+#[test]
+fn rows_of_a_directory_that_is_gone_are_in_no_answer_and_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    for experiment in ["a:1", "b:1"] {
+        let store = schema.config(root.path()).scoped(experiment);
+        let store = store.connect().unwrap();
+        put(&store, &run(&experiment[..1], 1.0));
+        store.close().unwrap();
+    }
+    fs::remove_dir_all(root.path().join("a_1")).unwrap();
+    let config = schema.config(root.path());
+    let store = config.connect().unwrap();
+    let report = store.rebuild_index().unwrap().finish().unwrap();
+    assert_eq!((report.runs, report.removed), (1, 0));
+    assert_eq!(ids(&store), ["b"]);
+    store.close().unwrap();
+    assert_current(&config);
+    assert_eq!(schema.count("metalab_store_runs"), 2);
+    assert_eq!(schema.count("runs"), 2);
+}
+
 /// Failure: a list held a connection for as long as it was open, and wanted another one to be opened. Consequence: with one
 /// that nobody read to its end, puts and lists waited for ten seconds and did without the database. Fix: short lists are read at
 /// once, and long ones give their connection back with the last run.
