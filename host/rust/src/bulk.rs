@@ -37,6 +37,9 @@ const PAGE: usize = 256 << 10;
 /// So many pages are read ahead.
 const PAGES_AHEAD: usize = 4;
 
+/// So many files are read at once: their pages, and one for the end, need nobody who takes them.
+const FEW: usize = PAGES_AHEAD - 1;
+
 /// So many readers an instance has at once: each has a thread, and its pages.
 const MAX_READERS: usize = 8;
 
@@ -59,6 +62,7 @@ pub struct HeldReader {
 impl HeldReader {
     fn new(directory: OwnedFd, names: String, counted: Arc<()>) -> Option<Self> {
         let (sender, pages) = sync_channel(PAGES_AHEAD);
+        let few = names.split('/').count() <= FEW;
         let read = move || {
             let mut page = Answer::with_capacity(PAGE);
             for name in names.split('/') {
@@ -80,10 +84,16 @@ impl HeldReader {
             }
             drop(sender.send(page.0));
         };
-        let thread = thread::Builder::new().name("reading ahead".to_owned());
+        let thread = if few {
+            read();
+            None
+        } else {
+            let thread = thread::Builder::new().name("reading ahead".to_owned());
+            Some(thread.spawn(read).ok()?)
+        };
         Some(Self {
             pages: Some(pages),
-            thread: Some(thread.spawn(read).ok()?),
+            thread,
             _counted: counted,
         })
     }
