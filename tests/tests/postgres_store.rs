@@ -1612,15 +1612,7 @@ fn lists_that_are_open_keep_no_connection_unless_they_are_long() {
     let store = config(1);
     let records: Vec<RunRecord> = (0..20).map(|n| run(&format!("few{n:02}"), 1.0)).collect();
     store.put_run_records(&records).unwrap();
-    let all = RunQuery {
-        filter: String::new(),
-        sort: String::new(),
-        columns: String::new(),
-        limit: None,
-        cursor: None,
-        check: false,
-    };
-    let open = |store: &Store| store.query_runs(&all).unwrap();
+    let open = |store: &Store| store.query_runs(&RunQuery::default()).unwrap();
     let is_told = |store: &Store, id: &str| {
         let before = schema.count("metalab_store_runs");
         put(store, &run(id, 1.0));

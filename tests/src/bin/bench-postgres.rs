@@ -440,7 +440,9 @@ fn main() {
         &metalab_store_tests::database::server(),
         &format!("bench{}", std::process::id()),
     );
-    let root = tempfile::tempdir_in(".").unwrap();
+    // On the disk of the build, and no part of the checkout if it is left behind.
+    let programs = std::env::current_exe().unwrap();
+    let root = tempfile::tempdir_in(programs.parent().unwrap()).unwrap();
     let config: PostgresStoreConfig = schema.config(root.path()).scoped("bench:1");
     println!("{}", measured::machine(root.path()));
     println!("{count} runs of about 1.3 KB; the server syncs, the store syncs");
