@@ -194,20 +194,42 @@ fn line(line: Option<&str>) -> Line {
     if line == "-" {
         return Line::Absent;
     }
-    let mut numbers = line.split(' ');
-    let mut count = || numbers.next()?.parse().ok();
-    let (size, links) = (count(), count());
-    let (modified, changed) = (nanoseconds(numbers.next()), nanoseconds(numbers.next()));
-    match (size, links, modified, changed, numbers.next()) {
-        (Some(size), Some(links), Some(modified), Some(changed), None) => Line::File(Stat {
+    match numbers(line.as_bytes()) {
+        Some([size, links, modified, changed]) => Line::File(Stat {
             kind: Kind::File,
             size,
             links,
             modified,
             changed,
         }),
-        _ => Line::Unsaid,
+        None => Line::Unsaid,
     }
+}
+
+/// Reads numbers with a space between them.
+fn numbers<const N: usize>(line: &[u8]) -> Option<[u64; N]> {
+    /// 64 bits hold all numbers of so many digits.
+    const DIGITS: usize = 19;
+    let mut numbers = [0; N];
+    let mut bytes = line.iter();
+    for (index, number) in numbers.iter_mut().enumerate() {
+        let mut digits = 0;
+        let ended = loop {
+            match bytes.next() {
+                Some(digit @ b'0'..=b'9') if digits < DIGITS => {
+                    *number = *number * 10 + u64::from(digit - b'0');
+                    digits += 1;
+                }
+                Some(b' ') => break index + 1 < N,
+                None => break index + 1 == N,
+                Some(_) => return None,
+            }
+        };
+        if digits == 0 || !ended {
+            return None;
+        }
+    }
+    Some(numbers)
 }
 
 /// Reads a SHA-256 in hexadecimal.
@@ -222,22 +244,6 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
         *byte = u8::try_from(digit(high)? << 4 | digit(low)?).ok()?;
     }
     Some(digest)
-}
-
-/// Reads a time in two halves: numbers of up to 16 digits are read several times faster than longer ones.
-fn nanoseconds(text: Option<&str>) -> Option<u64> {
-    let text = text?;
-    let Some((seconds, rest)) = text
-        .len()
-        .checked_sub(9)
-        .filter(|at| *at > 0)
-        .and_then(|at| text.split_at_checked(at))
-    else {
-        return text.parse().ok();
-    };
-    let seconds: u64 = seconds.parse().ok()?;
-    let rest: u64 = rest.parse().ok()?;
-    seconds.checked_mul(1_000_000_000)?.checked_add(rest)
 }
 
 impl Directory for WasiDirectory {
