@@ -5,6 +5,7 @@ use crate::model::{
     ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecord as Record, Status,
 };
 use crate::quick::{self, Keep};
+use std::marker::PhantomData;
 
 /// Run records, one after the other. `packed-records` in `wit/store.wit` says what the numbers are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,20 +48,21 @@ impl Packed {
             self.text.truncate(start);
             return false;
         };
-        self.push(&found, &|_, range| *range);
+        self.push(&found, |_, range| *range);
         true
     }
 
     /// Adds a record.
     pub(crate) fn push_record(&mut self, record: &Record) {
-        self.push(record, &|text, piece| append(text, piece));
+        self.push(record, |text, piece| append(text, piece));
     }
 
-    fn push<T>(&mut self, record: &Record<T>, place: &dyn Fn(&mut String, &T) -> Range) {
+    fn push<T>(&mut self, record: &Record<T>, place: impl Fn(&mut String, &T) -> Range) {
         let mut writer = Writer {
             fields: &mut self.fields,
             text: &mut self.text,
             place,
+            of: PhantomData,
         };
         writer.record(record);
         self.count += 1;
@@ -106,22 +108,22 @@ impl<'a> Keep<'a> for Ranges<'a, '_> {
 }
 
 /// Writes the numbers of a record: of each of its fields, in the order in which the contract has them.
-struct Writer<'p, T> {
+struct Writer<'p, T, P> {
     fields: &'p mut Vec<u32>,
     text: &'p mut String,
-    place: &'p dyn Fn(&mut String, &T) -> Range,
+    place: P,
+    of: PhantomData<T>,
 }
 
-impl<T> Writer<'_, T> {
+impl<T, P: Fn(&mut String, &T) -> Range> Writer<'_, T, P> {
     fn number(&mut self, number: u32) {
         self.fields.push(number);
     }
 
     fn wide(&mut self, number: u64) {
-        let bytes = number.to_le_bytes();
-        for half in bytes.chunks_exact(4) {
-            self.number(u32::from_le_bytes(half.try_into().unwrap_or_default()));
-        }
+        let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+        let halves = [[a, b, c, d], [e, f, g, h]];
+        self.fields.extend(halves.map(u32::from_le_bytes));
     }
 
     fn range(&mut self, Range(start, end): Range) {

@@ -5,13 +5,12 @@ use crate::bindings::exports::metalab::store::store::PackedRecords;
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::packed::unpack;
-use crate::pool::{Pool, Resource};
+use crate::pool::{Pool, Resource, STACK};
 use crate::types::{
     Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, IndexState,
     LogChunk, Manifest, ManifestHeader, Metric, RebuildProgress, RebuildReport, RunQuery,
     RunRecord, StructuredResult, VersionedRun,
 };
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -619,31 +618,34 @@ impl RunList {
             while self.unpack_next(&mut records)? {}
             return Ok(records);
         }
-        thread::scope(|scope| {
-            let (sender, pages) = sync_channel::<PackedRecords>(PAGES_AHEAD);
-            let unpacked = thread::Builder::new().spawn_scoped(scope, move || -> Result<_> {
-                let mut records = Vec::new();
-                for page in pages {
-                    records.extend(unpack(&page)?);
-                }
-                Ok(records)
-            });
-            let Ok(unpacked) = unpacked else {
-                while self.unpack_next(&mut records)? {}
-                return Ok(records);
-            };
-            loop {
-                let page = self.next_packed(PAGE)?;
-                // Nobody takes what comes after a page that is none.
-                if page.count == 0 || sender.send(page).is_err() {
-                    break;
-                }
+        let started = thread::scope(|scope| -> Result<bool> {
+            let (sender, pages) = sync_channel::<Result<PackedRecords>>(PAGES_AHEAD);
+            let list = &mut *self;
+            // The component has the other thread: what is unpacked here is freed here too, as allocators like it.
+            let made = thread::Builder::new()
+                .stack_size(STACK)
+                .spawn_scoped(scope, move || {
+                    loop {
+                        let page = list.next_packed(PAGE);
+                        let is_last = page.as_ref().map_or(true, |page| page.count == 0);
+                        // Nobody takes what comes after a page that is none.
+                        if sender.send(page).is_err() || is_last {
+                            break;
+                        }
+                    }
+                });
+            if made.is_err() {
+                return Ok(false);
             }
-            drop(sender);
-            let unpacked = unpacked.join().unwrap_or_else(|panic| resume_unwind(panic));
-            records.extend(unpacked?);
-            Ok(records)
-        })
+            for page in pages {
+                records.extend(unpack(&page?)?);
+            }
+            Ok(true)
+        })?;
+        if !started {
+            while self.unpack_next(&mut records)? {}
+        }
+        Ok(records)
     }
 
     /// Adds the next records, and says whether there were any.
