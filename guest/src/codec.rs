@@ -5,7 +5,7 @@
 //! hold is unrepresentable. Unknown keys are kept.
 
 use crate::error::{Error, Result};
-use crate::json::{self, Object, Text, Value};
+use crate::json::{self, Object, Part, Parts, Shape, Text, Value};
 use crate::model::{
     ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecord, Status, StructuredResult,
 };
@@ -483,54 +483,43 @@ pub fn descriptor_to(descriptor: &ArtifactDescriptor) -> Result<Value<'_>> {
 }
 
 /// Says whether a record loads for certain, without loading it; of others it says nothing.
-pub(crate) fn surely_loads(record: &Object<'_>) -> bool {
-    let none = |value: Option<&Value<'_>>| matches!(value, None | Some(Value::Null));
-    let texts = |object: &Object<'_>, names: &[&str]| {
-        names.iter().all(|name| {
-            let value = object.get(name);
-            none(value) || value.is_some_and(|value| value.as_str().is_some())
-        })
+pub(crate) fn surely_loads(mut record: Parts<'_>) -> bool {
+    let text_or_none = |value: Part<'_>| value.is_null() || value.text().is_some();
+    let of_artifact = |(name, value): (Option<&str>, Part<'_>)| match name.map(str::as_bytes) {
+        Some(b"artifact_id" | b"content_hash" | b"format" | b"kind" | b"name" | b"uri") => {
+            text_or_none(value)
+        }
+        Some(b"size_bytes") => matches!(value.shape(), Shape::Null | Shape::Int(0..)),
+        Some(b"metadata") => value.is_null() || value.is_object(),
+        _ => true,
     };
-    let status = record.get("status").and_then(Value::as_str);
-    let times = ["started_at", "finished_at"].iter().all(|name| {
-        let value = record.get(name);
-        none(value)
-            || value
-                .and_then(Value::as_str)
-                .is_some_and(|text| Timestamp::parse(text).is_ok())
-    });
-    let metrics = record.get("metrics");
-    let list = |name: &str| match record.get(name) {
-        None => Some(&[] as &[Value<'_>]),
-        Some(value) => value.as_array(),
+    let mut has_status = false;
+    let of_record = |(name, value): (Option<&str>, Part<'_>)| match name.map(str::as_bytes) {
+        Some(b"status") => {
+            has_status = true;
+            value.text().and_then(Status::parse).is_some()
+        }
+        Some(b"started_at" | b"finished_at") => {
+            value.is_null()
+                || value
+                    .text()
+                    .is_some_and(|text| Timestamp::parse(text).is_ok())
+        }
+        Some(b"metrics") => {
+            value.is_null()
+                || (value.is_object() && value.entries().all(|(name, _)| name.is_some()))
+        }
+        Some(b"tags") => value.is_array() && value.items().all(|(_, tag)| tag.text().is_some()),
+        Some(b"warnings") => value.is_array(),
+        Some(b"artifacts") => {
+            value.is_array()
+                && value.items().all(|(_, artifact)| {
+                    artifact.is_object() && artifact.entries().all(of_artifact)
+                })
+        }
+        _ => true,
     };
-    let artifact = |value: &Value<'_>| {
-        value.as_object().is_some_and(|object| {
-            let size = object.get("size_bytes");
-            let metadata = object.get("metadata");
-            texts(
-                object,
-                &[
-                    "artifact_id",
-                    "name",
-                    "kind",
-                    "format",
-                    "uri",
-                    "content_hash",
-                ],
-            ) && (none(size) || matches!(size, Some(Value::Int(0..))))
-                && (none(metadata) || metadata.is_some_and(|value| value.as_object().is_some()))
-        })
-    };
-    status.is_some_and(|status| Status::parse(status).is_some())
-        && times
-        && (none(metrics)
-            || metrics
-                .and_then(Value::as_object)
-                .is_some_and(|metrics| metrics.iter().all(|(name, _)| name.as_str().is_some())))
-        && list("tags").is_some_and(|tags| tags.iter().all(|tag| tag.as_str().is_some()))
-        && list("warnings").is_some()
-        && list("artifacts").is_some_and(|artifacts| artifacts.iter().all(artifact))
+    record.all(of_record) && has_status
 }
 
 /// Turns a record into the object that its file holds.

@@ -6,7 +6,7 @@
 
 use super::Doubt;
 use super::bytes::{Reader, place, put_u32, small, u32s};
-use crate::json::{self, Value};
+use crate::json::{self, Part, Value, is_same};
 use crate::query::{Cell, Direction, List};
 use std::collections::HashMap;
 
@@ -48,7 +48,10 @@ impl ColumnBuilder {
     }
 
     fn push_text(&mut self, row: u32, tag: u8, text: &[u8]) {
-        if self.text(self.latest) != Some(text) {
+        if !self
+            .text(self.latest)
+            .is_some_and(|latest| is_same(latest, text))
+        {
             self.latest = self.place(text);
         }
         self.push(row, tag, u64::from(self.latest));
@@ -73,7 +76,26 @@ impl ColumnBuilder {
         self.heap.get(start as usize..end as usize)
     }
 
-    /// Appends a cell that holds no list with content and no deep object.
+    /// Appends a value; of an object only that it is one.
+    pub(super) fn push_part(&mut self, row: u32, part: Part<'_>) {
+        match Cell::of_shape(part.shape()) {
+            Cell::List(_) => self.push_line(row, LIST, part),
+            cell => self.push_cell(row, &cell),
+        }
+    }
+
+    /// Appends an object with everything in it.
+    pub(super) fn push_deep(&mut self, row: u32, part: Part<'_>) {
+        self.push_line(row, DEEP, part);
+    }
+
+    fn push_line(&mut self, row: u32, tag: u8, part: Part<'_>) {
+        let mut text = String::new();
+        part.line(&mut text);
+        self.push_text(row, tag, text.as_bytes());
+    }
+
+    /// Appends a cell that is no list.
     pub(super) fn push_cell(&mut self, row: u32, cell: &Cell<'_>) {
         match cell {
             Cell::Missing => {}
@@ -86,27 +108,10 @@ impl ColumnBuilder {
             Cell::Text(text) => self.push_text(row, TEXT, text.as_bytes()),
             Cell::Wtf8(bytes) => self.push_text(row, TEXT, bytes),
             Cell::Time(micros) => self.push(row, TIME, micros.cast_unsigned()),
-            Cell::List(List::Values(items)) => {
-                let mut text = String::from("[");
-                for (index, item) in items.iter().enumerate() {
-                    if index > 0 {
-                        text.push(',');
-                    }
-                    json::line(item, &mut text);
-                }
-                text.push(']');
-                self.push_text(row, LIST, text.as_bytes());
-            }
-            Cell::List(List::Cells(_)) => self.push_text(row, LIST, b"[]"),
+            // Its items are not in the cell.
+            Cell::List(_) => {}
             Cell::Object => self.push(row, OBJECT, 0),
         }
-    }
-
-    /// Appends an object with everything in it.
-    pub(super) fn push_deep(&mut self, row: u32, value: &Value<'_>) {
-        let mut text = String::new();
-        json::line(value, &mut text);
-        self.push_text(row, DEEP, text.as_bytes());
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -385,8 +390,8 @@ impl Column {
                 .or_insert_with(|| json::parse(outer.text(value)).ok());
             match whole.as_ref().and_then(&find) {
                 None => {}
-                Some(object @ Value::Object(_)) => builder.push_deep(at, object),
-                Some(value) => builder.push_cell(at, &Cell::of(value)),
+                Some(object @ Value::Object(_)) => builder.push_deep(at, Part::Tree(object)),
+                Some(value) => builder.push_part(at, Part::Tree(value)),
             }
         }
         builder.finish(self.tags.len())

@@ -37,7 +37,7 @@ pub(crate) use table::{Table, Texts};
 
 use crate::codec;
 use crate::error::{Error, Result};
-use crate::json::{self, Object, Value};
+use crate::json::{self, Document, Part, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
@@ -825,12 +825,14 @@ impl Scope {
                 let derived_object = texts.derived.as_deref().map(object).transpose()?;
                 let derived = match (derived, &derived_object, &texts.derived) {
                     (Some(seen), Some(object), Some(text)) => {
-                        DerivedText::Whole(seen, object, text)
+                        DerivedText::Whole(seen, Part::Tree(object), text.as_bytes())
                     }
                     (Some(seen), _, _) => DerivedText::Damaged(seen),
                     (None, ..) => DerivedText::Absent,
                 };
-                builder.add(&table.name(row)?, seen, &record, &texts.record, &derived);
+                let record = Part::Tree(&record);
+                let text = texts.record.as_bytes();
+                builder.add(&table.name(row)?, seen, record, text, &derived);
                 if builder.is_full() {
                     self.add_table(state, std::mem::replace(&mut builder, Builder::new()))?;
                 }
@@ -895,12 +897,14 @@ impl Scope {
             }
         };
         let (record_seen, content) = content;
-        let mut text = String::with_capacity(content.bytes().len());
+        let mut text = Vec::with_capacity(content.bytes().len());
         let parsed = parse(&self.tree, path, &content, &mut text).and_then(|record| {
-            if codec::surely_loads(&record) {
+            if codec::surely_loads(record.root().entries()) {
                 return Ok(record);
             }
-            match codec::run_record(&self.tree.path(path), record.clone()) {
+            let place = self.tree.path(path);
+            let tree = codec::parse_object(&place, content.bytes())?;
+            match codec::run_record(&place, tree) {
                 Ok(_) | Err(Error::Unrepresentable { .. }) => Ok(record),
                 Err(error) => Err(error),
             }
@@ -915,7 +919,7 @@ impl Scope {
             }
         };
         let opened = read(from.derived.as_deref(), ahead.derived_path, ahead.derived);
-        let mut derived_text = String::new();
+        let mut derived_text = Vec::new();
         let parsed = match &opened {
             Ok(None) => Ok(None),
             Ok(Some((seen, content))) => {
@@ -927,18 +931,13 @@ impl Scope {
         let mut young = record_seen.young;
         match parsed {
             Ok(None) => {
-                builder.add(
-                    run.as_str(),
-                    record_seen,
-                    &record,
-                    &text,
-                    &DerivedText::Absent,
-                );
+                let derived = DerivedText::Absent;
+                builder.add(run.as_str(), record_seen, record.root(), &text, &derived);
             }
-            Ok(Some((seen, object))) => {
+            Ok(Some((seen, metrics))) => {
                 young |= seen.young;
-                let derived = DerivedText::Whole(seen, &object, &derived_text);
-                builder.add(run.as_str(), record_seen, &record, &text, &derived);
+                let derived = DerivedText::Whole(seen, metrics.root(), &derived_text);
+                builder.add(run.as_str(), record_seen, record.root(), &text, &derived);
             }
             Err(error) => {
                 let known = look(from.derived.as_deref(), ahead.derived_path);
@@ -951,7 +950,7 @@ impl Scope {
                     young: true,
                 };
                 let derived = DerivedText::Damaged(known.unwrap_or(unknown));
-                builder.add(run.as_str(), record_seen, &record, &text, &derived);
+                builder.add(run.as_str(), record_seen, record.root(), &text, &derived);
                 let damaged = Damaged {
                     seen: known,
                     damage: damage(error)?,
@@ -979,21 +978,22 @@ impl Content<'_> {
     }
 }
 
-/// Parses a file that must hold an object, and appends its text without white space.
+/// Reads a file that must hold an object, and appends its text without white space.
 fn parse<'c>(
     tree: &Tree,
     path: &StorePath,
     content: &'c Content<'_>,
-    line: &mut String,
-) -> Result<Object<'c>> {
+    line: &mut Vec<u8>,
+) -> Result<Document<'c>> {
     let text = match content {
         Content::Text(text) => Some(*text),
         Content::Bytes(bytes) => str::from_utf8(bytes).ok(),
     };
-    match text.map(|text| json::parse_and_minify(text, line)) {
-        Some(Ok(Value::Object(object))) => Ok(object),
+    match text.map(|text| Document::read_and_minify(text, line)) {
+        Some(Ok(document)) if document.root().is_object() => Ok(document),
         // What is wrong is told in full.
-        _ => codec::parse_object(&tree.path(path), content.bytes()),
+        _ => codec::parse_object(&tree.path(path), content.bytes())
+            .map(|object| Document::Tree(Value::Object(object))),
     }
 }
 
@@ -1037,9 +1037,9 @@ fn next(reading: &mut Option<Box<dyn Reading>>) -> PortResult<(Stat, &str)> {
 }
 
 /// Reads a text of a table.
-fn object(text: &str) -> std::result::Result<Object<'_>, Doubt> {
+fn object(text: &str) -> std::result::Result<Value<'_>, Doubt> {
     match json::parse(text.as_bytes()) {
-        Ok(Value::Object(object)) => Ok(object),
+        Ok(value @ Value::Object(_)) => Ok(value),
         _ => Err(Doubt),
     }
 }

@@ -6,9 +6,9 @@
 use super::Doubt;
 use super::bytes::{Reader, place, put_text, put_u32, put_u64, small, u32s};
 use super::column::{Column, ColumnBuilder};
-use crate::json::{Object, Value};
+use crate::json::{Part, Value, compare, is_same};
 use crate::ports::File;
-use crate::query::{Cell, Field, RecordRow, Row, Step, null_is_missing};
+use crate::query::{Cell, Field, Step, cell_of, null_is_missing, time_of};
 use std::cell::{Cell as Slot, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -57,7 +57,7 @@ pub(super) enum DerivedText<'a> {
     Absent,
     /// There is a file, and it is damaged.
     Damaged(Seen),
-    Whole(Seen, &'a Object<'a>, &'a str),
+    Whole(Seen, Part<'a>, &'a [u8]),
 }
 
 /// Fields by the names on the way to them.
@@ -70,9 +70,9 @@ struct Node {
     next: usize,
 }
 
-/// Which fields have paths.
+/// The fields with parts: `error`, `metrics`, `params`, `derived` and `provenance`.
 const ROOTS: usize = 5;
-/// The fields without parts.
+/// The fields without parts, by the numbers that stand for them in a table.
 const PLAIN: [Field; 11] = [
     Field::RunId,
     Field::ExperimentId,
@@ -86,6 +86,59 @@ const PLAIN: [Field; 11] = [
     Field::Tags,
     Field::Notes,
 ];
+
+/// What is in columns of a record's entry.
+enum Name {
+    Plain(Field),
+    /// It has parts.
+    Root(usize),
+}
+
+/// The entries of a record that have columns, in the order of their names.
+const NAMES: [(&str, Name); 15] = [
+    (
+        "context_fingerprint",
+        Name::Plain(Field::ContextFingerprint),
+    ),
+    ("duration_ms", Name::Plain(Field::DurationMs)),
+    ("error", Name::Root(0)),
+    ("experiment_id", Name::Plain(Field::ExperimentId)),
+    ("finished_at", Name::Plain(Field::FinishedAt)),
+    ("metrics", Name::Root(1)),
+    ("notes", Name::Plain(Field::Notes)),
+    ("params_fingerprint", Name::Plain(Field::ParamsFingerprint)),
+    ("params_resolved", Name::Root(2)),
+    ("provenance", Name::Root(4)),
+    ("run_id", Name::Plain(Field::RunId)),
+    ("seed_fingerprint", Name::Plain(Field::SeedFingerprint)),
+    ("started_at", Name::Plain(Field::StartedAt)),
+    ("status", Name::Plain(Field::Status)),
+    ("tags", Name::Plain(Field::Tags)),
+];
+
+/// Returns what a record has of each of the names.
+fn named<'v>(record: Part<'v>) -> [Option<Part<'v>>; NAMES.len()] {
+    let mut found = [None; NAMES.len()];
+    let mut next = 0;
+    for (key, value) in record.entries() {
+        let Some(key) = key.map(str::as_bytes) else {
+            continue;
+        };
+        // Both are in order.
+        while let Some((name, _)) = NAMES.get(next) {
+            if is_same(name.as_bytes(), key) {
+                found[next] = Some(value);
+                next += 1;
+                break;
+            }
+            if compare(name.as_bytes(), key).is_gt() {
+                break;
+            }
+            next += 1;
+        }
+    }
+    found
+}
 
 struct BuiltRow {
     name: Box<str>,
@@ -113,11 +166,16 @@ pub(super) struct Builder {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        let plain = PLAIN.map(|field| (field, ColumnBuilder::default()));
+        let plain = NAMES.into_iter().filter_map(|(_, name)| match name {
+            Name::Plain(field) => Some(field),
+            Name::Root(_) => None,
+        });
         Self {
             rows: Vec::new(),
             texts: Vec::new(),
-            columns: plain.into(),
+            columns: plain
+                .map(|field| (field, ColumnBuilder::default()))
+                .collect(),
             nodes: (0..ROOTS).map(|_| Node::default()).collect(),
         }
     }
@@ -143,57 +201,89 @@ impl Builder {
         &mut self,
         name: &str,
         seen: Seen,
-        record: &Object<'_>,
-        text: &str,
+        record: Part<'_>,
+        text: &[u8],
         derived: &DerivedText<'_>,
     ) {
         let at = small(self.rows.len());
-        let (derived_object, derived_text, derived_seen, derived_length) = match derived {
-            DerivedText::Absent => (None, "", None, NONE),
-            DerivedText::Damaged(seen) => (None, "", Some(*seen), DAMAGED),
-            DerivedText::Whole(seen, object, text) => {
-                (Some(*object), *text, Some(*seen), small(text.len()))
+        let (derived_part, derived_text, derived_seen, derived_length) = match derived {
+            DerivedText::Absent => (None, [].as_slice(), None, NONE),
+            DerivedText::Damaged(seen) => (None, [].as_slice(), Some(*seen), DAMAGED),
+            DerivedText::Whole(seen, part, text) => {
+                (Some(*part), *text, Some(*seen), small(text.len()))
             }
         };
-        let row = RecordRow::new(record, derived_object);
-        for (field, column) in &mut self.columns[..PLAIN.len()] {
-            column.push_cell(at, &row.cell(field));
-        }
-        if let Some(error) = record.get("error") {
-            self.nested(at, 0, 0, error, &mut Vec::new());
-        }
-        for (root, name) in [(2, "params_resolved"), (4, "provenance")] {
-            if let Some(object) = record.get(name).and_then(Value::as_object) {
-                self.entries(at, root, root, object, &mut Vec::new(), true);
-            }
-        }
-        if let Some(metrics) = record.get("metrics").and_then(Value::as_object) {
-            self.entries(at, 1, 1, metrics, &mut Vec::new(), false);
-        }
-        if let Some(derived) = derived_object {
-            self.entries(at, 3, 3, derived, &mut Vec::new(), false);
-        }
-        let id = |field: &Field| {
-            let cell = row.cell(field);
+        let id = |cell: &Cell<'_>| {
             let text = cell.text().map(String::from_utf8_lossy);
-            text.unwrap_or_default().into()
+            Box::from(text.unwrap_or_default())
         };
-        self.rows.push(BuiltRow {
+        let mut row = BuiltRow {
             name: name.into(),
-            started_at: match row.cell(&Field::StartedAt) {
-                Cell::Time(micros) => Some(micros),
-                _ => None,
-            },
-            experiment_id: id(&Field::ExperimentId),
-            run_id: id(&Field::RunId),
+            started_at: None,
+            experiment_id: Box::default(),
+            run_id: Box::default(),
             seen,
             derived: derived_seen,
             at: self.texts.len(),
             record_length: small(text.len()),
             derived_length,
-        });
-        self.texts.extend_from_slice(text.as_bytes());
-        self.texts.extend_from_slice(derived_text.as_bytes());
+        };
+        let mut columns = self.columns.iter_mut();
+        let mut roots = [None; ROOTS];
+        roots[3] = derived_part;
+        for (value, (_, name)) in named(record).into_iter().zip(NAMES) {
+            if let Name::Root(root) = name {
+                roots[root] = value;
+                continue;
+            }
+            let Some((field, column)) = columns.next() else {
+                break;
+            };
+            match field {
+                Field::StartedAt | Field::FinishedAt => {
+                    let time = time_of(value.and_then(Part::text));
+                    if *field == Field::StartedAt {
+                        row.started_at = time;
+                    }
+                    column.push_cell(at, &time.map_or(Cell::Missing, Cell::Time));
+                }
+                Field::Tags => {
+                    if let Some(tags) = value.filter(|tags| tags.items().next().is_some()) {
+                        column.push_part(at, tags);
+                    }
+                }
+                _ => match cell_of(field, value.map(|value| Cell::of_shape(value.shape()))) {
+                    Cell::List(_) => {
+                        if let Some(value) = value {
+                            column.push_part(at, value);
+                        }
+                    }
+                    cell => {
+                        match field {
+                            Field::ExperimentId => row.experiment_id = id(&cell),
+                            Field::RunId => row.run_id = id(&cell),
+                            _ => {}
+                        }
+                        column.push_cell(at, &cell);
+                    }
+                },
+            }
+        }
+        for (root, value) in roots.into_iter().enumerate() {
+            match (root, value) {
+                (_, None) => {}
+                (0, Some(error)) => self.nested(at, root, root, error, &mut Vec::new()),
+                (1 | 3, Some(metrics)) => {
+                    self.entries(at, root, root, metrics, &mut Vec::new(), false);
+                }
+                (_, Some(object)) => {
+                    self.entries(at, root, root, object, &mut Vec::new(), true);
+                }
+            }
+        }
+        self.rows.push(row);
+        self.texts.extend_from_slice(text);
+        self.texts.extend_from_slice(derived_text);
     }
 
     fn entries<'v>(
@@ -201,14 +291,14 @@ impl Builder {
         at: u32,
         root: usize,
         node: usize,
-        object: &'v Object<'_>,
+        object: Part<'v>,
         path: &mut Vec<&'v str>,
         descend: bool,
     ) {
         self.nodes[node].next = 0;
-        for (key, value) in object {
+        for (key, value) in object.entries() {
             // What no query can spell needs no column.
-            let Some(key) = key.as_str() else {
+            let Some(key) = key else {
                 continue;
             };
             let child = self.child(node, key);
@@ -217,7 +307,7 @@ impl Builder {
                 self.nested(at, root, child, value, path);
             } else {
                 let column = self.column(root, child, path);
-                self.columns[column].1.push_cell(at, &Cell::of(value));
+                self.columns[column].1.push_part(at, value);
             }
             path.pop();
         }
@@ -228,27 +318,26 @@ impl Builder {
         at: u32,
         root: usize,
         node: usize,
-        value: &'v Value<'_>,
+        value: Part<'v>,
         path: &mut Vec<&'v str>,
     ) {
         let column = self.column(root, node, path);
         let (field, cells) = &mut self.columns[column];
-        match value {
-            Value::Null if null_is_missing(field) => {}
-            Value::Object(_) if path.len() >= MAX_DEPTH => cells.push_deep(at, value),
-            _ => cells.push_cell(at, &Cell::of(value)),
+        let is_object = value.is_object();
+        if is_object && path.len() >= MAX_DEPTH {
+            cells.push_deep(at, value);
+        } else if !(value.is_null() && null_is_missing(field)) {
+            cells.push_part(at, value);
         }
-        if let Value::Object(object) = value
-            && path.len() < MAX_DEPTH
-        {
-            self.entries(at, root, node, object, path, true);
+        if is_object && path.len() < MAX_DEPTH {
+            self.entries(at, root, node, value, path, true);
         }
     }
 
     fn child(&mut self, node: usize, key: &str) -> usize {
         let parent = &mut self.nodes[node];
         if let Some((name, child)) = parent.children.get(parent.next)
-            && **name == *key
+            && is_same(name.as_bytes(), key.as_bytes())
         {
             parent.next += 1;
             return *child;

@@ -23,8 +23,10 @@
 //! # Ok::<(), json::JsonError>(())
 //! ```
 
+mod flat;
 mod line;
 mod number;
+mod part;
 mod print;
 mod scan;
 mod text;
@@ -42,6 +44,7 @@ mod tests;
 pub(crate) use line::Line;
 pub use number::float_text;
 pub(crate) use number::parse_float;
+pub(crate) use part::{Document, Part, Parts, Shape};
 pub(crate) use print::push_text;
 pub(crate) use scan::{Kind, Scalar, Sink, scan};
 pub use text::Text;
@@ -121,17 +124,6 @@ impl JsonError {
 pub fn parse(text: &[u8]) -> Result<Value<'_>, JsonError> {
     let mut tree = tree::Tree::default();
     scan(scan::text(text)?, &mut tree)?;
-    Ok(tree.finish())
-}
-
-/// Does what [`parse`] and [`minify`] do, in one pass over what is known to be UTF-8.
-///
-/// # Errors
-///
-/// Exactly those of [`parse`]; then nothing is appended.
-pub fn parse_and_minify<'a>(text: &'a str, out: &mut String) -> Result<Value<'a>, JsonError> {
-    let mut tree = tree::Tree::default();
-    scan::scan_and_minify(text, &mut tree, out)?;
     Ok(tree.finish())
 }
 

@@ -825,3 +825,74 @@ fn a_float_that_is_its_own_text_is_printed_as_it_is() {
         assert!(!is_own_text(text), "{text}");
     }
 }
+
+/// What can be seen of a value, and of all that is in it.
+fn seen(part: Part<'_>, out: &mut Vec<String>) {
+    let mut text = String::new();
+    part.line(&mut text);
+    out.push(match part.shape() {
+        Shape::Null => "null".to_owned(),
+        Shape::Bool(value) => format!("{value}"),
+        Shape::Int(value) => format!("integer {value}"),
+        Shape::Big(digits) => format!("large {digits}"),
+        Shape::Float(value) => format!("float {:x}", value.to_bits()),
+        Shape::Text(text) => format!("text {text:?}"),
+        Shape::Wtf8(bytes) => format!("bytes {bytes:?}"),
+        Shape::Array => format!("array {text}"),
+        Shape::Object => format!("object {text}"),
+    });
+    for (key, part) in part.entries().chain(part.items()) {
+        out.push(format!("{key:?}"));
+        seen(part, out);
+    }
+    out.push("end".to_owned());
+}
+
+#[test]
+fn tokens_in_a_row_show_what_a_tree_shows() {
+    let mut random = Random::new(21);
+    let mut texts: Vec<String> = (0..2000)
+        .map(|_| pretty_of(&random_value(&mut random, 4)))
+        .collect();
+    texts.push(record());
+    let mut flat = 0;
+    for text in &texts {
+        let value = parse(text.as_bytes()).unwrap();
+        let mut minified = b"before".to_vec();
+        let document = Document::read_and_minify(text, &mut minified).unwrap();
+        flat += usize::from(matches!(document, Document::Flat(_)));
+        let mut expected = String::from("before");
+        minify(text.as_bytes(), &mut expected).unwrap();
+        assert_eq!(minified, expected.as_bytes());
+        let [mut one, mut other] = [Vec::new(), Vec::new()];
+        seen(document.root(), &mut one);
+        seen(Part::Tree(&value), &mut other);
+        assert_eq!(one, other, "{text}");
+    }
+    assert!((500..texts.len()).contains(&flat), "{flat}");
+}
+
+#[test]
+fn a_text_is_read_as_a_tree_where_its_tokens_do_not_say_it() {
+    for text in [
+        r#"{"b": 1, "a": 2}"#,
+        r#"{"a": 1, "a": 2}"#,
+        r#"{"a": {"d": 1, "c": 2}, "b": 3}"#,
+        r#"[{"a": 1}, {"\u0061": 1}]"#,
+    ] {
+        let mut out = Vec::new();
+        let document = Document::read_and_minify(text, &mut out).unwrap();
+        assert!(matches!(document, Document::Tree(_)), "{text}");
+        let [mut one, mut other] = [Vec::new(), Vec::new()];
+        seen(document.root(), &mut one);
+        seen(Part::Tree(&parse(text.as_bytes()).unwrap()), &mut other);
+        assert_eq!((one, out), (other, text.replace(' ', "").into_bytes()));
+    }
+    let mut out = b"before".to_vec();
+    let refused = Document::read_and_minify(r#"{"a": 1, "b": }"#, &mut out);
+    let Err(error) = refused else {
+        panic!("it is none");
+    };
+    assert_eq!(error, parse(br#"{"a": 1, "b": }"#).unwrap_err());
+    assert_eq!(out, b"before");
+}

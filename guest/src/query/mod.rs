@@ -74,8 +74,8 @@ pub use number::Number;
 pub use order::{Direction, Position, SORTED_CHARACTERS, Sort, SortKey, SortValue, compare_cells};
 pub use page::{Page, Pager, Projection};
 pub use parser::{parse_columns, parse_filter, parse_sort};
-pub(crate) use row::null_is_missing;
 pub use row::{Cell, Columns, List, RecordRow, Row};
+pub(crate) use row::{cell_of, null_is_missing, time_of};
 
 use cursor::Owner;
 

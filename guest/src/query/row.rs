@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::field::{Column, Field, Step, provenance_text};
 use super::number::Number;
-use crate::json::{Object, Text, Value};
+use crate::json::{Object, Shape, Text, Value};
 use crate::time::Timestamp;
 
 /// The value of one field of one run, as queries see it.
@@ -69,6 +69,21 @@ impl<'a> Cell<'a> {
         }
     }
 
+    /// Makes the cell of a value that is no list, and of a list as if nothing were in it.
+    pub(crate) fn of_shape(shape: Shape<'a>) -> Self {
+        match shape {
+            Shape::Null => Self::Null,
+            Shape::Bool(value) => Self::Bool(value),
+            Shape::Int(value) => Self::Int(value),
+            Shape::Big(digits) => Self::Big(digits),
+            Shape::Float(value) => Self::Float(value),
+            Shape::Text(text) => Self::Text(text),
+            Shape::Wtf8(bytes) => Self::Wtf8(bytes),
+            Shape::Array => Self::List(List::Cells(Vec::new())),
+            Shape::Object => Self::Object,
+        }
+    }
+
     fn of_text(text: &'a Text<'a>) -> Self {
         text.as_str().map_or(Self::Wtf8(text.as_wtf8()), Self::Text)
     }
@@ -129,23 +144,12 @@ impl<'r, 'v> RecordRow<'r, 'v> {
     /// Makes the row of a record and of the derived metrics, if there are any.
     #[must_use]
     pub fn new(record: &'r Object<'v>, derived: Option<&'r Object<'v>>) -> Self {
-        let time = |name| {
-            let text = record.get(name).and_then(Value::as_str)?;
-            Some(Timestamp::parse(text).ok()?.micros_utc)
-        };
+        let time = |name| time_of(record.get(name).and_then(Value::as_str));
         Self {
             record,
             derived,
             started_at: time("started_at"),
             finished_at: time("finished_at"),
-        }
-    }
-
-    /// A field that is a text and never missing.
-    fn text(&self, name: &str, default: &'static str) -> Cell<'_> {
-        match self.record.get(name) {
-            None | Some(Value::Null) => Cell::Text(default),
-            Some(value) => Cell::of(value),
         }
     }
 
@@ -196,29 +200,39 @@ pub(crate) fn null_is_missing(field: &Field) -> bool {
 impl Row for RecordRow<'_, '_> {
     fn cell(&self, field: &Field) -> Cell<'_> {
         match field {
-            Field::RunId => self.text("run_id", ""),
-            Field::ExperimentId => self.text("experiment_id", ""),
-            Field::Status => self.text("status", "failed"),
-            Field::ContextFingerprint => self.text("context_fingerprint", ""),
-            Field::ParamsFingerprint => self.text("params_fingerprint", ""),
-            Field::SeedFingerprint => self.text("seed_fingerprint", ""),
             Field::StartedAt => self.started_at.map_or(Cell::Missing, Cell::Time),
             Field::FinishedAt => self.finished_at.map_or(Cell::Missing, Cell::Time),
-            Field::DurationMs => match self.record.get("duration_ms") {
-                None | Some(Value::Null) => Cell::Int(0),
-                Some(value) => Cell::of(value),
-            },
-            Field::Tags => match self.record.get("tags").and_then(Value::as_array) {
+            Field::Tags => match self.found(field).and_then(Value::as_array) {
                 None | Some([]) => Cell::Missing,
                 Some(tags) => Cell::List(List::Values(tags)),
             },
-            _ => match self.found(field) {
-                None => Cell::Missing,
-                Some(Value::Null) if null_is_missing(field) => Cell::Missing,
-                Some(value) => Cell::of(value),
-            },
+            _ => cell_of(field, self.found(field).map(Cell::of)),
         }
     }
+}
+
+/// Makes the cell of a field, neither a time nor the tags, out of what a record has there.
+pub(crate) fn cell_of<'a>(field: &Field, found: Option<Cell<'a>>) -> Cell<'a> {
+    match (field, found) {
+        (
+            Field::RunId
+            | Field::ExperimentId
+            | Field::ContextFingerprint
+            | Field::ParamsFingerprint
+            | Field::SeedFingerprint,
+            None | Some(Cell::Null),
+        ) => Cell::Text(""),
+        (Field::Status, None | Some(Cell::Null)) => Cell::Text("failed"),
+        (Field::DurationMs, None | Some(Cell::Null)) => Cell::Int(0),
+        (_, None) => Cell::Missing,
+        (_, Some(Cell::Null)) if null_is_missing(field) => Cell::Missing,
+        (_, Some(cell)) => cell,
+    }
+}
+
+/// Makes the cell of a time out of its text.
+pub(crate) fn time_of(text: Option<&str>) -> Option<i64> {
+    Some(Timestamp::parse(text?).ok()?.micros_utc)
 }
 
 impl Columns for RecordRow<'_, '_> {

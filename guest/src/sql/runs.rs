@@ -10,7 +10,7 @@ use super::document::Document;
 use super::identifier::Schema;
 use crate::codec;
 use crate::error::Error;
-use crate::json::Object;
+use crate::json::{Object, Parts};
 use crate::ports::{SqlValue, Statement};
 
 /// The name of the table.
@@ -270,7 +270,7 @@ impl Row {
         see: impl FnOnce(&Object<'_>, Option<&Object<'_>>),
     ) -> Result<Self, Reason> {
         let record = codec::parse_object("", record_text.as_bytes()).map_err(reason)?;
-        if !codec::surely_loads(&record) {
+        if !codec::surely_loads(Parts::of(&record)) {
             match codec::run_record("", record.clone()) {
                 Ok(_) | Err(Error::Unrepresentable { .. }) => {}
                 Err(error) => return Err(reason(error)),

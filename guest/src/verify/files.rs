@@ -6,7 +6,7 @@ use super::{Finding, FindingKind, Severity, TICKS, finding, finding_of, stray_fi
 use crate::codec;
 use crate::commit::last_change;
 use crate::error::{Error, Result};
-use crate::json::{Object, Value};
+use crate::json::{Object, Parts, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::names::{ExperimentId, RunId};
 use crate::ports::{Directory, File, Kind, Stat};
@@ -422,7 +422,7 @@ fn is_plain(record: &Object<'_>) -> bool {
     let text = |value: &Value<'_>| value.as_str().is_some();
     let object = |value: &Value<'_>| value.as_object().is_some();
     let provenance = record.get("provenance").and_then(Value::as_object);
-    codec::surely_loads(record)
+    codec::surely_loads(Parts::of(record))
         && TEXTS.iter().all(|name| is(record, name, text))
         && is(record, "params_resolved", object)
         && is(record, "duration_ms", |value| {

@@ -1,0 +1,211 @@
+//! The tokens of a text in a row: what a tree of it would hold, without the tree.
+
+use super::part::Shape;
+use super::scan::{self, Kind, Scalar, Sink};
+use super::{Line, Text, compare, parse_float};
+
+/// A text of which a part can be looked at as if it had been made a tree.
+///
+/// Only of a text that has no escapes in keys, and whose keys are in order in each of its objects, as writers of the format
+/// leave them: no key is there twice then.
+pub(crate) struct Flat<'a> {
+    tokens: Vec<Token<'a>>,
+    /// The strings with escapes.
+    texts: Vec<Text<'a>>,
+}
+
+#[derive(Clone, Copy)]
+enum Token<'a> {
+    /// The key of the value that follows.
+    Key(&'a str),
+    /// A value that is no container, and no string with escapes.
+    Scalar(Scalar<'a>),
+    /// A string with escapes as it is written, and its place among them.
+    Escaped(&'a str, usize),
+    /// A container, and the place of what follows it.
+    Open(Kind, usize),
+    Close,
+}
+
+/// So many tokens are made room for at first: a record has about a hundred.
+const ROOM: usize = 192;
+
+impl<'a> Flat<'a> {
+    /// Reads a text and appends it without white space; none, and nothing appended, if it is not of this form.
+    pub(super) fn read_and_minify(text: &'a str, out: &mut Vec<u8>) -> Option<Self> {
+        let before = out.len();
+        let mut reader = Reader {
+            flat: Self {
+                tokens: Vec::with_capacity(ROOM),
+                texts: Vec::new(),
+            },
+            usual: true,
+            open: Vec::new(),
+        };
+        let read = scan::scan_and_minify(text, &mut reader, out);
+        if read.is_err() || !reader.usual {
+            out.truncate(before);
+            return None;
+        }
+        Some(reader.flat)
+    }
+
+    /// Returns the text's own value.
+    pub(super) fn root(&self) -> FlatPart<'_> {
+        FlatPart { flat: self, at: 0 }
+    }
+}
+
+struct Reader<'a> {
+    flat: Flat<'a>,
+    usual: bool,
+    /// The places of the open containers, with the last key of each.
+    open: Vec<(usize, Option<&'a str>)>,
+}
+
+impl<'a> Reader<'a> {
+    fn push(&mut self, token: Token<'a>) {
+        if self.usual {
+            self.flat.tokens.push(token);
+        }
+    }
+}
+
+impl<'a> Sink<'a> for Reader<'a> {
+    fn scalar(&mut self, value: Scalar<'a>) {
+        let token = match value {
+            Scalar::String(body, true) => {
+                self.flat.texts.push(Text::unescape(body));
+                Token::Escaped(body, self.flat.texts.len() - 1)
+            }
+            value => Token::Scalar(value),
+        };
+        self.push(token);
+    }
+
+    fn key(&mut self, body: &'a str, escaped: bool) {
+        if let Some((_, last)) = self.open.last_mut() {
+            let ordered = last.is_none_or(|last| compare(last.as_bytes(), body.as_bytes()).is_lt());
+            *last = Some(body);
+            self.usual &= ordered && !escaped;
+        }
+        self.push(Token::Key(body));
+    }
+
+    fn open(&mut self, kind: Kind) {
+        self.open.push((self.flat.tokens.len(), None));
+        // Where it ends is known there.
+        self.push(Token::Open(kind, 0));
+    }
+
+    fn close(&mut self) {
+        self.push(Token::Close);
+        let after = self.flat.tokens.len();
+        if let Some((place, _)) = self.open.pop()
+            && let Some(Token::Open(_, end)) = self.flat.tokens.get_mut(place)
+        {
+            *end = after;
+        }
+    }
+}
+
+/// A value of a text.
+#[derive(Clone, Copy)]
+pub(crate) struct FlatPart<'f> {
+    flat: &'f Flat<'f>,
+    at: usize,
+}
+
+impl<'f> FlatPart<'f> {
+    fn token(self) -> Token<'f> {
+        self.flat
+            .tokens
+            .get(self.at)
+            .copied()
+            .unwrap_or(Token::Close)
+    }
+
+    /// Returns the place of what follows the value.
+    fn after(self) -> usize {
+        match self.token() {
+            Token::Open(_, after) => after,
+            _ => self.at + 1,
+        }
+    }
+
+    /// Returns the parts of a container of this kind, each with its key if it is an object.
+    pub(super) fn parts(self, kind: Kind) -> FlatParts<'f> {
+        let is = matches!(self.token(), Token::Open(open, _) if open == kind);
+        let next = is.then(|| Self {
+            flat: self.flat,
+            at: self.at + 1,
+        });
+        FlatParts { next }
+    }
+}
+
+/// What is left of a container.
+pub(crate) struct FlatParts<'f> {
+    next: Option<FlatPart<'f>>,
+}
+
+impl<'f> Iterator for FlatParts<'f> {
+    type Item = (Option<&'f str>, FlatPart<'f>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut value = self.next?;
+        let key = match value.token() {
+            Token::Close => {
+                self.next = None;
+                return None;
+            }
+            Token::Key(key) => {
+                value.at += 1;
+                Some(key)
+            }
+            _ => None,
+        };
+        self.next = Some(FlatPart {
+            flat: value.flat,
+            at: value.after(),
+        });
+        Some((key, value))
+    }
+}
+
+impl<'f> FlatPart<'f> {
+    pub(super) fn shape(self) -> Shape<'f> {
+        let text = |place| self.flat.texts.get(place);
+        match self.token() {
+            Token::Scalar(Scalar::Null) => Shape::Null,
+            Token::Scalar(Scalar::Bool(value)) => Shape::Bool(value),
+            Token::Scalar(Scalar::NotFinite(value)) => Shape::Float(value),
+            Token::Scalar(Scalar::Integer(text)) => {
+                text.parse().map_or(Shape::Big(text), Shape::Int)
+            }
+            Token::Scalar(Scalar::Float(text)) => Shape::Float(parse_float(text)),
+            Token::Scalar(Scalar::String(body, _)) => Shape::Text(body),
+            Token::Escaped(_, place) => text(place).map_or(Shape::Null, Shape::of_text),
+            Token::Open(Kind::Array, _) => Shape::Array,
+            Token::Open(Kind::Object, _) => Shape::Object,
+            // No value is a key or an end.
+            Token::Key(_) | Token::Close => Shape::Null,
+        }
+    }
+
+    /// Appends what [`line`](super::line()) prints.
+    pub(super) fn line(self, out: &mut String) {
+        let mut line = Line::default();
+        let tokens = self.flat.tokens.get(self.at..self.after());
+        for token in tokens.unwrap_or_default() {
+            match *token {
+                Token::Key(key) => line.key(key, false),
+                Token::Scalar(value) => line.scalar(value),
+                Token::Escaped(body, _) => line.scalar(Scalar::String(body, true)),
+                Token::Open(kind, _) => line.open(kind),
+                Token::Close => line.close(),
+            }
+        }
+        line.take(|text| out.push_str(text));
+    }
+}

@@ -1,0 +1,155 @@
+//! A value of a text that was read, be it as a tree or as its tokens in a row.
+
+use super::flat::{Flat, FlatPart, FlatParts};
+use super::scan::{self, Kind};
+use super::tree::Tree;
+use super::{JsonError, Object, Text, Value, line};
+
+/// A text that was read.
+pub(crate) enum Document<'a> {
+    Flat(Flat<'a>),
+    Tree(Value<'a>),
+}
+
+impl<'a> Document<'a> {
+    /// Reads a text and appends it without white space.
+    pub(crate) fn read_and_minify(text: &'a str, out: &mut Vec<u8>) -> Result<Self, JsonError> {
+        if let Some(flat) = Flat::read_and_minify(text, out) {
+            return Ok(Self::Flat(flat));
+        }
+        let mut tree = Tree::default();
+        scan::scan_and_minify(text, &mut tree, out)?;
+        Ok(Self::Tree(tree.finish()))
+    }
+
+    /// Returns the text's own value.
+    pub(crate) fn root(&self) -> Part<'_> {
+        match self {
+            Self::Flat(flat) => Part::Flat(flat.root()),
+            Self::Tree(value) => Part::Tree(value),
+        }
+    }
+}
+
+/// A value, with what is in it.
+#[derive(Clone, Copy)]
+pub(crate) enum Part<'v> {
+    Flat(FlatPart<'v>),
+    Tree(&'v Value<'v>),
+}
+
+/// What a value is, without what is in a container.
+#[derive(Clone, Copy)]
+pub(crate) enum Shape<'v> {
+    Null,
+    Bool(bool),
+    /// An integer of at most 64 bits.
+    Int(i64),
+    /// An integer beyond 64 bits, as Python prints it.
+    Big(&'v str),
+    Float(f64),
+    Text(&'v str),
+    /// A text with lone surrogates, in WTF-8.
+    Wtf8(&'v [u8]),
+    Array,
+    Object,
+}
+
+impl<'v> Shape<'v> {
+    pub(super) fn of_text(text: &'v Text<'_>) -> Self {
+        text.as_str().map_or(Self::Wtf8(text.as_wtf8()), Self::Text)
+    }
+}
+
+impl<'v> Part<'v> {
+    pub(crate) fn shape(self) -> Shape<'v> {
+        match self {
+            Self::Flat(part) => part.shape(),
+            Self::Tree(value) => match value {
+                Value::Null => Shape::Null,
+                Value::Bool(value) => Shape::Bool(*value),
+                Value::Int(value) => Shape::Int(*value),
+                Value::BigInt(digits) => Shape::Big(digits),
+                Value::Float(value) => Shape::Float(*value),
+                Value::String(text) => Shape::of_text(text),
+                Value::Array(_) => Shape::Array,
+                Value::Object(_) => Shape::Object,
+            },
+        }
+    }
+
+    /// Returns the entries of an object in the order of their keys, which are unique; a key with a lone surrogate is none.
+    /// Of anything else there are none.
+    pub(crate) fn entries(self) -> Parts<'v> {
+        match self {
+            Self::Flat(part) => Parts::Flat(part.parts(Kind::Object)),
+            Self::Tree(Value::Object(object)) => Parts::Entries(object.entries().iter()),
+            Self::Tree(_) => Parts::Items([].iter()),
+        }
+    }
+
+    /// Returns the items of an array, without keys; of anything else there are none.
+    pub(crate) fn items(self) -> Parts<'v> {
+        match self {
+            Self::Flat(part) => Parts::Flat(part.parts(Kind::Array)),
+            Self::Tree(Value::Array(items)) => Parts::Items(items.iter()),
+            Self::Tree(_) => Parts::Items([].iter()),
+        }
+    }
+
+    /// Appends what [`line`](super::line()) prints.
+    pub(crate) fn line(self, out: &mut String) {
+        match self {
+            Self::Flat(part) => part.line(out),
+            Self::Tree(value) => line(value, out),
+        }
+    }
+
+    /// Returns the string; none if the value is no string or holds a lone surrogate.
+    pub(crate) fn text(self) -> Option<&'v str> {
+        match self.shape() {
+            Shape::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_null(self) -> bool {
+        matches!(self.shape(), Shape::Null)
+    }
+
+    pub(crate) fn is_array(self) -> bool {
+        matches!(self.shape(), Shape::Array)
+    }
+
+    pub(crate) fn is_object(self) -> bool {
+        matches!(self.shape(), Shape::Object)
+    }
+}
+
+/// What is in a container.
+pub(crate) enum Parts<'v> {
+    Flat(FlatParts<'v>),
+    Entries(std::slice::Iter<'v, (Text<'v>, Value<'v>)>),
+    Items(std::slice::Iter<'v, Value<'v>>),
+}
+
+impl<'v> Parts<'v> {
+    /// Returns the entries of an object.
+    pub(crate) fn of(object: &'v Object<'v>) -> Self {
+        Self::Entries(object.entries().iter())
+    }
+}
+
+impl<'v> Iterator for Parts<'v> {
+    type Item = (Option<&'v str>, Part<'v>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Flat(parts) => parts.next().map(|(key, part)| (key, Part::Flat(part))),
+            Self::Entries(entries) => entries
+                .next()
+                .map(|(key, value)| (key.as_str(), Part::Tree(value))),
+            Self::Items(items) => items.next().map(|value| (None, Part::Tree(value))),
+        }
+    }
+}
