@@ -95,7 +95,7 @@ enum Name {
 }
 
 /// The entries of a record that have columns, in the order of their names.
-const NAMES: [(&str, Name); 15] = [
+static NAMES: [(&str, Name); 15] = [
     (
         "context_fingerprint",
         Name::Plain(Field::ContextFingerprint),
@@ -166,8 +166,8 @@ pub(super) struct Builder {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        let plain = NAMES.into_iter().filter_map(|(_, name)| match name {
-            Name::Plain(field) => Some(field),
+        let plain = NAMES.iter().filter_map(|(_, name)| match name {
+            Name::Plain(field) => Some(field.clone()),
             Name::Root(_) => None,
         });
         Self {
@@ -231,9 +231,9 @@ impl Builder {
         let mut columns = self.columns.iter_mut();
         let mut roots = [None; ROOTS];
         roots[3] = derived_part;
-        for (value, (_, name)) in named(record).into_iter().zip(NAMES) {
+        for (value, (_, name)) in named(record).into_iter().zip(&NAMES) {
             if let Name::Root(root) = name {
-                roots[root] = value;
+                roots[*root] = value;
                 continue;
             }
             let Some((field, column)) = columns.next() else {

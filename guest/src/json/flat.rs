@@ -133,10 +133,17 @@ impl<'f> FlatPart<'f> {
         }
     }
 
+    pub(super) fn is_container(self, kind: Kind) -> bool {
+        matches!(self.token(), Token::Open(open, _) if open == kind)
+    }
+
+    pub(super) fn is_null(self) -> bool {
+        matches!(self.token(), Token::Scalar(Scalar::Null))
+    }
+
     /// Returns the parts of a container of this kind, each with its key if it is an object.
     pub(super) fn parts(self, kind: Kind) -> FlatParts<'f> {
-        let is = matches!(self.token(), Token::Open(open, _) if open == kind);
-        let next = is.then(|| Self {
+        let next = self.is_container(kind).then(|| Self {
             flat: self.flat,
             at: self.at + 1,
         });

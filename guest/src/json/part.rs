@@ -114,15 +114,26 @@ impl<'v> Part<'v> {
     }
 
     pub(crate) fn is_null(self) -> bool {
-        matches!(self.shape(), Shape::Null)
+        match self {
+            Self::Flat(part) => part.is_null(),
+            Self::Tree(value) => matches!(value, Value::Null),
+        }
     }
 
     pub(crate) fn is_array(self) -> bool {
-        matches!(self.shape(), Shape::Array)
+        self.is_container(Kind::Array)
     }
 
     pub(crate) fn is_object(self) -> bool {
-        matches!(self.shape(), Shape::Object)
+        self.is_container(Kind::Object)
+    }
+
+    fn is_container(self, kind: Kind) -> bool {
+        match (self, kind) {
+            (Self::Flat(part), kind) => part.is_container(kind),
+            (Self::Tree(value), Kind::Array) => matches!(value, Value::Array(_)),
+            (Self::Tree(value), Kind::Object) => matches!(value, Value::Object(_)),
+        }
     }
 }
 
