@@ -618,8 +618,8 @@ impl store::GuestStore for Store {
         })
     }
 
-    fn rebuild_index(&self) -> Answer<store::IndexRebuild> {
-        let rebuild = self.0.rebuild_index()?;
+    fn rebuild_index(&self, prune: Vec<String>) -> Answer<store::IndexRebuild> {
+        let rebuild = self.0.rebuild_index(&prune)?;
         Ok(store::IndexRebuild::new(IndexRebuild(RefCell::new(
             rebuild,
         ))))
@@ -865,7 +865,15 @@ impl store::GuestIndexRebuild for IndexRebuild {
     fn report(&self) -> store::RebuildReport {
         let rebuild = self.0.borrow();
         let report = rebuild.report();
+        let (orphans, orphan_count) = rebuild.orphans();
+        let orphans = orphans.iter().map(|orphan| store::OrphanedExperiment {
+            experiment: orphan.experiment.clone(),
+            runs: orphan.runs,
+        });
         store::RebuildReport {
+            pruned: rebuild.pruned(),
+            orphans: orphans.collect(),
+            orphan_count,
             runs: report.runs,
             added: report.added,
             changed: report.changed,

@@ -430,14 +430,16 @@ impl Store {
         database::rebuild::index_state(&scopes)
     }
 
-    /// Begins to bring the query index up to date with the files.
+    /// Begins to bring the query index up to date with the files, and to remove what it has of the experiments in `prune`,
+    /// whose directories are not there any more.
     ///
     /// # Errors
-    /// `read-only`, `database`, `not-granted`, `io`.
-    pub fn rebuild_index(&self) -> Result<IndexRebuild> {
+    /// `read-only`, `database`, `locked`, `not-granted`, `io`; `invalid-argument` on a store of files alone, and for an
+    /// experiment to be pruned that has a directory or is not this store's; `invalid-name`.
+    pub fn rebuild_index(&self, prune: &[String]) -> Result<IndexRebuild> {
         self.scope.refuse_read_only()?;
         let (scopes, damaged) = self.scopes()?;
-        IndexRebuild::begin(scopes, damaged)
+        IndexRebuild::begin(scopes, damaged, prune)
     }
 
     /// Says whether there is a file for the run's record.

@@ -335,7 +335,7 @@ fn a_run_whose_row_an_index_of_the_owner_refuses_is_found_by_its_text() {
         };
         find("after the puts");
         let rebuild = || {
-            let mut rebuild = store.rebuild_index().unwrap();
+            let mut rebuild = store.rebuild_index(&[]).unwrap();
             while rebuild.step().unwrap().is_some() {}
             rebuild.report().clone()
         };

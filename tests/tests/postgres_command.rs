@@ -209,3 +209,72 @@ fn lists_come_out_of_the_database() {
     assert_eq!(code, Some(0), "{err}");
     assert!(after.contains("altered"), "{after}");
 }
+
+#[test]
+fn experiments_whose_directories_are_gone_are_named_with_the_way_out_and_pruned() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    let schema = Schema::new();
+    let locator = schema.locator(&root);
+    for (experiment, run) in [("a:1", "a"), ("b:1", "b"), ("c\u{202e}:1", "c")] {
+        let store = schema.config(&root).scoped(experiment).connect().unwrap();
+        let record = RunRecord::new(run, Status::Success);
+        store
+            .put_run_record(&record, &Expectation::Anything)
+            .unwrap();
+        store.close().unwrap();
+    }
+    for gone in ["a_1", "c\u{202e}_1"] {
+        std::fs::remove_dir_all(root.join(gone)).unwrap();
+    }
+    let said = (
+        Some(0),
+        "1 runs in the index: 0 added, 0 changed, 0 removed; 0 manifests.\n\
+         The index has rows of experiments whose directories are not in the collection any more; \
+         `metalab-store rebuild-index --prune EXPERIMENT` removes them:\n  \
+         a:1  1 runs\n  \
+         c\\u{202e}:1  1 runs\n"
+            .to_owned(),
+        String::new(),
+    );
+    assert_eq!(on(&locator, &["rebuild-index"]), said);
+    let (code, out, err) = on(
+        &locator,
+        &["rebuild-index", "--prune", "a:1", "--prune", "b:1"],
+    );
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(
+        err.starts_with("error: cannot prune experiment \"b:1\": its directory "),
+        "{err}"
+    );
+    assert_eq!(on(&locator, &["rebuild-index"]), said);
+    let (code, out, err) = on(
+        &locator,
+        &["--json", "-e", "b:1", "rebuild-index", "--prune", "a:1"],
+    );
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("\"code\":\"invalid-argument\""), "{err}");
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let (code, out, err) = on(&locator, arguments);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        serde_json::from_str(&out).unwrap()
+    };
+    let expected = serde_json::json!({
+        "runs": 1, "added": 0, "changed": 0, "removed": 0, "manifests": 0, "pruned": 1,
+        "orphans": [{ "experiment": "c\u{202e}:1", "runs": 1 }], "orphan_count": 1, "damaged": [],
+    });
+    assert_eq!(
+        json(&["--json", "rebuild-index", "--prune", "a:1"]),
+        expected
+    );
+    let (code, out, err) = on(
+        &locator,
+        &["rebuild-index", "--prune", "c\u{202e}:1", "--prune", "a:1"],
+    );
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "1 runs in the index: 0 added, 0 changed, 0 removed; 0 manifests.\n1 runs pruned.\n"
+    );
+    assert_eq!(schema.count("metalab_store_runs"), 1);
+}

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use metalab_store::types::{
-    Expectation, IndexStanding, Metric, MetricValue, RunQuery, RunRecord, Status,
+    Expectation, IndexStanding, Metric, MetricValue, RebuildReport, RunQuery, RunRecord, Status,
 };
 use metalab_store::{Error, FileStoreConfig, PostgresStoreConfig, Store, StoreConfig};
 use metalab_store_guest::testing::{Touch, watched};
@@ -626,7 +626,7 @@ fn compare_while(
     });
     let comparing = store::Store::open(ports, resolution.options).unwrap();
     worked.set(false);
-    let mut comparison = comparing.rebuild_index().unwrap();
+    let mut comparison = comparing.rebuild_index(&[]).unwrap();
     while comparison.step().unwrap().is_some() {}
     assert!(worked.get(), "it was never {moment:?}");
     comparing.close().unwrap();
@@ -1574,8 +1574,42 @@ fn a_pool_never_has_more_connections_than_it_may_and_leaves_none_behind() {
     assert_current(&config);
 }
 
+/// Returns the experiments that a report names, with their runs.
+fn orphans(report: &RebuildReport) -> Vec<(&str, u64)> {
+    let orphans = report.orphans.iter();
+    orphans
+        .map(|orphan| (orphan.experiment.as_str(), orphan.runs))
+        .collect()
+}
+
+fn rebuild(config: &PostgresStoreConfig, prune: &[&str]) -> metalab_store::Result<RebuildReport> {
+    let store = config.connect()?;
+    let report = store.rebuild_index_and_prune(prune)?.finish()?;
+    store.close()?;
+    Ok(report)
+}
+
+/// All tables but the catalogue of fields and the times of writing: a row as text, by table.
+fn tables(schema: &Schema) -> BTreeMap<&'static str, Vec<String>> {
+    let tables = [
+        ("metalab_store_runs", "scope, run_id, record, derived"),
+        ("metalab_store_unreadable", "scope, run_id"),
+        ("metalab_store_manifests", "scope, experiment_id, timestamp"),
+        ("metalab_store_directories", "scope, directory"),
+        ("runs", "run_id, experiment_id"),
+        ("derived", "run_id, derived_json"),
+        ("experiment_manifests", "experiment_id, timestamp"),
+    ];
+    let rows = |(table, columns)| {
+        let sql = format!("SELECT ROW({columns})::text FROM {{{table}}} ORDER BY 1");
+        let rows = schema.rows(&sql).into_iter().flatten();
+        (table, rows.map(|row| format!("{row:?}")).collect())
+    };
+    tables.into_iter().map(rows).collect()
+}
+
 #[test]
-fn rows_of_a_directory_that_is_gone_are_in_no_answer_and_stay() {
+fn rows_of_a_directory_that_is_gone_are_reported_and_stay_until_they_are_pruned() {
     let root = tempfile::tempdir().unwrap();
     let schema = Schema::new();
     for experiment in ["a:1", "b:1"] {
@@ -1584,16 +1618,368 @@ fn rows_of_a_directory_that_is_gone_are_in_no_answer_and_stay() {
         put(&store, &run(&experiment[..1], 1.0));
         store.close().unwrap();
     }
+    // A program of the reference wrote of it, and of an experiment of its own.
+    for (id, experiment) in [("stray", "a:1"), ("apart", "d:1")] {
+        schema.run(&format!(
+            "INSERT INTO {{runs}} SELECT '{id}', '{experiment}', status, context_fingerprint, params_fingerprint, seed_fingerprint, \
+             started_at, finished_at, duration_ms, record_json FROM {{runs}} WHERE run_id = 'a';\n\
+             INSERT INTO {{derived}} (run_id, derived_json) VALUES ('{id}', '[]')"
+        ));
+    }
     fs::remove_dir_all(root.path().join("a_1")).unwrap();
     let config = schema.config(root.path());
     let store = config.connect().unwrap();
     let report = store.rebuild_index().unwrap().finish().unwrap();
-    assert_eq!((report.runs, report.removed), (1, 0));
+    assert_eq!((report.runs, report.removed, report.pruned), (1, 0, 0));
+    assert_eq!(
+        (orphans(&report), report.orphan_count),
+        (vec![("a:1", 1)], 1)
+    );
     assert_eq!(ids(&store), ["b"]);
     store.close().unwrap();
     assert_current(&config);
     assert_eq!(schema.count("metalab_store_runs"), 2);
-    assert_eq!(schema.count("runs"), 2);
+    assert_eq!((schema.count("runs"), schema.count("derived")), (4, 2));
+    // The store of another experiment says nothing of it.
+    let report = rebuild(&config.clone().scoped("b:1"), &[]).unwrap();
+    assert_eq!(report.orphan_count, 0);
+    let report = rebuild(&config, &["a:1"]).unwrap();
+    assert_eq!((report.runs, report.removed, report.pruned), (1, 0, 1));
+    assert_eq!((orphans(&report), report.orphan_count), (vec![], 0));
+    assert_eq!(schema.count("metalab_store_runs"), 1);
+    let text = |text: &str| Value::Text(text.into());
+    let left = schema.rows("SELECT run_id FROM {runs} ORDER BY 1");
+    assert_eq!(left, [[text("apart")], [text("b")]]);
+    let left = schema.rows("SELECT run_id FROM {derived}");
+    assert_eq!(left, [[text("apart")]]);
+    assert_current(&config);
+    // Neither what is gone nor what never was is an error.
+    let report = rebuild(&config, &["a:1", "nobody", "a:1"]).unwrap();
+    assert_eq!((report.runs, report.pruned), (1, 0));
+}
+
+#[test]
+fn what_is_pruned_is_gone_in_all_tables_and_what_another_collection_has_of_it_stays() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let schema = Schema::new();
+    let stamp = |day: u8| format!("202601{day:02}_000000");
+    let fill = |root: &Path, experiment: &str, runs: &[&str], manifests: &[u8]| {
+        let store = schema.config(root).scoped(experiment).connect().unwrap();
+        for id in runs {
+            put(&store, &run(id, 1.0));
+        }
+        for day in manifests {
+            store
+                .put_experiment_manifest(experiment, "{}", Some(&stamp(*day)))
+                .unwrap();
+        }
+        store.close().unwrap();
+    };
+    fill(there.path(), "a:1", &["shared", "theirs"], &[1, 2]);
+    fill(there.path(), "c:1", &["same"], &[]);
+    fill(here.path(), "b:1", &["b"], &[4]);
+    // The root has a run of the experiment, too.
+    let collection = schema.config(here.path()).connect().unwrap();
+    let mut of_root = run("root", 1.0);
+    of_root.experiment_id = "a:1".into();
+    put(&collection, &of_root);
+    collection.close().unwrap();
+    for root in [&here, &there] {
+        rebuild(&schema.config(root.path()), &[]).unwrap();
+    }
+    let before = tables(&schema);
+    fill(here.path(), "a:1", &["shared", "own"], &[2, 3]);
+    fs::write(here.path().join("a_1/runs/broken.json"), "no record").unwrap();
+    let store = schema.config(here.path()).scoped("a:1").connect().unwrap();
+    for id in ["shared", "own"] {
+        store.put_derived(id, &run("", 2.0).metrics).unwrap();
+    }
+    store.rebuild_index().unwrap().finish().unwrap();
+    store.close().unwrap();
+    let filled = tables(&schema);
+    fs::remove_dir_all(here.path().join("a_1")).unwrap();
+    let config = schema.config(here.path());
+    let report = rebuild(&config, &[]).unwrap();
+    assert_eq!(
+        (orphans(&report), report.orphan_count),
+        (vec![("a:1", 3)], 1)
+    );
+    assert_eq!(tables(&schema), filled, "what is only reported stays");
+    // Another collection does not see it, and prunes nothing of it.
+    fs::remove_dir_all(there.path().join("c_1")).unwrap();
+    let report = rebuild(&schema.config(there.path()), &[]).unwrap();
+    assert_eq!(orphans(&report), [("c:1", 1)]);
+    let report = rebuild(&config, &["c:1"]).unwrap();
+    assert_eq!((report.pruned, orphans(&report)), (0, vec![("a:1", 3)]));
+    assert_eq!(tables(&schema), filled);
+
+    // A program of the reference wrote of it, and of an experiment of its own.
+    for experiment in ["a:1", "d:1"] {
+        schema.run(&format!(
+            "INSERT INTO {{experiment_manifests}} (experiment_id, timestamp, manifest_json, submitted_at) \
+             VALUES ('{experiment}', '20260909_000000', '[]', now())"
+        ));
+    }
+    let report = rebuild(&config, &["a:1"]).unwrap();
+    assert_eq!((report.runs, report.pruned, report.orphan_count), (2, 3, 0));
+    let mut after = tables(&schema);
+    let manifests = after.get_mut("experiment_manifests").unwrap();
+    let all = manifests.len();
+    manifests.retain(|kept| !kept.contains("d:1"));
+    assert_eq!(manifests.len() + 1, all, "of the program of the reference");
+    assert_eq!(after, before);
+    assert_eq!(schema.count("metalab_store_unreadable"), 0);
+    let steady = schema.rows(
+        "SELECT 1 FROM {metalab_store_steady} WHERE scope NOT IN (SELECT scope FROM {metalab_store_directories})",
+    );
+    assert_eq!(steady.len(), 0);
+    assert_current(&config);
+    assert_current(&schema.config(there.path()).scoped("a:1"));
+    // The catalogue of fields is counted anew.
+    let counted =
+        schema.rows("SELECT count::bigint FROM {field_catalog} WHERE field_name = 'loss'");
+    assert_eq!(counted, [[Value::Integer(schema.count("runs"))]]);
+}
+
+/// In the reference's tables a run id has one row: of two experiments with a run of the same id, the first one's.
+#[test]
+fn a_run_that_had_no_place_beside_one_that_is_pruned_gets_it() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    for experiment in ["a:1", "b:1"] {
+        let store = schema.config(root.path()).scoped(experiment);
+        let store = store.connect().unwrap();
+        put(&store, &run("same", 1.0));
+        store.close().unwrap();
+    }
+    let of = || schema.rows("SELECT experiment_id FROM {runs}");
+    assert_eq!(of(), [[Value::Text("a:1".into())]]);
+    fs::remove_dir_all(root.path().join("a_1")).unwrap();
+    let config = schema.config(root.path());
+    assert_eq!(rebuild(&config, &["a:1"]).unwrap().pruned, 1);
+    assert_eq!(of(), [[Value::Text("b:1".into())]]);
+    assert_current(&config);
+}
+
+#[test]
+fn what_has_a_directory_or_is_not_the_store_s_is_not_pruned_and_the_error_says_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path());
+    for experiment in ["a:1", "b:1"] {
+        let store = config.clone().scoped(experiment).connect().unwrap();
+        put(&store, &run(&experiment[..1], 1.0));
+        store.close().unwrap();
+    }
+    rebuild(&config, &[]).unwrap();
+    fs::remove_dir_all(root.path().join("a_1")).unwrap();
+    let before = tables(&schema);
+    let scoped = config.clone().scoped("b:1");
+    let invalid = |config: &PostgresStoreConfig, prune: &[&str], parts: &[&str]| {
+        let Err(Error::InvalidArgument(message)) = rebuild(config, prune) else {
+            panic!("{prune:?} is not to be pruned");
+        };
+        for part in parts {
+            assert!(message.contains(part), "{message}");
+        }
+    };
+    // One that may be pruned goes with none that may not.
+    let directory = root.path().canonicalize().unwrap().join("b_1");
+    let directory = directory.to_str().unwrap();
+    invalid(
+        &config,
+        &["a:1", "b:1"],
+        &["\"b:1\"", directory, "remove the directory"],
+    );
+    // Two ids of one directory.
+    invalid(&config, &["b_1"], &["\"b_1\"", directory]);
+    invalid(&scoped, &["b:1"], &["\"b:1\"", directory]);
+    invalid(
+        &scoped,
+        &["a:1"],
+        &["\"a:1\"", "\"b:1\"", "whole collection"],
+    );
+    let files = config.to_filestore().connect().unwrap();
+    let refused = files.rebuild_index_and_prune(&["a:1"]).err().unwrap();
+    assert!(
+        matches!(&refused, Error::InvalidArgument(message) if message.contains("postgresql://")),
+        "{refused}"
+    );
+    files.close().unwrap();
+    let reading = config.clone().read_only().connect().unwrap();
+    let refused = reading.rebuild_index_and_prune(&["a:1"]).err().unwrap();
+    assert!(matches!(refused, Error::ReadOnly(_)), "{refused}");
+    for name in [
+        "",
+        "../a_1",
+        "a/1",
+        ".index",
+        "runs",
+        "services",
+        "a\0",
+        "a_1/../b_1",
+    ] {
+        let refused = rebuild(&config, &["a:1", name]).unwrap_err();
+        assert!(
+            matches!(refused, Error::InvalidName(_)),
+            "{name:?}: {refused}"
+        );
+    }
+    // Names that only look like something else find nothing.
+    for name in ["%", "_", "a%", "a_1' OR true --", "*", "A:1"] {
+        assert_eq!(rebuild(&config, &[name]).unwrap().pruned, 0, "{name}");
+    }
+    let now = tables(&schema);
+    for table in ["metalab_store_runs", "runs", "metalab_store_directories"] {
+        assert_eq!(now[table], before[table]);
+    }
+    // While another program compares the collection.
+    let busy = config.connect().unwrap();
+    let other = busy.rebuild_index().unwrap();
+    let refused = rebuild(&config, &["a:1"]).unwrap_err();
+    assert!(matches!(refused, Error::Locked(_)), "{refused}");
+    drop(other);
+    assert_eq!(rebuild(&config, &["a_1"]).unwrap().pruned, 1);
+    assert_eq!(
+        (schema.count("metalab_store_runs"), schema.count("runs")),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_directory_that_is_called_otherwise_or_comes_back_has_its_rows() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path());
+    let scoped = config.clone().scoped("a:1");
+    let store = scoped.connect().unwrap();
+    put(&store, &run("a", 1.0));
+    store.close().unwrap();
+    rebuild(&config, &[]).unwrap();
+    let (old, new) = (root.path().join("a_1"), root.path().join("renamed"));
+    fs::rename(&old, &new).unwrap();
+    // The database still knows it by its old name.
+    let report = rebuild(&config, &["a:1"]).unwrap();
+    assert_eq!((report.runs, report.pruned, report.added), (1, 0, 0));
+    assert_eq!(report.orphan_count, 0);
+    fs::rename(&new, &old).unwrap();
+    rebuild(&config, &[]).unwrap();
+    // Taken away, pruned, and brought back with all that it believes of itself.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let away = elsewhere.path().join("a_1");
+    fs::rename(&old, &away).unwrap();
+    assert_eq!(rebuild(&config, &["a:1"]).unwrap().pruned, 1);
+    assert_eq!(schema.count("metalab_store_runs"), 0);
+    fs::rename(&away, &old).unwrap();
+    assert_ne!(standing(&scoped), IndexStanding::Current);
+    assert_eq!(ids(&scoped.clone().read_only().connect().unwrap()), ["a"]);
+    assert_eq!(ids(&scoped.connect().unwrap()), ["a"]);
+    assert_current(&scoped);
+    let report = rebuild(&config, &[]).unwrap();
+    assert_eq!((report.runs, report.orphan_count), (1, 0));
+    assert_eq!(schema.count("metalab_store_runs"), 1);
+}
+
+/// A comparison that began before has seen the rows, and finds nothing to send: its mark must not say that the database has them.
+#[test]
+fn a_directory_that_is_pruned_while_it_is_compared_is_compared_again() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path());
+    let scoped = config.clone().scoped("a:1");
+    let store = scoped.connect().unwrap();
+    put(&store, &run("a", 1.0));
+    store.rebuild_index().unwrap().finish().unwrap();
+    let comparison = store.rebuild_index().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (here, away) = (root.path().join("a_1"), elsewhere.path().join("a_1"));
+    fs::rename(&here, &away).unwrap();
+    assert_eq!(rebuild(&config, &["a:1"]).unwrap().pruned, 1);
+    fs::rename(&away, &here).unwrap();
+    let refused = comparison.finish().unwrap_err();
+    assert!(
+        matches!(&refused, Error::Database(refused) if refused.retryable),
+        "{refused}"
+    );
+    assert_eq!(ids(&store), ["a"]);
+    store.close().unwrap();
+    assert_current(&scoped);
+    assert_eq!(schema.count("metalab_store_runs"), 1);
+}
+
+#[test]
+fn without_the_tables_of_the_reference_pruning_leaves_them_to_a_store_that_has_them() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path());
+    let store = config.clone().scoped("a:1").connect().unwrap();
+    put(&store, &run("a", 1.0));
+    store
+        .put_experiment_manifest("a:1", "{}", Some("20260101_000000"))
+        .unwrap();
+    store.close().unwrap();
+    fs::remove_dir_all(root.path().join("a_1")).unwrap();
+    let without = config.clone().projection(false);
+    assert_eq!(orphans(&rebuild(&without, &[]).unwrap()), [("a:1", 1)]);
+    let report = rebuild(&without, &["a:1"]).unwrap();
+    assert_eq!((report.pruned, report.orphan_count), (1, 0));
+    let counts = || {
+        [
+            "metalab_store_runs",
+            "runs",
+            "metalab_store_manifests",
+            "experiment_manifests",
+        ]
+        .map(|table| schema.count(table))
+    };
+    assert_eq!(counts(), [0, 1, 1, 1]);
+    assert_eq!(orphans(&rebuild(&config, &[]).unwrap()), [("a:1", 0)]);
+    let report = rebuild(&config, &["a:1"]).unwrap();
+    assert_eq!((report.pruned, report.orphan_count), (0, 0));
+    assert_eq!(counts(), [0, 0, 0, 0]);
+}
+
+#[test]
+fn of_many_experiments_that_are_gone_the_first_are_named_and_all_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let schema = Schema::new();
+    let config = schema.config(root.path());
+    let store = config.connect().unwrap();
+    let mut of_root = run("a", 1.0);
+    of_root.experiment_id = "z:1".into();
+    put(&store, &of_root);
+    store.close().unwrap();
+    rebuild(&config, &[]).unwrap();
+    // Beside them what no store can have made, on this machine at this path, and what is another machine's.
+    schema.run(
+        "INSERT INTO {metalab_store_directories} (scope, mark, directory, machine, inode) \
+         SELECT 'many' || number, '', directory || '/x' || number, machine, '0' FROM {metalab_store_directories}, generate_series(100, 250) AS number \
+         WHERE directory NOT LIKE '%/x%';\n\
+         INSERT INTO {metalab_store_directories} (scope, mark, directory, machine, inode) \
+         SELECT 'odd' || number, '', directory || name, machine, '0' FROM {metalab_store_directories}, \
+         unnest(ARRAY['/.hidden', '/a/b', '/', '/runs', '2/x', '/..'], ARRAY[1, 2, 3, 4, 5, 6]) AS odd (name, number) WHERE directory NOT LIKE '%/x%';\n\
+         INSERT INTO {metalab_store_directories} (scope, mark, directory, machine, inode) \
+         SELECT 'far' || number, '', directory || '/w' || number, 'another', '0' FROM {metalab_store_directories}, generate_series(1, 3) AS number \
+         WHERE scope = (SELECT scope FROM {metalab_store_runs});\n\
+         INSERT INTO {metalab_store_unreadable} SELECT scope, 'one', '' FROM {metalab_store_directories} WHERE scope ~ '^(many|odd|far)';\n\
+         INSERT INTO {metalab_store_unreadable} SELECT scope, 'two', '' FROM {metalab_store_directories} WHERE scope = 'many101'",
+    );
+    let report = rebuild(&config, &[]).unwrap();
+    let found = orphans(&report);
+    assert_eq!(found[..2], [("x100", 1), ("x101", 2)]);
+    assert!(
+        found.iter().all(|(name, _)| name.starts_with('x')),
+        "{found:?}"
+    );
+    assert_eq!(report.orphan_count, 151);
+    let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+    let report = rebuild(&config, &names).unwrap();
+    let left = orphans(&report).len();
+    assert_eq!(report.orphan_count, 151 - names.len() as u64);
+    assert_eq!(left as u64, report.orphan_count);
+    assert_eq!(report.pruned, names.len() as u64 + 1);
+    let others = schema.rows("SELECT 1 FROM {metalab_store_unreadable} WHERE scope ~ '^(odd|far)'");
+    assert_eq!(others.len(), 9);
 }
 
 /// Failure: a list held a connection for as long as it was open, and wanted another one to be opened. Consequence: with one

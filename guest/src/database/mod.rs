@@ -14,6 +14,7 @@
 pub mod listing;
 mod names;
 pub(crate) mod pending;
+mod prune;
 pub(crate) mod ready;
 pub mod rebuild;
 pub(crate) mod reflect;

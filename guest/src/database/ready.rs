@@ -132,7 +132,7 @@ impl Sql {
         if !may_write {
             return Ok(None);
         }
-        let Ok(Some(mut sync)) = Sync::begin(scope, self, false) else {
+        let Ok(mut sync) = Sync::begin(scope, self, false) else {
             return Ok(None);
         };
         while let Ok(more) = sync.step() {
@@ -321,14 +321,14 @@ impl Sql {
         Ok(())
     }
 
-    /// Begins to watch whether the server crashes before a comparison has marked a directory.
+    /// Begins to watch whether the server crashes, or a directory is pruned, before a comparison has marked it.
     pub(crate) fn watch(&self, state: &State) -> DatabaseResult<()> {
-        let watch = directories::watch(&self.schema, &state.mark);
+        let watch = directories::watch(&self.schema, &state.scope, &state.mark);
         self.ask(|database| database.execute(&watch)).map(drop)
     }
 
-    /// Makes the database keep the mark of a directory that was compared; fails if the server crashed since that was
-    /// begun, and may have forgotten what it was found to know.
+    /// Makes the database keep the mark of a directory that was compared; fails if the server crashed, or the directory was
+    /// pruned, since that was begun: it may have forgotten what it was found to know.
     pub(crate) fn mark(
         &self,
         state: &State,

@@ -1,6 +1,8 @@
 //! The query index seen from outside: how it is, and bringing it up to date on request.
 
 use super::pending::notes;
+pub use super::prune::Orphan;
+use super::prune::{Prune, orphans};
 use super::ready::place_in_grant;
 use super::sync::Sync;
 pub use super::sync::{SyncProgress, SyncReport};
@@ -60,22 +62,56 @@ pub(crate) fn index_state(scopes: &[Rc<Scope>]) -> Result<IndexState> {
 
 /// Bringing the query index up to date, in steps. Dropping it leaves what was not finished as it was.
 pub struct IndexRebuild {
+    /// The directories of a collection, its root first; none for those of one that is not looked at as a whole.
+    collection: Vec<Rc<Scope>>,
+    prune: Option<Prune>,
     waiting: VecDeque<Rc<Scope>>,
     current: Option<Sync>,
     /// The path of the directory that is compared now.
     directory: String,
     report: SyncReport,
+    pruned: u64,
+    orphans: (Vec<Orphan>, u64),
 }
 
 impl IndexRebuild {
-    /// Begins with the directories of a store.
-    pub(crate) fn begin(scopes: Vec<Rc<Scope>>, damaged: Vec<Damage>) -> Result<Self> {
+    /// Begins with the directories of a store, the first of which is its own, and with experiments to be pruned.
+    pub(crate) fn begin(
+        scopes: Vec<Rc<Scope>>,
+        damaged: Vec<Damage>,
+        prune: &[String],
+    ) -> Result<Self> {
         if scopes.iter().any(|scope| scope.sql.is_none()) {
             return Err(Error::InvalidArgument(
                 "a store of files has no index to rebuild but caches that it rebuilds itself; open it with a postgresql:// locator to rebuild its index".into(),
             ));
         }
+        let own = scopes.first();
+        let prune = match own.and_then(|own| Some((own, own.sql.clone()?))) {
+            Some((own, sql)) if !prune.is_empty() => Some(Prune::begin(sql, own, &scopes, prune)?),
+            _ => None,
+        };
+        let collection = match own {
+            Some(own) if own.experiment.is_none() => scopes.clone(),
+            _ => Vec::new(),
+        };
+        Self::new(scopes, collection, damaged, prune)
+    }
+
+    /// Begins with one directory, whatever is below it.
+    pub(crate) fn of_directory(scope: &Rc<Scope>) -> Result<Self> {
+        Self::new(vec![Rc::clone(scope)], Vec::new(), Vec::new(), None)
+    }
+
+    fn new(
+        scopes: Vec<Rc<Scope>>,
+        collection: Vec<Rc<Scope>>,
+        damaged: Vec<Damage>,
+        prune: Option<Prune>,
+    ) -> Result<Self> {
         let mut rebuild = Self {
+            collection,
+            prune,
             waiting: scopes.into(),
             current: None,
             directory: String::new(),
@@ -83,35 +119,48 @@ impl IndexRebuild {
                 damaged,
                 ..SyncReport::default()
             },
+            pruned: 0,
+            orphans: (Vec::new(), 0),
         };
-        // What cannot work at all fails before anything is shown.
-        rebuild.begin_next()?;
+        if rebuild.prune.is_none() {
+            // What cannot work at all fails before anything is shown.
+            rebuild.begin_next()?;
+        }
         Ok(rebuild)
     }
 
-    fn begin_next(&mut self) -> Result<bool> {
-        let Some(scope) = self.waiting.pop_front() else {
-            self.current = None;
-            return Ok(false);
-        };
-        let Some(sql) = scope.sql.clone() else {
-            return Ok(false);
+    fn begin_next(&mut self) -> Result<()> {
+        self.current = None;
+        let Some((scope, sql)) = self
+            .waiting
+            .pop_front()
+            .and_then(|scope| Some((Rc::clone(&scope), scope.sql.clone()?)))
+        else {
+            self.orphans = orphans(&self.collection)?;
+            return Ok(());
         };
         self.directory = place_in_grant(&scope);
-        self.current = Some(Sync::begin(&scope, &sql, true)?.ok_or_else(|| {
-            Error::Locked(format!(
-                "{} is being compared with the database by another program; try again when it is done",
-                scope.outside
-            ))
-        })?);
-        Ok(true)
+        self.current = Some(Sync::begin(&scope, &sql, true)?);
+        Ok(())
     }
 
     /// Does the next piece, and says how far it is; none at the end.
     ///
     /// # Errors
-    /// `database`, `io`, `locked`. Directories that were finished before stay finished.
+    /// `database`, `io`, `locked`, and `invalid-argument` if an experiment to be pruned got a directory meanwhile.
+    /// Directories that were finished before stay finished, and what was pruned stays so.
     pub fn step(&mut self) -> Result<Option<SyncProgress>> {
+        if let Some(prune) = self.prune.take() {
+            let experiments = prune.len();
+            self.pruned = prune.run()?;
+            // The first of the reference's runs are written anew where one that is gone had their place.
+            self.begin_next()?;
+            return Ok(Some(SyncProgress {
+                phase: "prune",
+                done: experiments,
+                total: experiments,
+            }));
+        }
         let Some(current) = &mut self.current else {
             return Ok(None);
         };
@@ -142,5 +191,19 @@ impl IndexRebuild {
     #[must_use]
     pub fn report(&self) -> &SyncReport {
         &self.report
+    }
+
+    /// Returns how many runs were pruned.
+    #[must_use]
+    pub fn pruned(&self) -> u64 {
+        self.pruned
+    }
+
+    /// Returns the orphans of a collection, once all of it is compared, and how many there are: more than are returned, if
+    /// they are many.
+    #[must_use]
+    pub fn orphans(&self) -> (&[Orphan], u64) {
+        let (orphans, count) = &self.orphans;
+        (orphans, *count)
     }
 }

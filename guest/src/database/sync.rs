@@ -242,23 +242,9 @@ struct Target {
 }
 
 impl Sync {
-    /// Begins a comparison; none if another store is at it.
-    pub(crate) fn begin(scope: &Rc<Scope>, sql: &Rc<Sql>, full: bool) -> Result<Option<Self>> {
-        let lock = match scope.tree.is_whole() {
-            false => None,
-            true => {
-                scope
-                    .tree
-                    .ensure_directory(&layout::directory(Top::Index))?;
-                let target = LockTarget::Segment(LOCK);
-                match scope.ports.roots.acquire(target, LockMode::Exclusive, 0) {
-                    Ok(lock) => Some(lock),
-                    Err(LockError::TimedOut) => return Ok(None),
-                    // Two comparisons at a time do no harm; they are only work done twice.
-                    Err(_) => None,
-                }
-            }
-        };
+    /// Begins a comparison; `locked` if another store is at it.
+    pub(crate) fn begin(scope: &Rc<Scope>, sql: &Rc<Sql>, full: bool) -> Result<Self> {
+        let lock = lock_comparison(scope)?;
         let id = scope.directory_id(sql)?;
         let state = State {
             database: sql.id(true)?,
@@ -278,7 +264,7 @@ impl Sync {
         if full && !scope.tree.has_overlay()? {
             compare.lying = Some(Lying::find(&scope.tree)?);
         }
-        Ok(Some(Self {
+        Ok(Self {
             scope: Rc::clone(scope),
             sql: Rc::clone(sql),
             state,
@@ -291,7 +277,7 @@ impl Sync {
             report: SyncReport::default(),
             before: SyncReport::default(),
             _lock: lock,
-        }))
+        })
     }
 
     /// Says how far it is.
@@ -1299,12 +1285,35 @@ fn known(row: &[SqlValue]) -> Option<Known> {
     })
 }
 
+/// Keeps other stores from comparing a directory; none if that is not possible. Fails with `locked` if one is at it.
+pub(super) fn lock_comparison(scope: &Scope) -> Result<Option<Box<dyn Lock>>> {
+    if !scope.tree.is_whole() {
+        return Ok(None);
+    }
+    scope
+        .tree
+        .ensure_directory(&layout::directory(Top::Index))?;
+    let target = LockTarget::Segment(LOCK);
+    match scope.ports.roots.acquire(target, LockMode::Exclusive, 0) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::TimedOut) => Err(Error::Locked(format!(
+            "{} is being compared with the database by another program; try again when it is done",
+            scope.outside
+        ))),
+        // Two comparisons at a time do no harm; they are only work done twice.
+        Err(_) => Ok(None),
+    }
+}
+
 /// Keeps writers waiting to the end of a transaction, and waits for those that are at work; readers go on.
 ///
 /// A put locks its row in the reference's table first and the one in ours last; many rows are changed in another order. But
 /// from its beginning to its commit a put holds our table for writing, which this waits for before it has any row. So nobody
 /// waits in a circle.
-fn lock_writers_out(transaction: &dyn Transaction, schema: &Schema) -> DatabaseResult<()> {
+pub(super) fn lock_writers_out(
+    transaction: &dyn Transaction,
+    schema: &Schema,
+) -> DatabaseResult<()> {
     let own = schema.name(runs::TABLE);
     let lock = format!("LOCK TABLE {own} IN SHARE ROW EXCLUSIVE MODE");
     run(transaction, &lock).map(drop)

@@ -17,7 +17,7 @@ pub(crate) const PROJECTION: u32 = 3;
 ///
 /// Commits of puts are not made durable by the server before they are answered: the files are that. A server that
 /// crashed may have lost the last of them, and is known by this.
-const STEADY: &str = "metalab_store_steady";
+pub(super) const STEADY: &str = "metalab_store_steady";
 
 /// The table that says which directories have a manifest that is in the reference's table: that one does not.
 pub(crate) const MANIFESTS: &str = "metalab_store_manifests";
@@ -324,19 +324,22 @@ pub(crate) fn name(
     statement(sql, named(directory, machine, inode, outside))
 }
 
-/// Makes the statement that begins to watch whether the server crashes until a directory gets its new mark.
-pub(crate) fn watch(schema: &Schema, mark: &str) -> Statement {
+/// Makes the statement that begins to watch whether the server crashes, or the directory is pruned, until it gets its
+/// new mark.
+pub(crate) fn watch(schema: &Schema, scope: &str, mark: &str) -> Statement {
+    // By the mark it is found in the end, and by the directory when that is pruned.
+    let parameters = [mark, scope].map(|text| SqlValue::Text(text.to_owned()));
     statement(
         format!(
-            "INSERT INTO {} (scope, mark) VALUES ($1, '')",
+            "INSERT INTO {} (scope, mark) VALUES ($1, $2)",
             schema.name(STEADY)
         ),
-        vec![SqlValue::Text(mark.to_owned())],
+        parameters.to_vec(),
     )
 }
 
-/// Makes the statement that gives a directory a new mark, unless the server crashed since that was to be watched:
-/// then no row is changed.
+/// Makes the statement that gives a directory a new mark, unless the server crashed, or the directory was pruned, since that
+/// was to be watched: then no row is changed.
 pub(crate) fn mark_compared(
     schema: &Schema,
     directory: &Directory,
@@ -376,7 +379,7 @@ pub(crate) fn crashed() -> DatabaseFailure {
         retryable: true,
         outcome_unknown: false,
         message:
-            "the server crashed while it was asked, and may have forgotten what it was told last"
+            "the server crashed, or its rows were pruned, while it was asked: it may not know any more what it was told last"
                 .into(),
     }
 }

@@ -14,6 +14,7 @@ pub mod fields;
 pub mod identifier;
 pub mod page;
 pub(crate) mod projection;
+pub(crate) mod prune;
 pub mod runs;
 pub mod sorting;
 pub mod translate;

@@ -152,7 +152,7 @@ impl DatabaseCheck {
             ));
         }
         if self.repair && !self.findings.is_empty() {
-            self.rebuild = Some(IndexRebuild::begin(vec![Rc::clone(scope)], Vec::new())?);
+            self.rebuild = Some(IndexRebuild::of_directory(scope)?);
             return Ok(false);
         }
         tally_all(tally, self.findings.drain(..));

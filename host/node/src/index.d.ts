@@ -214,6 +214,21 @@ export interface RebuildProgress {
   total: Integer;
 }
 
+/** What is done when an index is rebuilt. */
+export interface RebuildOptions {
+  /** Experiments whose directories were removed, and whose rows go first. No file is touched. */
+  prune?: string[];
+  onProgress?: (progress: RebuildProgress) => void;
+}
+
+/** An experiment that the index has something of, and whose directory is not in the collection any more. */
+export interface OrphanedExperiment {
+  /** The experiment, as `prune` takes it. */
+  experiment: string;
+  /** The runs that the index has of it. None, if it has manifests alone. */
+  runs: Integer;
+}
+
 /** What the rebuild of an index found and did. */
 export interface RebuildReport {
   runs: Integer;
@@ -221,6 +236,12 @@ export interface RebuildReport {
   changed: Integer;
   removed: Integer;
   manifests: Integer;
+  /** Runs that were removed from the index because their experiment was to be pruned. */
+  pruned: Integer;
+  /** Experiments with rows whose directories are not in the collection any more: the first 100. */
+  orphans: OrphanedExperiment[];
+  /** How many these are. */
+  orphanCount: Integer;
   damaged: Damage[];
 }
 
@@ -447,8 +468,11 @@ export class Store {
   queryRuns(query?: RunQuery): RunList;
   listFields(filter?: string): FieldCatalogue;
   indexState(): IndexState;
-  /** Brings the query index up to date with the files. */
-  rebuildIndex(progress?: (progress: RebuildProgress) => void): RebuildReport;
+  /**
+   * Brings the query index up to date with the files. A function is told of the progress. Throws `invalid-argument` if an experiment
+   * in `prune` has a directory, or is not the one that the store is limited to.
+   */
+  rebuildIndex(options?: RebuildOptions | ((progress: RebuildProgress) => void)): RebuildReport;
   runExists(runId: string): boolean;
   /** Deletes a run with everything that belongs to it, and says whether there was anything. */
   deleteRun(runId: string): boolean;

@@ -260,8 +260,11 @@ export class Store {
     return { standing, pending: values.integer(pending), trouble: trouble ?? null };
   }
 
-  rebuildIndex(progress = undefined) {
-    const resource = this.#holder.open((store) => store.rebuildIndex());
+  rebuildIndex(options = {}) {
+    const given = typeof options === 'function' ? { onProgress: options } : values.object('the options', options, ['onProgress', 'prune']);
+    const { onProgress: progress } = given;
+    const prune = values.list('prune', given.prune ?? []).map((experiment) => values.text('an experiment to prune', experiment));
+    const resource = this.#holder.open((store) => store.rebuildIndex(prune));
     try {
       for (;;) {
         const step = resource.call((rebuild) => rebuild.step());
@@ -271,8 +274,9 @@ export class Store {
         progress?.({ ...step, done: values.integer(step.done), total: values.integer(step.total) });
       }
       const report = resource.call((rebuild) => rebuild.report());
-      const counts = ['runs', 'added', 'changed', 'removed', 'manifests'].map((name) => [name, values.integer(report[name])]);
-      return { ...Object.fromEntries(counts), damaged: values.damageTo(report.damaged) };
+      const counts = ['runs', 'added', 'changed', 'removed', 'manifests', 'pruned', 'orphanCount'].map((name) => [name, values.integer(report[name])]);
+      const orphans = report.orphans.map(({ experiment, runs }) => ({ experiment, runs: values.integer(runs) }));
+      return { ...Object.fromEntries(counts), orphans, damaged: values.damageTo(report.damaged) };
     } finally {
       resource.drop();
     }

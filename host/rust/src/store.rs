@@ -244,9 +244,31 @@ impl Store {
     /// [`Error::InvalidArgument`] on a store of files alone, [`Error::ReadOnly`], [`Error::Database`],
     /// [`Error::Locked`] while another program does it.
     pub fn rebuild_index(&self) -> Result<IndexRebuild> {
+        self.rebuild_index_and_prune::<&str>(&[])
+    }
+
+    /// Does the same, and removes what the index has of these experiments first, in one transaction: the rows of their
+    /// directories in this collection, and in the tables of the reference the rows of these experiments that no other
+    /// directory known to the index accounts for. No file is touched, and it is no error if there are none.
+    ///
+    /// [`RebuildReport::orphans`] says which experiments of a collection have rows and no directory any more.
+    ///
+    /// # Errors
+    /// Those of [`rebuild_index`](Self::rebuild_index); [`Error::InvalidArgument`] if one of them has a directory, which a
+    /// rebuild keeps in step, or is not the one that the store is limited to; [`Error::InvalidName`].
+    pub fn rebuild_index_and_prune<S: AsRef<str>>(
+        &self,
+        experiments: &[S],
+    ) -> Result<IndexRebuild> {
+        let prune: Vec<String> = experiments
+            .iter()
+            .map(|experiment| experiment.as_ref().to_owned())
+            .collect();
         let resource = self.0.pool.open_resource(|instance, store| {
             let guest = instance.bindings.metalab_store_store();
-            guest.store().call_rebuild_index(&mut instance.store, store)
+            guest
+                .store()
+                .call_rebuild_index(&mut instance.store, store, &prune)
         })?;
         Ok(IndexRebuild { resource })
     }

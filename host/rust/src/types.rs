@@ -8,7 +8,7 @@ use crate::bindings::exports::metalab::store as exports;
 pub use exports::config::{Access, Durability, ExperimentList, Locator};
 pub use exports::store::{
     ArtifactReference, Expectation, FieldCatalogue, FieldSummary, IndexStanding, IndexState,
-    RebuildProgress, RebuildReport, RunQuery,
+    OrphanedExperiment, RebuildProgress, RebuildReport, RunQuery,
 };
 pub use exports::types::{
     ArtifactDescriptor, Conflict, Corrupt, Damage, DatabaseError, InvalidName, InvalidQuery,

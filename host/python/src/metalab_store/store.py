@@ -550,6 +550,16 @@ class IndexState:
 
 
 @dataclass(frozen=True)
+class OrphanedExperiment:
+    """An experiment that a query index has something of, and whose directory is not in the collection any more."""
+
+    #: The experiment, as `prune` takes it.
+    experiment: str
+    #: The runs that the index has of it. None, if it has manifests alone.
+    runs: int
+
+
+@dataclass(frozen=True)
 class RebuildReport:
     """What the rebuild of an index found and did."""
 
@@ -565,6 +575,12 @@ class RebuildReport:
     manifests: int
     #: Files that are no records, and are not in the index.
     damaged: list[Damage]
+    #: Runs that were removed from the index because their experiment was to be pruned.
+    pruned: int = 0
+    #: Experiments with rows whose directories are not in the collection any more: the first 100.
+    orphans: list[OrphanedExperiment] = field(default_factory=list)
+    #: How many these are.
+    orphan_count: int = 0
 
 
 class PostgresStore(Store[PostgresStoreConfig]):
@@ -589,16 +605,19 @@ class PostgresStore(Store[PostgresStoreConfig]):
         found = self._pool.call("[method]store.index-state")
         return IndexState(found["standing"], found["pending"], found["trouble"])
 
-    def rebuild_index(self, progress: Callable[[int, int], object] | None = None) -> int:
+    def rebuild_index(self, progress: Callable[[int, int], object] | None = None, *, prune: str | Iterable[str] = ()) -> int:
         """Brings the query index up to date with the files, and returns how many runs there are.
 
-        `progress` is called with how much of the present phase is done, and out of how much.
+        `progress` is called with how much of the present phase is done, and out of how much. What the index has of the experiments
+        in `prune`, whose directories were removed, goes first; no file is touched. An experiment that has a directory is refused
+        with `ValueError`.
         """
-        return self.rebuild(progress).runs
+        return self.rebuild(progress, prune=prune).runs
 
-    def rebuild(self, progress: Callable[[int, int], object] | None = None) -> RebuildReport:
+    def rebuild(self, progress: Callable[[int, int], object] | None = None, *, prune: str | Iterable[str] = ()) -> RebuildReport:
         """As `rebuild_index`, and returns what was found and done."""
-        rebuild = self._pool.open_resource("[method]store.rebuild-index")
+        experiments = [prune] if isinstance(prune, str) else list(prune)
+        rebuild = self._pool.open_resource("[method]store.rebuild-index", experiments)
         try:
             while (step := rebuild.call("[method]index-rebuild.step")) is not None:
                 if progress is not None:
@@ -613,6 +632,9 @@ class PostgresStore(Store[PostgresStoreConfig]):
             report["removed"],
             report["manifests"],
             _damages(report["damaged"]),
+            report["pruned"],
+            [OrphanedExperiment(orphan["experiment"], orphan["runs"]) for orphan in report["orphans"]],
+            report["orphan-count"],
         )
 
 

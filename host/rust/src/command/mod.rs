@@ -98,8 +98,9 @@ enum Command {
     /// Bring the query index of a PostgreSQL store up to date with its files
     ///
     /// Reads every file and changes only what differs, in one transaction for each experiment. The store goes
-    /// on working meanwhile. Needed only where other programs changed the files or the tables.
-    RebuildIndex,
+    /// on working meanwhile. Needed only where other programs changed the files or the tables. Experiments whose
+    /// directories were removed are named, and keep their rows until they are pruned.
+    RebuildIndex(rebuild_index::RebuildIndex),
     /// Copy runs from a store to another store, or into an archive
     ///
     /// Everything of a run is copied byte for byte: record, derived metrics, results, logs, artifacts, markers; and
@@ -324,7 +325,7 @@ fn perform(arguments: Arguments, context: &mut Context) -> Outcome {
         Command::Derive(options) => {
             options.run(context, arguments.experiment.first().map(String::as_str))?;
         }
-        Command::RebuildIndex => rebuild_index::run(context)?,
+        Command::RebuildIndex(options) => options.run(context)?,
         Command::Export(options) => {
             options.run(context, &arguments.store, &arguments.experiment, true)?;
         }
