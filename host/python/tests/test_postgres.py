@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +16,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
+import psycopg.sql
 import pytest
 
-from metalab_store import PostgresStoreConfig, RunRecord, _postgres
+from metalab_store import (
+    InvalidArgumentError,
+    InvalidNameError,
+    InvalidTypeError,
+    OrphanedExperiment,
+    PostgresStoreConfig,
+    RunRecord,
+    _postgres,
+)
 from metalab_store._postgres import (
     Binding,
     CopyWriter,
@@ -509,6 +519,40 @@ def test_a_store_with_an_index_answers_as_its_files_do(uri: str, schema: str, tm
         report = store.rebuild(lambda done, total: steps.append((done, total)))
         assert (report.runs, report.added, report.changed, report.removed, report.damaged) == (20, 0, 0, 0, [])
         assert steps and store.rebuild_index() == 20
+
+
+def test_rows_of_an_experiment_whose_directory_is_gone_are_reported_and_pruned_on_request(
+    uri: str, schema: str, tmp_path: Path
+) -> None:
+    config = PostgresStoreConfig(connection_string=uri, file_root=str(tmp_path / "store"), schema=schema)
+    for experiment in ("a:1", "b:1"):
+        with config.scoped(experiment).connect() as store:
+            store.put_run_records(RunRecord.success(run_id=experiment[0] + name) for name in "xy")
+
+    def runs() -> list[str]:
+        with psycopg.connect(uri) as connection:
+            name = psycopg.sql.Identifier(schema, "runs")
+            found = connection.execute(psycopg.sql.SQL("SELECT run_id FROM {} ORDER BY run_id").format(name))
+            return [run for (run,) in found]
+
+    shutil.rmtree(tmp_path / "store" / "a_1")
+    with config.connect() as store:
+        report = store.rebuild()
+        assert (report.runs, report.removed, report.pruned, report.orphan_count) == (2, 0, 0, 1)
+        assert report.orphans == [OrphanedExperiment("a:1", 2)]
+        with pytest.raises(InvalidArgumentError, match='"b:1"'):
+            store.rebuild_index(prune=["a:1", "b:1"])
+        with pytest.raises(InvalidNameError):
+            store.rebuild_index(prune=["../a"])
+        with pytest.raises(InvalidTypeError):
+            store.rebuild_index(prune=[1])  # type: ignore[list-item]
+        assert runs() == ["ax", "ay", "bx", "by"]
+        assert store.rebuild_index(prune=["a:1"]) == 2
+        assert runs() == ["bx", "by"]
+        report = store.rebuild(prune="a:1")
+        assert (report.runs, report.pruned, report.orphan_count, report.orphans) == (2, 0, 0, [])
+    with config.scoped("b:1").connect() as store, pytest.raises(InvalidArgumentError, match='"a:1"'):
+        store.rebuild_index(prune=["a:1"])
 
 
 def test_a_store_whose_server_is_gone_answers_from_its_files_and_says_so(schema: str, tmp_path: Path) -> None:
