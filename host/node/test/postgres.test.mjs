@@ -483,6 +483,37 @@ test('a store with an index answers as its files do', async (t) => {
   assert.notEqual(steps.length, 0);
 });
 
+test('rows of an experiment whose directory is gone are reported, stay, and are pruned on request', async (t) => {
+  const place = await schema(t);
+  const root = directory(t);
+  const config = new PostgresStoreConfig({ root, connectionString: uri, schema: place });
+  for (const experiment of ['a:1', 'b:1']) {
+    const store = config.scoped(experiment).connect();
+    store.putRunRecords(['x', 'y'].map((name) => ({ runId: experiment[0] + name, status: 'success' })));
+    store.close();
+  }
+  const runs = async () => (await admin.query(`SELECT run_id FROM ${place}.runs ORDER BY run_id`)).rows.map((row) => row.run_id);
+  fs.rmSync(join(root, 'a_1'), { recursive: true });
+  const store = config.connect();
+  t.after(() => store.close());
+  const found = store.rebuildIndex();
+  assert.deepEqual([found.runs, found.removed, found.pruned, found.orphanCount], [2, 0, 0, 1]);
+  assert.deepEqual(found.orphans, [{ experiment: 'a:1', runs: 2 }]);
+  assert.deepEqual(await runs(), ['ax', 'ay', 'bx', 'by']);
+  assert.throws(() => store.rebuildIndex({ prune: ['a:1', 'b:1'] }), (error) => error.code === 'invalid-argument' && error.message.includes('"b:1"'));
+  assert.throws(() => store.rebuildIndex({ prune: 'a:1' }), { code: 'invalid-argument' });
+  assert.throws(() => store.rebuildIndex({ prune: [1] }), { code: 'invalid-argument' });
+  assert.throws(() => store.rebuildIndex({ prune: ['../a'] }), { code: 'invalid-name' });
+  assert.throws(() => store.rebuildIndex({ prnue: [] }), { code: 'invalid-argument' });
+  assert.equal((await runs()).length, 4);
+  const phases = new Set();
+  const pruned = store.rebuildIndex({ prune: ['a:1'], onProgress: ({ phase }) => phases.add(phase) });
+  assert.deepEqual([pruned.runs, pruned.pruned, pruned.orphanCount, pruned.orphans], [2, 2, 0, []]);
+  assert.ok(phases.has('prune') && phases.has('done'));
+  assert.deepEqual(await runs(), ['bx', 'by']);
+  assert.equal(store.rebuildIndex({ prune: ['a:1'] }).pruned, 0);
+});
+
 test('files that were there before are indexed', async (t) => {
   const place = await schema(t);
   const root = directory(t);

@@ -29,6 +29,11 @@ try {
 }
 new PostgresStoreConfig({ root: '.', connectionString: '' }).toFilestore().readOnly();
 
+stringify(store.rebuildIndex({ prune: ['a:1'], onProgress: ({ phase }) => stringify(phase) }).orphans[0]?.runs);
+store.rebuildIndex(({ done }) => stringify(done));
+
+// @ts-expect-error: a list of experiments.
+store.rebuildIndex({ prune: 'a:1' });
 // @ts-expect-error: a record has a status.
 store.putRunRecord({ runId: 'r' });
 // @ts-expect-error: there is no such status.
