@@ -207,7 +207,7 @@ class FakePlugin:
 
 
 def test_workers_are_no_further_ahead_than_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metalab_store.plugins._AHEAD", 2)
+    monkeypatch.setattr("metalab_store.plugins._AHEAD", 6)
     names = [f"run{number}" for number in range(1000)]
     fake: Any = FakePlugin(enough=6)
     seen = []
@@ -219,6 +219,22 @@ def test_workers_are_no_further_ahead_than_they_may_be(monkeypatch: pytest.Monke
     assert sorted(seen) == sorted(names) and fake.started == 1000
     # What is computed while the last place is taken comes on top.
     assert 6 <= fake.most <= 6 + 3 + 1
+
+
+class MeetingPlugin:
+    """Its runs are done only once three are computed at once."""
+
+    def __init__(self) -> None:
+        self._met = threading.Barrier(3)
+
+    def run(self, _reader: object, _run_id: str, _limits: object, _stop: threading.Event) -> list[object]:
+        self._met.wait(60)
+        return []
+
+
+def test_runs_that_take_long_have_all_workers() -> None:
+    fake: Any = MeetingPlugin()
+    assert len(list(_computed(fake, fake, [f"run{number}" for number in range(6)], LIMITS, 3))) == 6
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -47,9 +47,11 @@ _LIST: Final = 4096
 _CHUNK: Final = 256 * 1024
 #: The most runs that are stored with one sync.
 _BATCH: Final = 128
-#: The most runs that are computed at once, and how many a worker may be ahead of what is stored.
+#: The most runs that are computed at once, and how many are computed ahead of what is stored unless there are more workers.
 _WORKERS: Final = 256
-_AHEAD: Final = 8
+_AHEAD: Final = 32
+#: A run that takes less time, in seconds, is not worth another thread: most of it is spent with the lock of Python's interpreter.
+_CHEAP: Final = 0.001
 #: How many characters of a plugin's reason are kept.
 _REASON: Final = 1000
 
@@ -450,8 +452,8 @@ def derive(
 ) -> DeriveReport:
     """Runs a plugin over the runs of an experiment, and stores what it derives in place of what they had.
 
-    The plugin sees that experiment, read-only. What happens to one run is in the report, and stops nothing. `workers` runs
-    are computed at once, each in a thread: one a core, if there is no number. `progress` is called after each run; what it
+    The plugin sees that experiment, read-only. What happens to one run is in the report, and stops nothing. Up to
+    `workers` runs are computed at once, each in a thread: one a core, if there is no number. `progress` is called after each run; what it
     raises ends the work, as Ctrl-C does, also a plugin that loops; what was stored until then stays.
     """
     if not config.experiment_id:
@@ -496,7 +498,7 @@ def _computed(
     """Computes runs, some at once, and returns what became of each as it comes."""
     stop, some, room = threading.Event(), threading.Event(), threading.Event()
     # What is not stored is kept, so there may be only so many.
-    most = workers * _AHEAD
+    most = max(workers, _AHEAD)
     done: deque[tuple[str, _Computed | BaseException]] = deque()
     following = iter(names)
     taking = threading.Lock()
@@ -524,8 +526,8 @@ def _computed(
 
     with ThreadPoolExecutor(workers, "metalab-store-derive") as threads:
         try:
-            for _ in range(workers):
-                threads.submit(work)
+            threads.submit(work)
+            idle = workers - 1
             left = len(names)
             while left:
                 while done:
@@ -536,8 +538,11 @@ def _computed(
                     yield name, computed
                 room.set()
                 if left:
-                    # What is slow is seen all the same.
-                    some.wait(TICK)
+                    # What is slow is seen all the same, and only that is worth more threads.
+                    if not some.wait(min(TICK, most / 2 * _CHEAP) if idle else TICK):
+                        for _ in range(idle):
+                            threads.submit(work)
+                        idle = 0
                     some.clear()
         finally:
             stop.set()
