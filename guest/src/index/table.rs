@@ -89,31 +89,29 @@ const PLAIN: [Field; 11] = [
 
 /// What is in columns of a record's entry.
 enum Name {
-    Plain(Field),
-    /// It has parts.
+    /// A field of [`PLAIN`].
+    Plain(usize),
+    /// A field with parts, of [`ROOTS`].
     Root(usize),
 }
 
 /// The entries of a record that have columns, in the order of their names.
 static NAMES: [(&str, Name); 15] = [
-    (
-        "context_fingerprint",
-        Name::Plain(Field::ContextFingerprint),
-    ),
-    ("duration_ms", Name::Plain(Field::DurationMs)),
+    ("context_fingerprint", Name::Plain(3)),
+    ("duration_ms", Name::Plain(8)),
     ("error", Name::Root(0)),
-    ("experiment_id", Name::Plain(Field::ExperimentId)),
-    ("finished_at", Name::Plain(Field::FinishedAt)),
+    ("experiment_id", Name::Plain(1)),
+    ("finished_at", Name::Plain(7)),
     ("metrics", Name::Root(1)),
-    ("notes", Name::Plain(Field::Notes)),
-    ("params_fingerprint", Name::Plain(Field::ParamsFingerprint)),
+    ("notes", Name::Plain(10)),
+    ("params_fingerprint", Name::Plain(4)),
     ("params_resolved", Name::Root(2)),
     ("provenance", Name::Root(4)),
-    ("run_id", Name::Plain(Field::RunId)),
-    ("seed_fingerprint", Name::Plain(Field::SeedFingerprint)),
-    ("started_at", Name::Plain(Field::StartedAt)),
-    ("status", Name::Plain(Field::Status)),
-    ("tags", Name::Plain(Field::Tags)),
+    ("run_id", Name::Plain(0)),
+    ("seed_fingerprint", Name::Plain(5)),
+    ("started_at", Name::Plain(6)),
+    ("status", Name::Plain(2)),
+    ("tags", Name::Plain(9)),
 ];
 
 /// Returns what a record has of each of the names.
@@ -166,16 +164,11 @@ pub(super) struct Builder {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        let plain = NAMES.iter().filter_map(|(_, name)| match name {
-            Name::Plain(field) => Some(field.clone()),
-            Name::Root(_) => None,
-        });
+        let plain = PLAIN.map(|field| (field, ColumnBuilder::default()));
         Self {
             rows: Vec::new(),
             texts: Vec::new(),
-            columns: plain
-                .map(|field| (field, ColumnBuilder::default()))
-                .collect(),
+            columns: plain.into(),
             nodes: (0..ROOTS).map(|_| Node::default()).collect(),
         }
     }
@@ -228,16 +221,15 @@ impl Builder {
             record_length: small(text.len()),
             derived_length,
         };
-        let mut columns = self.columns.iter_mut();
         let mut roots = [None; ROOTS];
         roots[3] = derived_part;
         for (value, (_, name)) in named(record).into_iter().zip(&NAMES) {
-            if let Name::Root(root) = name {
-                roots[*root] = value;
-                continue;
-            }
-            let Some((field, column)) = columns.next() else {
-                break;
+            let (field, column) = match name {
+                Name::Plain(plain) => &mut self.columns[*plain],
+                Name::Root(root) => {
+                    roots[*root] = value;
+                    continue;
+                }
             };
             match field {
                 Field::StartedAt | Field::FinishedAt => {

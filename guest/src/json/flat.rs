@@ -1,7 +1,7 @@
 //! The tokens of a text in a row: what a tree of it would hold, without the tree.
 
 use super::part::Shape;
-use super::scan::{self, Kind, Scalar, Sink};
+use super::scan::{Kind, Scalar, Sink};
 use super::{Line, Text, compare, parse_float};
 
 /// A text of which a part can be looked at as if it had been made a tree.
@@ -31,48 +31,45 @@ enum Token<'a> {
 const ROOM: usize = 192;
 
 impl<'a> Flat<'a> {
-    /// Reads a text and appends it without white space; none, and nothing appended, if it is not of this form.
-    pub(super) fn read_and_minify(text: &'a str, out: &mut Vec<u8>) -> Option<Self> {
-        let before = out.len();
-        let mut reader = Reader {
-            flat: Self {
-                tokens: Vec::with_capacity(ROOM),
-                texts: Vec::new(),
-            },
-            usual: true,
-            open: Vec::new(),
-        };
-        let read = scan::scan_and_minify(text, &mut reader, out);
-        if read.is_err() || !reader.usual {
-            out.truncate(before);
-            return None;
-        }
-        Some(reader.flat)
-    }
-
     /// Returns the text's own value.
     pub(super) fn root(&self) -> FlatPart<'_> {
         FlatPart { flat: self, at: 0 }
     }
 }
 
-struct Reader<'a> {
+/// Takes the tokens of a text, until it is seen not to be of this form.
+pub(super) struct Reader<'a> {
     flat: Flat<'a>,
     usual: bool,
     /// The places of the open containers, with the last key of each.
     open: Vec<(usize, Option<&'a str>)>,
 }
 
-impl<'a> Reader<'a> {
-    fn push(&mut self, token: Token<'a>) {
-        if self.usual {
-            self.flat.tokens.push(token);
+impl Default for Reader<'_> {
+    fn default() -> Self {
+        Self {
+            flat: Flat {
+                tokens: Vec::with_capacity(ROOM),
+                texts: Vec::new(),
+            },
+            usual: true,
+            open: Vec::new(),
         }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Returns the tokens of a text that was read; none if it is not of this form.
+    pub(super) fn finish(self) -> Option<Flat<'a>> {
+        self.usual.then_some(self.flat)
     }
 }
 
 impl<'a> Sink<'a> for Reader<'a> {
     fn scalar(&mut self, value: Scalar<'a>) {
+        if !self.usual {
+            return;
+        }
         let token = match value {
             Scalar::String(body, true) => {
                 self.flat.texts.push(Text::unescape(body));
@@ -80,26 +77,35 @@ impl<'a> Sink<'a> for Reader<'a> {
             }
             value => Token::Scalar(value),
         };
-        self.push(token);
+        self.flat.tokens.push(token);
     }
 
     fn key(&mut self, body: &'a str, escaped: bool) {
+        if !self.usual {
+            return;
+        }
         if let Some((_, last)) = self.open.last_mut() {
             let ordered = last.is_none_or(|last| compare(last.as_bytes(), body.as_bytes()).is_lt());
             *last = Some(body);
-            self.usual &= ordered && !escaped;
+            self.usual = ordered && !escaped;
         }
-        self.push(Token::Key(body));
+        self.flat.tokens.push(Token::Key(body));
     }
 
     fn open(&mut self, kind: Kind) {
+        if !self.usual {
+            return;
+        }
         self.open.push((self.flat.tokens.len(), None));
         // Where it ends is known there.
-        self.push(Token::Open(kind, 0));
+        self.flat.tokens.push(Token::Open(kind, 0));
     }
 
     fn close(&mut self) {
-        self.push(Token::Close);
+        if !self.usual {
+            return;
+        }
+        self.flat.tokens.push(Token::Close);
         let after = self.flat.tokens.len();
         if let Some((place, _)) = self.open.pop()
             && let Some(Token::Open(_, end)) = self.flat.tokens.get_mut(place)
@@ -149,38 +155,7 @@ impl<'f> FlatPart<'f> {
         });
         FlatParts { next }
     }
-}
 
-/// What is left of a container.
-pub(crate) struct FlatParts<'f> {
-    next: Option<FlatPart<'f>>,
-}
-
-impl<'f> Iterator for FlatParts<'f> {
-    type Item = (Option<&'f str>, FlatPart<'f>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut value = self.next?;
-        let key = match value.token() {
-            Token::Close => {
-                self.next = None;
-                return None;
-            }
-            Token::Key(key) => {
-                value.at += 1;
-                Some(key)
-            }
-            _ => None,
-        };
-        self.next = Some(FlatPart {
-            flat: value.flat,
-            at: value.after(),
-        });
-        Some((key, value))
-    }
-}
-
-impl<'f> FlatPart<'f> {
     pub(super) fn shape(self) -> Shape<'f> {
         let text = |place| self.flat.texts.get(place);
         match self.token() {
@@ -214,5 +189,34 @@ impl<'f> FlatPart<'f> {
             }
         }
         line.take(|text| out.push_str(text));
+    }
+}
+
+/// What is left of a container.
+pub(crate) struct FlatParts<'f> {
+    next: Option<FlatPart<'f>>,
+}
+
+impl<'f> Iterator for FlatParts<'f> {
+    type Item = (Option<&'f str>, FlatPart<'f>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut value = self.next?;
+        let key = match value.token() {
+            Token::Close => {
+                self.next = None;
+                return None;
+            }
+            Token::Key(key) => {
+                value.at += 1;
+                Some(key)
+            }
+            _ => None,
+        };
+        self.next = Some(FlatPart {
+            flat: value.flat,
+            at: value.after(),
+        });
+        Some((key, value))
     }
 }

@@ -1,6 +1,6 @@
 //! A value of a text that was read, be it as a tree or as its tokens in a row.
 
-use super::flat::{Flat, FlatPart, FlatParts};
+use super::flat::{Flat, FlatPart, FlatParts, Reader};
 use super::scan::{self, Kind};
 use super::tree::Tree;
 use super::{JsonError, Object, Text, Value, line};
@@ -12,13 +12,15 @@ pub(crate) enum Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Reads a text and appends it without white space.
+    /// Reads a text and appends it without white space; nothing is appended of one that is none.
     pub(crate) fn read_and_minify(text: &'a str, out: &mut Vec<u8>) -> Result<Self, JsonError> {
-        if let Some(flat) = Flat::read_and_minify(text, out) {
+        let mut tokens = Reader::default();
+        scan::scan_and_minify(text, &mut tokens, out)?;
+        if let Some(flat) = tokens.finish() {
             return Ok(Self::Flat(flat));
         }
         let mut tree = Tree::default();
-        scan::scan_and_minify(text, &mut tree, out)?;
+        scan::scan(text, &mut tree)?;
         Ok(Self::Tree(tree.finish()))
     }
 

@@ -45,7 +45,7 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, JsonError> {
 }
 
 /// See [`super::minify`].
-pub(super) fn minify(text: &[u8], out: &mut impl Out) -> Result<(), JsonError> {
+pub(super) fn minify(text: &[u8], out: &mut String) -> Result<(), JsonError> {
     scan_and_minify(self::text(text)?, &mut Nothing, out)
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::field::{Column, Field, Step, provenance_text};
 use super::number::Number;
-use crate::json::{Object, Shape, Text, Value};
+use crate::json::{Object, Part, Shape, Text, Value};
 use crate::time::Timestamp;
 
 /// The value of one field of one run, as queries see it.
@@ -58,14 +58,8 @@ impl<'a> Cell<'a> {
     #[must_use]
     pub fn of(value: &'a Value<'a>) -> Self {
         match value {
-            Value::Null => Self::Null,
-            Value::Bool(value) => Self::Bool(*value),
-            Value::Int(value) => Self::Int(*value),
-            Value::BigInt(digits) => Self::Big(digits),
-            Value::Float(value) => Self::Float(*value),
-            Value::String(text) => Self::of_text(text),
             Value::Array(items) => Self::List(List::Values(items)),
-            Value::Object(_) => Self::Object,
+            value => Self::of_shape(Part::Tree(value).shape()),
         }
     }
 
@@ -82,10 +76,6 @@ impl<'a> Cell<'a> {
             Shape::Array => Self::List(List::Cells(Vec::new())),
             Shape::Object => Self::Object,
         }
-    }
-
-    fn of_text(text: &'a Text<'a>) -> Self {
-        text.as_str().map_or(Self::Wtf8(text.as_wtf8()), Self::Text)
     }
 
     /// Returns the number, or `None` if the cell holds none.
