@@ -19,6 +19,12 @@ pub(crate) const PROJECTION: u32 = 3;
 /// crashed may have lost the last of them, and is known by this.
 pub(super) const STEADY: &str = "metalab_store_steady";
 
+/// The table of the directories that are known.
+pub(super) const DIRECTORIES: &str = "metalab_store_directories";
+
+/// The table of runs whose files cannot be read.
+pub(super) const UNREADABLE: &str = "metalab_store_unreadable";
+
 /// The table that says which directories have a manifest that is in the reference's table: that one does not.
 pub(crate) const MANIFESTS: &str = "metalab_store_manifests";
 
@@ -143,8 +149,8 @@ pub(crate) fn migrate(
     for sql in super::runs::create(schema) {
         run(&*transaction, &sql)?;
     }
-    let directories = schema.name("metalab_store_directories");
-    let unreadable = schema.name("metalab_store_unreadable");
+    let directories = schema.name(DIRECTORIES);
+    let unreadable = schema.name(UNREADABLE);
     run(
         &*transaction,
         &format!(
@@ -231,7 +237,7 @@ pub(crate) fn known(
         "SELECT scope, mark, EXISTS (SELECT 1 FROM {} AS steady WHERE steady.scope = named.scope AND steady.mark = named.mark) \
          FROM {} AS named WHERE scope = ANY($1::text[])",
         schema.name(STEADY),
-        schema.name("metalab_store_directories")
+        schema.name(DIRECTORIES)
     );
     let rows = database.query(&statement(sql, vec![texts(scopes.iter().copied())]), FEW)?;
     let directory = |row: &Vec<SqlValue>| {
@@ -256,7 +262,7 @@ pub(crate) fn unreadable(
         "SELECT scope, run_id FROM {} WHERE scope = ANY($1::text[]) \
          UNION ALL SELECT scope, NULL FROM unnest($2::text[]) AS asked (scope) \
          WHERE NOT EXISTS (SELECT 1 FROM {} AS steady WHERE steady.scope = asked.scope) ORDER BY scope, run_id",
-        schema.name("metalab_store_unreadable"),
+        schema.name(UNREADABLE),
         schema.name(STEADY)
     );
     let names = |scopes: &[String]| texts(scopes.iter().map(String::as_str));
@@ -288,7 +294,7 @@ pub(crate) fn find(
 ) -> DatabaseResult<Option<String>> {
     let sql = format!(
         "SELECT scope FROM {} WHERE machine = $1 AND inode = $2 AND directory = $3 ORDER BY updated_at DESC LIMIT 1",
-        schema.name("metalab_store_directories")
+        schema.name(DIRECTORIES)
     );
     let parameters = [machine, inode, directory].map(|text| SqlValue::Text(text.to_owned()));
     let rows = database.query(&statement(sql, parameters.to_vec()), 1)?;
@@ -319,7 +325,7 @@ pub(crate) fn name(
 ) -> Statement {
     let sql = format!(
         "INSERT INTO {} (scope, mark, machine, inode, directory) VALUES ($1, $2, $3, $4, $5) {RENAMED}",
-        schema.name("metalab_store_directories")
+        schema.name(DIRECTORIES)
     );
     statement(sql, named(directory, machine, inode, outside))
 }
@@ -353,7 +359,7 @@ pub(crate) fn mark_compared(
          steady AS (INSERT INTO {steady} (scope, mark) SELECT $1, $2 FROM watched \
          ON CONFLICT (scope) DO UPDATE SET mark = EXCLUDED.mark) \
          INSERT INTO {} (scope, mark, machine, inode, directory) SELECT $1, $2, $3, $4, $5 FROM watched {RENAMED}",
-        schema.name("metalab_store_directories")
+        schema.name(DIRECTORIES)
     );
     statement(sql, named(directory, machine, inode, outside))
 }
@@ -365,7 +371,7 @@ pub(crate) fn mark_closed(schema: &Schema, scope: &str, old: &str, new: &str) ->
         "WITH steady AS (UPDATE {} SET mark = $3 WHERE scope = $1 AND mark = $2 RETURNING scope) \
          UPDATE {} AS named SET mark = $3, updated_at = now() FROM steady WHERE named.scope = steady.scope AND named.mark = $2",
         schema.name(STEADY),
-        schema.name("metalab_store_directories")
+        schema.name(DIRECTORIES)
     );
     let parameters = [scope, old, new].map(|text| SqlValue::Text(text.to_owned()));
     statement(sql, parameters.to_vec())

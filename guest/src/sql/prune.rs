@@ -3,7 +3,7 @@
 //! A directory is known by its path and its machine, or by the number of the collection's root if it was compared from
 //! there, as another machine of a cluster did. Nothing else tells whose it was once it is gone.
 
-use super::directories::{MANIFESTS, STEADY, statement, texts};
+use super::directories::{DIRECTORIES, MANIFESTS, STEADY, UNREADABLE, statement, texts};
 use super::{Schema, runs};
 use crate::ports::{SqlValue, Statement};
 
@@ -12,9 +12,6 @@ pub(crate) const MOST: u32 = 100;
 
 /// The most former directories of some paths.
 pub(crate) const FORMER: u32 = 100_000;
-
-const DIRECTORIES: &str = "metalab_store_directories";
-const UNREADABLE: &str = "metalab_store_unreadable";
 
 /// Where a collection is.
 pub(crate) struct Collection<'c> {

@@ -171,7 +171,7 @@ fn digests_where(schema: &Schema, which: &str) -> String {
         digest("record"),
         digest("derived"),
         schema.name(TABLE),
-        schema.name("metalab_store_unreadable")
+        schema.name(super::directories::UNREADABLE)
     )
 }
 
