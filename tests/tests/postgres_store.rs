@@ -1589,6 +1589,16 @@ fn rebuild(config: &PostgresStoreConfig, prune: &[&str]) -> metalab_store::Resul
     Ok(report)
 }
 
+/// Takes the directory of `a:1` away, prunes its one run, and brings it back with all that it believes of itself.
+fn prune_while_away(config: &PostgresStoreConfig, schema: &Schema, directory: &Path) {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let away = elsewhere.path().join("a_1");
+    fs::rename(directory, &away).unwrap();
+    assert_eq!(rebuild(config, &["a:1"]).unwrap().pruned, 1);
+    assert_eq!(schema.count("metalab_store_runs"), 0);
+    fs::rename(&away, directory).unwrap();
+}
+
 /// All tables but the catalogue of fields and the times of writing: a row as text, by table.
 fn tables(schema: &Schema) -> BTreeMap<&'static str, Vec<String>> {
     let tables = [
@@ -1864,13 +1874,7 @@ fn a_directory_that_is_called_otherwise_or_comes_back_has_its_rows() {
     assert_eq!(report.orphan_count, 0);
     fs::rename(&new, &old).unwrap();
     rebuild(&config, &[]).unwrap();
-    // Taken away, pruned, and brought back with all that it believes of itself.
-    let elsewhere = tempfile::tempdir().unwrap();
-    let away = elsewhere.path().join("a_1");
-    fs::rename(&old, &away).unwrap();
-    assert_eq!(rebuild(&config, &["a:1"]).unwrap().pruned, 1);
-    assert_eq!(schema.count("metalab_store_runs"), 0);
-    fs::rename(&away, &old).unwrap();
+    prune_while_away(&config, &schema, &old);
     assert_ne!(standing(&scoped), IndexStanding::Current);
     assert_eq!(ids(&scoped.clone().read_only().connect().unwrap()), ["a"]);
     assert_eq!(ids(&scoped.connect().unwrap()), ["a"]);
@@ -1891,11 +1895,7 @@ fn a_directory_that_is_pruned_while_it_is_compared_is_compared_again() {
     put(&store, &run("a", 1.0));
     store.rebuild_index().unwrap().finish().unwrap();
     let comparison = store.rebuild_index().unwrap();
-    let elsewhere = tempfile::tempdir().unwrap();
-    let (here, away) = (root.path().join("a_1"), elsewhere.path().join("a_1"));
-    fs::rename(&here, &away).unwrap();
-    assert_eq!(rebuild(&config, &["a:1"]).unwrap().pruned, 1);
-    fs::rename(&away, &here).unwrap();
+    prune_while_away(&config, &schema, &root.path().join("a_1"));
     let refused = comparison.finish().unwrap_err();
     assert!(
         matches!(&refused, Error::Database(refused) if refused.retryable),
