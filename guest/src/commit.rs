@@ -196,10 +196,12 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Returns the new content that a file gets, if that is known here.
-    pub(crate) fn content_of(&self, file: &StorePath) -> Option<&[u8]> {
+    /// Returns the new content that a file gets, and its revision, if that is known here.
+    pub(crate) fn content_of(&self, file: &StorePath) -> Option<(&[u8], String)> {
         self.changes.iter().find_map(|change| match change {
-            Change::Put { path, content, .. } if path == file => content.bytes(),
+            Change::Put { path, content, .. } if path == file => {
+                Some((content.bytes()?, change.revision()))
+            }
             _ => None,
         })
     }

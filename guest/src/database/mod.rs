@@ -30,7 +30,7 @@ use crate::query::{Query, SortKey};
 use crate::sql::directories::{self, Tables};
 use crate::sql::{Schema, sorting, translate};
 use state::Stamps;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -54,6 +54,8 @@ pub(crate) struct Sql {
     database: Rc<dyn Database>,
     pub(crate) schema: Schema,
     pub(crate) options: IndexOptions,
+    /// The text of the statement that most puts send, once one did: it is long, and always the same.
+    pub(crate) one: OnceCell<String>,
     clock: Rc<dyn Clock>,
     random: Rc<dyn Random>,
     /// Until when the database is left alone, in nanoseconds since 1970, and the last pause.
@@ -108,6 +110,7 @@ impl Sql {
             schema: Schema::new(options.schema.clone())
                 .map_err(|reason| Error::InvalidArgument(reason.to_string()))?,
             options: options.clone(),
+            one: OnceCell::new(),
             clock: Rc::clone(&ports.clock),
             random: Rc::clone(&ports.random),
             pause: Cell::new((0, 0)),

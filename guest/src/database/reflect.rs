@@ -19,7 +19,6 @@ use crate::layout;
 use crate::names::{ExperimentId, RunId};
 use crate::ports::{DatabaseResult, Directory, SqlValue, Stat, Statement, Transaction};
 use crate::scope::{Scope, revision};
-use crate::sql::Schema;
 use crate::sql::directories::{self, statement, texts};
 use crate::sql::projection::{self, Projected};
 use crate::sql::runs::{self, Fragment, Row};
@@ -151,23 +150,24 @@ impl Scope {
     /// will have no record.
     fn foresee(&self, looking: &Looking<'_>, run: &RunId, call: &Call<'_>) -> Option<Told> {
         let content = |path| match call.content_of(&path) {
-            Some(content) => Some(Some(Cow::Borrowed(content))),
+            Some((content, digest)) => Some(Some((Cow::Borrowed(content), digest))),
             None => {
                 let content = self.tree.read(&path, codec::MAX_DOCUMENT).ok()?;
-                Some(content.map(Cow::Owned))
+                Some(content.map(|content| {
+                    let digest = revision(&content);
+                    (Cow::Owned(content), digest)
+                }))
             }
         };
-        let record = content(layout::run_record(run))??;
+        let (record, digest) = content(layout::run_record(run))??;
         let derived = content(layout::derived(run))?;
         let text = |content| std::str::from_utf8(content).ok();
-        let derived = match &derived {
-            None => None,
-            Some(derived) => Some(text(derived)?),
+        let (derived, derived_digest) = match &derived {
+            None => (None, None),
+            Some((derived, digest)) => (Some(text(derived)?), Some(digest.as_str())),
         };
-        let digest = revision(&record);
-        let derived_digest = derived.map(|derived| revision(derived.as_bytes()));
         let number = self.ports.random.next();
-        let stamp = content_stamp(&digest, derived_digest.as_deref(), number);
+        let stamp = content_stamp(&digest, derived_digest, number);
         looking.told(run, &digest, text(&record)?, derived, &stamp, |_| {})
     }
 }
@@ -216,7 +216,7 @@ pub(crate) fn is_refusal(sqlstate: Option<&str>) -> bool {
 
 /// Makes the statements that tell the database what was seen of some runs of one directory: one for those
 /// that have a record, one for the others.
-fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec<Statement> {
+fn statements(sql: &Sql, id: &str, seen: &[Seen]) -> Vec<Statement> {
     let mut told: Vec<&Told> = Vec::new();
     let (mut unreadable, mut gone) = (Vec::new(), Vec::new());
     for seen in seen {
@@ -226,9 +226,9 @@ fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec
             Seen::Gone(run) => gone.push(run.as_str()),
         }
     }
-    let mut statements = tell(schema, told);
+    let mut statements = tell(sql, told);
     if !unreadable.is_empty() || !gone.is_empty() {
-        statements.push(withdraw(schema, projection, id, &unreadable, &gone));
+        statements.push(withdraw(sql, id, &unreadable, &gone));
     }
     statements
 }
@@ -237,21 +237,39 @@ fn statements(schema: &Schema, projection: bool, id: &str, seen: &[Seen]) -> Vec
 const RECORD: usize = 4;
 
 /// Makes the statements that write some runs: mostly one.
-fn tell(schema: &Schema, told: Vec<&Told>) -> Vec<Statement> {
+fn tell(sql: &Sql, told: Vec<&Told>) -> Vec<Statement> {
     // The reference's tables do not take all.
     let (projected, alone): (Vec<_>, Vec<_>) =
         told.into_iter().partition(|told| told.projected.is_some());
     let groups = [projected, alone].into_iter();
     groups
         .filter(|told| !told.is_empty())
-        .map(|mut told| tell_alike(schema, &mut told))
+        .map(|mut told| tell_alike(sql, &mut told))
         .collect()
 }
 
 /// Makes the statement that writes some runs, in our own table and, if they are taken there, in the reference's.
 ///
 /// That a run could not be read before is left as it stands: who lists such runs looks at their files.
-fn tell_alike(schema: &Schema, told: &mut [&Told]) -> Statement {
+fn tell_alike(sql: &Sql, told: &mut [&Told]) -> Statement {
+    let schema = &sql.schema;
+    // What the parameters of the reference's tables are numbered from: behind those of our own.
+    let next = runs::COLUMNS.len() + 1;
+    if let [one] = told
+        && let Some(projected) = &one.projected
+        && !projected.has_derived()
+    {
+        let text = sql.one.get_or_init(|| {
+            let own = runs::upsert_one(schema, 1);
+            let runs = projection::write_one(schema, next, RECORD);
+            format!("WITH own AS ({own}) {runs}")
+        });
+        let mut parameters = Vec::from(one.row.parameters());
+        parameters.extend(projection::parameters(projected));
+        // The last one is that of the derived metrics.
+        parameters.pop();
+        return statement(text.clone(), parameters);
+    }
     // The order in which our own rows are passed, so that the texts of the records are passed once.
     told.sort_by(|left, right| left.row.run_id.cmp(&right.row.run_id));
     let rows: Vec<&Row> = told.iter().map(|told| &told.row).collect();
@@ -265,16 +283,6 @@ fn tell_alike(schema: &Schema, told: &mut [&Told]) -> Statement {
         .collect();
     if projected.len() < told.len() {
         return statement(own, parameters);
-    }
-    let next = parameters.len() + 1;
-    if let [one] = projected.as_slice()
-        && !one.has_derived()
-    {
-        parameters.extend(projection::parameters(one));
-        // The last one is that of the derived metrics.
-        parameters.pop();
-        let runs = projection::write_one(schema, next, RECORD);
-        return statement(format!("WITH own AS ({own}) {runs}"), parameters);
     }
     let given = match projected.as_slice() {
         [one] => {
@@ -295,13 +303,8 @@ fn tell_alike(schema: &Schema, told: &mut [&Told]) -> Statement {
 }
 
 /// Makes the statement that takes runs back: those that are gone, and those whose record cannot be read.
-fn withdraw(
-    schema: &Schema,
-    projection: bool,
-    id: &str,
-    unreadable: &[(&str, &str)],
-    gone: &[&str],
-) -> Statement {
+fn withdraw(sql: &Sql, id: &str, unreadable: &[(&str, &str)], gone: &[&str]) -> Statement {
+    let schema = &sql.schema;
     let own = schema.name(runs::TABLE);
     let table = schema.name("metalab_store_unreadable");
     let all = unreadable
@@ -315,21 +318,21 @@ fn withdraw(
         texts(unreadable.iter().map(|(run, _)| *run)),
         texts(unreadable.iter().map(|(_, stamp)| *stamp)),
     ];
-    let mut sql = format!(
+    let mut text = format!(
         "WITH gone AS (DELETE FROM {own} WHERE scope = $1::text AND run_id = ANY($2::text[]) RETURNING run_id, experiment_id), \
          forgotten AS (DELETE FROM {table} WHERE scope = $1::text AND run_id = ANY($3::text[])), \
          noted AS (INSERT INTO {table} AS kept (scope, run_id, stamp) \
          SELECT $1::text, run_id, stamp FROM unnest($4::text[], $5::text[]) AS new (run_id, stamp) \
          ON CONFLICT (scope, run_id) DO UPDATE SET stamp = EXCLUDED.stamp)"
     );
-    if projection {
+    if sql.options.projection {
         let [runs, derived] = projection::delete(schema, "gone");
-        sql.push_str(&format!(
+        text.push_str(&format!(
             ", projected AS ({runs}), projected_derived AS ({derived})"
         ));
     }
-    sql.push_str(" SELECT 1");
-    statement(sql, parameters)
+    text.push_str(" SELECT 1");
+    statement(text, parameters)
 }
 
 impl Sql {
@@ -360,7 +363,7 @@ impl Sql {
     }
 
     fn tell_at_once(&self, id: &str, seen: &[Seen]) -> DatabaseResult<()> {
-        let statements = statements(&self.schema, self.options.projection, id, seen);
+        let statements = statements(self, id, seen);
         match statements.as_slice() {
             [] => Ok(()),
             [one] => self.ask(|database| database.execute(one)).map(drop),
@@ -426,7 +429,7 @@ impl Scope {
             .map(|(run, call)| self.foresee(&looking, run, call))
             .collect();
         let told = told?;
-        let statements = tell(&sql.schema, told.iter().collect());
+        let statements = tell(sql, told.iter().collect());
         let database = sql.database().ok()?;
         // Once others know that writers are at work, they look whether the server crashed since.
         let may_be_lost = sql.live.borrow().contains(&place_in_grant(self));

@@ -346,38 +346,66 @@ fn text_value(value: &Value<'_>) -> Option<String> {
 
 /// Returns a text as the reference's tables hold it.
 pub(super) fn clean(text: &Text<'_>) -> String {
-    let text = String::from_utf8_lossy(text.as_wtf8());
-    text.replace('\0', "\u{fffd}")
+    match plain(text) {
+        Some(text) => text.to_owned(),
+        None => String::from_utf8_lossy(text.as_wtf8()).replace('\0', "\u{fffd}"),
+    }
+}
+
+/// Returns a text that the database takes as it is.
+fn plain<'t>(text: &'t Text<'_>) -> Option<&'t str> {
+    text.as_str().filter(|text| !text.as_bytes().contains(&0))
 }
 
 /// Returns an object as JSONB takes it, or none if its own text will do.
 fn sanitised(object: &Object<'_>) -> Option<String> {
-    let mut changed = false;
-    let object = sanitised_object(object, &mut changed);
-    changed.then(|| codec::print_line(&Value::Object(object)))
+    if object.iter().all(is_taken) {
+        return None;
+    }
+    Some(codec::print_line(&Value::Object(sanitised_object(object))))
 }
 
-/// Says whether a text may hold a number that JSONB refuses, with more than 16,383 digits after the point or an exponent that
-/// makes as many: a number that is read and written again has none of that.
+/// Says whether JSONB takes an entry of an object as it is.
+fn is_taken((name, value): (&Text<'_>, &Value<'_>)) -> bool {
+    plain(name).is_some() && is_taken_value(value)
+}
+
+/// Nests no deeper than what was read: see [`crate::json::MAX_DEPTH`].
+fn is_taken_value(value: &Value<'_>) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) => true,
+        Value::Float(number) => number.is_finite(),
+        Value::String(text) => plain(text).is_some(),
+        Value::Array(items) => items.iter().all(is_taken_value),
+        Value::Object(object) => object.iter().all(is_taken),
+    }
+}
+
+/// Says whether a JSON text may hold a number that JSONB refuses, with more than 16,383 digits after the point or an exponent
+/// that makes as many: a number that is read and written again has none of that.
 fn has_odd_numbers(text: &str) -> bool {
     const DIGITS: usize = 15_000;
-    let bytes = text.as_bytes();
-    let mut digits = 0;
-    for (at, byte) in bytes.iter().enumerate() {
+    let mut bytes = text.bytes();
+    let (mut digits, mut within_exponent) = (0, false);
+    while let Some(byte) = bytes.next() {
         match byte {
             b'0'..=b'9' => digits += 1,
-            b'e' | b'E' => {
-                let exponent = bytes.get(at + 1..).unwrap_or_default();
-                let sign = matches!(exponent.first(), Some(b'-' | b'+'));
-                let exponent = exponent.iter().skip(sign.into());
-                if exponent.take_while(|byte| byte.is_ascii_digit()).count() > 3 {
-                    return true;
+            b'e' | b'E' => (digits, within_exponent) = (0, true),
+            b'-' | b'+' => digits = 0,
+            b'"' => {
+                (digits, within_exponent) = (0, false);
+                // Digests of files look like numbers.
+                while let Some(byte) = bytes.next()
+                    && byte != b'"'
+                {
+                    if byte == b'\\' {
+                        bytes.next();
+                    }
                 }
-                digits = 0;
             }
-            _ => digits = 0,
+            _ => (digits, within_exponent) = (0, false),
         }
-        if digits > DIGITS {
+        if digits > if within_exponent { 3 } else { DIGITS } {
             return true;
         }
     }
@@ -389,43 +417,27 @@ fn jsonb_text(object: &Object<'_>) -> String {
     sanitised(object).unwrap_or_else(|| codec::print_line(&Value::Object(object.clone())))
 }
 
-fn sanitised_object<'o>(object: &Object<'o>, changed: &mut bool) -> Object<'o> {
-    object
-        .iter()
-        .map(|(name, value)| {
-            (
-                sanitised_text(name, changed),
-                sanitised_value(value, changed),
-            )
-        })
+fn sanitised_object<'o>(object: &Object<'o>) -> Object<'o> {
+    let entries = object.iter();
+    entries
+        .map(|(name, value)| (sanitised_text(name), sanitised_value(value)))
         .collect()
 }
 
-fn sanitised_text<'t>(text: &Text<'t>, changed: &mut bool) -> Text<'t> {
-    match text.as_str() {
-        Some(plain) if !plain.contains('\0') => text.clone(),
-        _ => {
-            *changed = true;
-            Text::from(clean(text))
-        }
+fn sanitised_text<'t>(text: &Text<'t>) -> Text<'t> {
+    match plain(text) {
+        Some(_) => text.clone(),
+        None => Text::from(clean(text)),
     }
 }
 
 /// Nests no deeper than what was read: see [`crate::json::MAX_DEPTH`].
-fn sanitised_value<'v>(value: &Value<'v>, changed: &mut bool) -> Value<'v> {
+fn sanitised_value<'v>(value: &Value<'v>) -> Value<'v> {
     match value {
-        Value::Float(number) if !number.is_finite() => {
-            *changed = true;
-            Value::Null
-        }
-        Value::String(text) => Value::String(sanitised_text(text, changed)),
-        Value::Array(items) => Value::Array(
-            items
-                .iter()
-                .map(|item| sanitised_value(item, changed))
-                .collect(),
-        ),
-        Value::Object(object) => Value::Object(sanitised_object(object, changed)),
+        Value::Float(number) if !number.is_finite() => Value::Null,
+        Value::String(text) => Value::String(sanitised_text(text)),
+        Value::Array(items) => Value::Array(items.iter().map(sanitised_value).collect()),
+        Value::Object(object) => Value::Object(sanitised_object(object)),
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) | Value::Float(_) => {
             value.clone()
         }
@@ -709,4 +721,45 @@ pub(crate) fn manifest(
             SqlValue::Text(scope.to_owned()),
         ],
     )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
+mod tests {
+    use super::*;
+
+    fn record_json(text: &str) -> Option<String> {
+        let record = codec::parse_object("", text.as_bytes()).unwrap();
+        Projected::new("a", &record, text, None).unwrap().record
+    }
+
+    #[test]
+    fn a_record_that_jsonb_takes_is_passed_as_the_text_that_it_is() {
+        for text in [
+            r#"{"artifacts": [{"content_hash": "3cfde99669d2a7b7", "uri": "a\"1e99999\\"}]}"#,
+            r#"{"seed_fingerprint": "e123456789", "0e1234567": 1e300}"#,
+            r#"{"metrics": {"a": [1.5e-300, 12345678901234567890, 0.0000001]}}"#,
+        ] {
+            assert_eq!(record_json(text), None, "{text}");
+        }
+        let long = format!(r#"{{"notes": "{}"}}"#, "1".repeat(20_000));
+        assert_eq!(record_json(&long), None);
+    }
+
+    #[test]
+    fn what_jsonb_refuses_is_passed_otherwise() {
+        for (text, taken) in [
+            (r#"{"a": [NaN, 1]}"#, r#"{"a":[null,1]}"#),
+            (
+                r#"{"a": {"b\u0000": "\u0000c"}}"#,
+                r#"{"a":{"b\ufffd":"\ufffdc"}}"#,
+            ),
+            (r#"{"a": "\"", "b": 1e-0099999}"#, r#"{"a":"\"","b":0.0}"#),
+            (r#"{"a": "x", "b": -1E+00001}"#, r#"{"a":"x","b":-10.0}"#),
+        ] {
+            assert_eq!(record_json(text).as_deref(), Some(taken), "{text}");
+        }
+        let long = format!(r#"{{"a": 0.{}5}}"#, "0".repeat(20_000));
+        assert_eq!(record_json(&long).as_deref(), Some(r#"{"a":0.0}"#));
+    }
 }

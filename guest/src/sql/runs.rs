@@ -352,7 +352,7 @@ impl Row {
     }
 
     /// Returns the columns as parameters, in the order of [`COLUMNS`].
-    fn parameters(&self) -> [SqlValue; COLUMNS.len()] {
+    pub(crate) fn parameters(&self) -> [SqlValue; COLUMNS.len()] {
         let text = |text: &String| SqlValue::Text(text.clone());
         let document = &self.document;
         [
@@ -439,35 +439,58 @@ pub fn upsert(schema: &Schema, rows: &[Row]) -> Statement {
 /// one key the last one counts.
 #[must_use]
 pub fn upsert_from(schema: &Schema, rows: &[&Row], first: usize) -> Fragment {
+    match rows {
+        [row] => Fragment {
+            sql: upsert_one(schema, first),
+            parameters: row.parameters().into(),
+        },
+        rows => Fragment {
+            sql: upsert_many(schema, first),
+            parameters: arrays(rows),
+        },
+    }
+}
+
+/// Returns the text of that statement for one row, whose values are [`Row::parameters`].
+pub(crate) fn upsert_one(schema: &Schema, first: usize) -> String {
+    let mut source = String::from("VALUES (");
+    for (index, cast) in CASTS.iter().enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        let cast = if cast.is_empty() { "::text" } else { cast };
+        push(&mut source, format_args!("{comma}${}{cast}", first + index));
+    }
+    source.push(')');
+    upsert_of(schema, &source)
+}
+
+/// Returns the text of that statement for rows that are given as arrays.
+fn upsert_many(schema: &Schema, first: usize) -> String {
+    let mut source = String::from("SELECT ");
+    for (index, (column, cast)) in COLUMNS.iter().zip(CASTS).enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        push(&mut source, format_args!("{comma}{column}{cast}"));
+    }
+    source.push_str(" FROM unnest(");
+    for index in 0..COLUMNS.len() {
+        let comma = if index > 0 { ", " } else { "" };
+        push(
+            &mut source,
+            format_args!("{comma}${}::text[]", first + index),
+        );
+    }
+    push(
+        &mut source,
+        format_args!(") AS new ({})", COLUMNS.join(", ")),
+    );
+    upsert_of(schema, &source)
+}
+
+fn upsert_of(schema: &Schema, source: &str) -> String {
     let mut sql = format!(
-        "INSERT INTO {} AS old ({}) ",
+        "INSERT INTO {} AS old ({}) {source} ON CONFLICT (scope, run_id) DO UPDATE SET ",
         schema.name(TABLE),
         COLUMNS.join(", ")
     );
-    let parameters = if let &[row] = rows {
-        sql.push_str("VALUES (");
-        for (index, cast) in CASTS.iter().enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            let cast = if cast.is_empty() { "::text" } else { cast };
-            push(&mut sql, format_args!("{comma}${}{cast}", first + index));
-        }
-        sql.push(')');
-        row.parameters().into()
-    } else {
-        sql.push_str("SELECT ");
-        for (index, (column, cast)) in COLUMNS.iter().zip(CASTS).enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            push(&mut sql, format_args!("{comma}{column}{cast}"));
-        }
-        sql.push_str(" FROM unnest(");
-        for index in 0..COLUMNS.len() {
-            let comma = if index > 0 { ", " } else { "" };
-            push(&mut sql, format_args!("{comma}${}::text[]", first + index));
-        }
-        push(&mut sql, format_args!(") AS new ({})", COLUMNS.join(", ")));
-        arrays(rows)
-    };
-    sql.push_str(" ON CONFLICT (scope, run_id) DO UPDATE SET ");
     for (index, column) in COLUMNS.iter().skip(2).enumerate() {
         let comma = if index > 0 { ", " } else { "" };
         push(
@@ -475,7 +498,7 @@ pub fn upsert_from(schema: &Schema, rows: &[&Row], first: usize) -> Fragment {
             format_args!("{comma}{column} = excluded.{column}"),
         );
     }
-    Fragment { sql, parameters }
+    sql
 }
 
 /// Returns the columns of some rows, one array each.
