@@ -55,7 +55,7 @@ pub(crate) struct Sql {
     pub(crate) schema: Schema,
     pub(crate) options: IndexOptions,
     /// The text of the statement that most puts send, once one did: it is long, and always the same.
-    pub(crate) one: OnceCell<String>,
+    pub(crate) put_text: OnceCell<String>,
     clock: Rc<dyn Clock>,
     random: Rc<dyn Random>,
     /// Until when the database is left alone, in nanoseconds since 1970, and the last pause.
@@ -110,7 +110,7 @@ impl Sql {
             schema: Schema::new(options.schema.clone())
                 .map_err(|reason| Error::InvalidArgument(reason.to_string()))?,
             options: options.clone(),
-            one: OnceCell::new(),
+            put_text: OnceCell::new(),
             clock: Rc::clone(&ports.clock),
             random: Rc::clone(&ports.random),
             pause: Cell::new((0, 0)),

@@ -259,7 +259,7 @@ fn tell_alike(sql: &Sql, told: &mut [&Told]) -> Statement {
         && let Some(projected) = &one.projected
         && !projected.has_derived()
     {
-        let text = sql.one.get_or_init(|| {
+        let text = sql.put_text.get_or_init(|| {
             let own = runs::upsert_one(schema, 1);
             let runs = projection::write_one(schema, next, RECORD);
             format!("WITH own AS ({own}) {runs}")

@@ -215,7 +215,7 @@ fn is_provenance_text(key: &str) -> bool {
 }
 
 /// Tells whether PostgreSQL can hold a text.
-fn holds(text: &Text<'_>) -> bool {
+pub(super) fn holds(text: &Text<'_>) -> bool {
     text.as_str().is_some_and(|text| !text.contains('\0'))
 }
 

@@ -5,6 +5,7 @@
 
 use super::Schema;
 use super::directories::{self, MANIFESTS, run, statement, text};
+use super::document::holds;
 use super::identifier;
 use super::runs::{MAX_INDEXED, push_value};
 use crate::codec;
@@ -346,15 +347,8 @@ fn text_value(value: &Value<'_>) -> Option<String> {
 
 /// Returns a text as the reference's tables hold it.
 pub(super) fn clean(text: &Text<'_>) -> String {
-    match plain(text) {
-        Some(text) => text.to_owned(),
-        None => String::from_utf8_lossy(text.as_wtf8()).replace('\0', "\u{fffd}"),
-    }
-}
-
-/// Returns a text that the database takes as it is.
-fn plain<'t>(text: &'t Text<'_>) -> Option<&'t str> {
-    text.as_str().filter(|text| !text.as_bytes().contains(&0))
+    let text = String::from_utf8_lossy(text.as_wtf8());
+    text.replace('\0', "\u{fffd}")
 }
 
 /// Returns an object as JSONB takes it, or none if its own text will do.
@@ -367,7 +361,7 @@ fn sanitised(object: &Object<'_>) -> Option<String> {
 
 /// Says whether JSONB takes an entry of an object as it is.
 fn is_taken((name, value): (&Text<'_>, &Value<'_>)) -> bool {
-    plain(name).is_some() && is_taken_value(value)
+    holds(name) && is_taken_value(value)
 }
 
 /// Nests no deeper than what was read: see [`crate::json::MAX_DEPTH`].
@@ -375,7 +369,7 @@ fn is_taken_value(value: &Value<'_>) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) => true,
         Value::Float(number) => number.is_finite(),
-        Value::String(text) => plain(text).is_some(),
+        Value::String(text) => holds(text),
         Value::Array(items) => items.iter().all(is_taken_value),
         Value::Object(object) => object.iter().all(is_taken),
     }
@@ -425,9 +419,10 @@ fn sanitised_object<'o>(object: &Object<'o>) -> Object<'o> {
 }
 
 fn sanitised_text<'t>(text: &Text<'t>) -> Text<'t> {
-    match plain(text) {
-        Some(_) => text.clone(),
-        None => Text::from(clean(text)),
+    if holds(text) {
+        text.clone()
+    } else {
+        Text::from(clean(text))
     }
 }
 
