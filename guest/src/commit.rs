@@ -218,8 +218,8 @@ impl Call<'_> {
     }
 }
 
-/// Says whether a directory or a file of the journal was not there any more.
-fn is_removed(error: &Error) -> bool {
+/// Says whether a directory or a file under `.index/` was not there any more.
+pub(crate) fn is_removed(error: &Error) -> bool {
     matches!(
         error,
         Error::Io {

@@ -605,16 +605,11 @@ pub fn index_table_of(file_name: &str) -> Option<u64> {
     hex16(file_name.strip_prefix("columns-")?.strip_suffix(".tab")?)
 }
 
-/// Tells whether a file under `.index/` is a stage file of the index's head or of the file of notes.
-pub fn is_index_stage(file_name: &str) -> bool {
+/// Tells whether a file is a stage file of another one in the same directory.
+pub fn is_stage_of(file_name: &str, path: &StorePath) -> bool {
     is_stage_name(file_name)
-        && [index_head(), index_changes(), known_digests()]
-            .iter()
-            .any(|path| {
-                let stage = path.stage(0);
-                file_name.len() == stage.file_name().len()
-                    && file_name.starts_with(path.file_name())
-            })
+        && file_name.len() == path.stage(0).file_name().len()
+        && file_name.starts_with(path.file_name())
 }
 
 /// Returns the path of a journal segment, `.index/journal-{16 hexadecimal digits}.seg`.

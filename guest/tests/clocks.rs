@@ -153,6 +153,36 @@ fn a_table_that_a_writer_with_a_clock_ahead_swept_is_written_again_by_the_store_
 }
 
 #[test]
+fn the_list_that_a_verification_is_writing_is_left_alone_by_a_store_whose_clock_is_ahead() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_owned();
+    let (store, _) = open(&root, Durability::Relaxed);
+    for index in 0..400 {
+        put(&store, &format!("a{index}"));
+    }
+    assert_eq!(listed(&store), 400);
+    let mut ports = native::ports(&root).unwrap();
+    let held = Rc::new(Cell::new(0));
+    let (count, at) = (Rc::clone(&held), root.clone());
+    ports.directory = watched(ports.directory, move |touch, path| {
+        if touch == Touch::Rename && path == ".index/digests" {
+            count.set(count.get() + 1);
+            let head = at.join(".index/columns");
+            fs::remove_file(&head).unwrap();
+            let (other, by) = open(&at, Durability::Relaxed);
+            by.set(HOUR);
+            assert_eq!(listed(&other), 400);
+            assert!(head.exists(), "the other one saved its index");
+        }
+    });
+    let (verifying, _) = open_with(ports, &root, Durability::Relaxed);
+    let mut verification = verifying.verify(VerifyOptions::default()).unwrap();
+    while verification.step().unwrap().is_some() {}
+    assert_eq!(held.get(), 1);
+    assert!(root.join(".index/digests").exists());
+}
+
+#[test]
 fn after_a_clock_was_set_back_a_store_still_looks_for_what_other_programs_did() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_owned();

@@ -542,6 +542,52 @@ fn a_verification_that_is_dropped_leaves_nothing() {
 }
 
 #[test]
+fn a_list_of_digests_that_somebody_takes_away_before_it_is_whole_is_no_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_owned();
+    fill(&root);
+    assert_eq!(verify(&root), []);
+    let before = fs::read(root.join(".index/digests")).unwrap();
+    let mut ports = native::ports(&root).unwrap();
+    let index = root.join(".index");
+    ports.directory = watched(ports.directory, move |touch, path| {
+        if touch == Touch::Rename && path == ".index/digests" {
+            let stages = files(&index).into_iter().filter(|path| {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                name.starts_with("digests.tmp.")
+            });
+            for stage in stages {
+                fs::remove_file(stage).unwrap();
+            }
+        }
+    });
+    let store = Store::open(ports, options(&root, Some("e:1"), Access::ReadWrite)).unwrap();
+    let (findings, report) = run_to_end(&store, VerifyOptions::default());
+    assert_eq!((findings, report.files), (vec![], 10));
+    store.close().unwrap();
+    assert_eq!(fs::read(root.join(".index/digests")).unwrap(), before);
+}
+
+#[test]
+fn what_a_killed_verification_left_of_its_list_is_removed_by_the_next_once_nobody_verifies() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    fill(root);
+    let left = root.join(".index/digests.tmp.0123abcd");
+    let store = open(root, Some("e:1"), Access::ReadWrite);
+    let mut alive = store.verify(VerifyOptions::default()).unwrap();
+    alive.step().unwrap();
+    write(root, ".index/digests.tmp.0123abcd", "half");
+    // The living one could be its writer.
+    assert_eq!(verify(root), []);
+    assert!(left.exists());
+    drop(alive);
+    store.close().unwrap();
+    assert_eq!(verify(root), []);
+    assert!(!left.exists());
+}
+
+#[test]
 fn a_collection_is_verified_whole() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();

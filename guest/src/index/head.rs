@@ -255,10 +255,13 @@ impl Scope {
     fn sweep_tables(&self, state: &State) -> Result<()> {
         let now = self.ports.clock.now();
         let index = layout::directory(Top::Index);
+        let staged = [layout::index_head(), layout::index_changes()];
         for entry in self.tree.list(&index)? {
             let unnamed = match layout::index_table_of(&entry.name) {
                 Some(id) => state.tables.iter().all(|table| table.id != id),
-                None => layout::is_index_stage(&entry.name),
+                None => staged
+                    .iter()
+                    .any(|path| layout::is_stage_of(&entry.name, path)),
             };
             if entry.kind != Kind::File || !unnamed {
                 continue;

@@ -16,6 +16,7 @@
 //! nanoseconds since 1970, and 32 bytes SHA-256. Texts are a `u32` length and UTF-8.
 
 use super::{Finding, FindingKind, Tally, finding, is_gone, tally_all, vanished};
+use crate::commit::is_removed;
 use crate::error::{Error, Result};
 use crate::index::bytes::{Reader, put_text, put_u32, put_u64, small};
 use crate::layout::{self, StorePath, Top};
@@ -319,6 +320,9 @@ impl NewlyKnown {
             }
             false => None,
         };
+        if lock.is_some() {
+            sweep(scope);
+        }
         Some(Self {
             _lock: lock,
             begun: scope.ports.clock.now() / 1_000,
@@ -402,10 +406,15 @@ impl NewlyKnown {
             .sync_data()
             .map_err(|reason| Error::io(scope.tree.path(stage), "sync", reason));
         let placed = synced.and_then(|()| scope.tree.rename(stage, &layout::known_digests()));
-        if placed.is_err() {
-            drop(scope.tree.remove(stage));
+        match placed {
+            // Somebody took it away, as no lock kept it or the whole `.index/` went: what was known before stays.
+            Err(error) if is_removed(&error) => Ok(()),
+            Err(error) => {
+                drop(scope.tree.remove(stage));
+                Err(error)
+            }
+            Ok(()) => Ok(()),
         }
-        placed
     }
 
     /// Forgets what was written so far.
@@ -413,6 +422,20 @@ impl NewlyKnown {
         if let Some((_, stage)) = &self.file {
             // A stage file left behind is harmless.
             drop(scope.tree.remove(stage));
+        }
+    }
+}
+
+/// Removes what verifications that were killed left of the file. Whoever calls it has the lock.
+fn sweep(scope: &Scope) {
+    let index = layout::directory(Top::Index);
+    let list = layout::known_digests();
+    // What cannot be removed now is removed by the next verification, or by a collection of garbage.
+    for entry in scope.tree.list(&index).unwrap_or_default() {
+        if layout::is_stage_of(&entry.name, &list)
+            && let Ok(stage) = index.child(&entry.name)
+        {
+            drop(scope.tree.remove(&stage));
         }
     }
 }
