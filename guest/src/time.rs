@@ -126,23 +126,45 @@ pub fn format_naive(micros_since_epoch: i64, utc_offset_seconds: i32) -> Result<
 /// or more.
 pub fn isoformat(micros_utc: i64, utc_offset_seconds: Option<i32>) -> Result<String, TimeError> {
     let t = Local::new(micros_utc, utc_offset_seconds.unwrap_or(0))?;
-    let mut out = format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-        t.year, t.month, t.day, t.hour, t.minute, t.second
-    );
+    let mut out = String::with_capacity(32);
+    // Formatting takes ten times as long, and lists print many times.
+    push_digits(t.year, 4, &mut out);
+    for (mark, part) in [
+        ('-', t.month),
+        ('-', t.day),
+        ('T', t.hour),
+        (':', t.minute),
+        (':', t.second),
+    ] {
+        out.push(mark);
+        push_digits(part, 2, &mut out);
+    }
     if t.micros != 0 {
-        out.push_str(&format!(".{:06}", t.micros));
+        out.push('.');
+        push_digits(t.micros, 6, &mut out);
     }
     if let Some(offset) = utc_offset_seconds {
-        let sign = if offset < 0 { '-' } else { '+' };
-        let size = offset.unsigned_abs();
-        let (hours, minutes, seconds) = (size / 3600, size / 60 % 60, size % 60);
-        out.push_str(&format!("{sign}{hours:02}:{minutes:02}"));
-        if seconds != 0 {
-            out.push_str(&format!(":{seconds:02}"));
+        let size = i64::from(offset.unsigned_abs());
+        out.push(if offset < 0 { '-' } else { '+' });
+        push_digits(size / 3600, 2, &mut out);
+        out.push(':');
+        push_digits(size / 60 % 60, 2, &mut out);
+        if size % 60 != 0 {
+            out.push(':');
+            push_digits(size % 60, 2, &mut out);
         }
     }
     Ok(out)
+}
+
+/// Appends a number that is not negative with so many digits.
+fn push_digits(value: i64, count: u32, out: &mut String) {
+    for place in (0..count).rev() {
+        let digit = value / 10_i64.pow(place) % 10;
+        out.push(char::from(
+            b"0123456789"[usize::try_from(digit).unwrap_or_default()],
+        ));
+    }
 }
 
 /// A local time in parts.

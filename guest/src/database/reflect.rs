@@ -193,10 +193,10 @@ impl Looking<'_> {
             record,
             derived,
             stamp,
-            |record, derived| {
-                show(record);
+            |row| {
+                show(row.record());
                 if self.projection {
-                    projected = Projected::new(run.as_str(), record, text, derived);
+                    projected = Projected::new(run.as_str(), row, text);
                 }
             },
         );

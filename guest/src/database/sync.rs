@@ -22,6 +22,7 @@ use crate::ports::{
     CopyWriter, Cursor, Database, DatabaseResult, Directory, Isolation, Lock, LockError, LockMode,
     LockTarget, Reading, RowSet, SqlValue, Transaction,
 };
+use crate::query::RecordRow;
 use crate::run_list::damage;
 use crate::scope::{Scope, hex, revision};
 use crate::sql::Schema;
@@ -1050,8 +1051,9 @@ impl Sync {
                 continue;
             };
             let derived = text(row, 2).and_then(object);
-            let projected = object(record)
-                .and_then(|parsed| Projected::new(run, &parsed, record, derived.as_ref()));
+            let projected = object(record).and_then(|parsed| {
+                Projected::new(run, &RecordRow::new(&parsed, derived.as_ref()), record)
+            });
             // Derived metrics that cannot be read are in no table.
             let is_there = matches!(row.get(3), Some(SqlValue::Boolean(true)));
             let projected = projected.filter(|row| !is_there || row.has_derived());

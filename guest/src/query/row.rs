@@ -143,6 +143,21 @@ impl<'r, 'v> RecordRow<'r, 'v> {
         }
     }
 
+    /// Returns the record.
+    pub(crate) fn record(&self) -> &'r Object<'v> {
+        self.record
+    }
+
+    /// Returns the derived metrics.
+    pub(crate) fn derived(&self) -> Option<&'r Object<'v>> {
+        self.derived
+    }
+
+    /// Returns when the run started and finished, in microseconds since 1970-01-01 UTC.
+    pub(crate) fn times(&self) -> [Option<i64>; 2] {
+        [self.started_at, self.finished_at]
+    }
+
     fn object(&self, name: &str) -> Option<&Object<'v>> {
         self.record.get(name)?.as_object()
     }

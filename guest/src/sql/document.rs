@@ -32,6 +32,9 @@ pub const NEGATIVE_INFINITY: &str = r#"{"\u0001":-1}"#;
 /// How deep the values of a document nest. PostgreSQL and dropping a tree recurse.
 pub const MAX_DEPTH: usize = 64;
 
+/// So many bytes are made room for at first.
+const FIRST_BYTES: usize = 512;
+
 /// From here on floats are integers and are written as such: 2^53.
 const INTEGRAL: f64 = 9_007_199_254_740_992.0;
 
@@ -59,9 +62,9 @@ pub struct Document {
 impl Document {
     /// Makes the document of the record in the file of a run, and of the derived metrics if there are any.
     #[must_use]
-    pub fn new(run_id: &str, record: Object<'_>, derived: Option<Object<'_>>) -> Self {
-        let mut made = Self::plain(&record);
-        match Self::json(run_id, record, derived) {
+    pub fn new(run_id: &str, row: &RecordRow<'_, '_>) -> Self {
+        let mut made = Self::plain(row);
+        match Self::json(run_id, row) {
             Some((tags, json)) => {
                 made.tags = tags;
                 made.json = json;
@@ -76,11 +79,11 @@ impl Document {
 
     /// Makes the document of a record whose derived metrics cannot be read.
     #[must_use]
-    pub fn without_derived(record: &Object<'_>) -> Self {
+    pub fn without_derived(row: &RecordRow<'_, '_>) -> Self {
         let made = Self {
             inexact: true,
             json: "{}".to_owned(),
-            ..Self::plain(record)
+            ..Self::plain(row)
         };
         made.indexable()
     }
@@ -110,8 +113,7 @@ impl Document {
     }
 
     /// The parts that have columns of their own, and that an inexact record has too.
-    fn plain(record: &Object<'_>) -> Self {
-        let row = RecordRow::new(record, None);
+    fn plain(row: &RecordRow<'_, '_>) -> Self {
         let text = |field: Field| match row.cell(&field) {
             Cell::Text(text) if !text.contains('\0') => text.to_owned(),
             _ => String::new(),
@@ -130,12 +132,7 @@ impl Document {
     }
 
     /// Returns the tags and the rest, or `None` if the database cannot compare all of it.
-    fn json(
-        run_id: &str,
-        mut record: Object<'_>,
-        derived: Option<Object<'_>>,
-    ) -> Option<(Vec<String>, String)> {
-        let row = RecordRow::new(&record, None);
+    fn json(run_id: &str, row: &RecordRow<'_, '_>) -> Option<(Vec<String>, String)> {
         let Cell::Text(own_id) = row.cell(&Field::RunId) else {
             return None;
         };
@@ -145,67 +142,98 @@ impl Document {
         if own_id != run_id || experiment.contains('\0') {
             return None;
         }
+        let record = row.record();
         let mut tags = Vec::new();
-        if let Some(Value::Array(items)) = record.remove("tags") {
+        if let Some(Value::Array(items)) = record.get("tags") {
             for item in items {
                 match item {
-                    Value::String(text) if holds(&text) => tags.push(text.into_string().ok()?),
+                    Value::String(text) if holds(text) => tags.push(text.as_str()?.to_owned()),
                     _ => return None,
                 }
             }
         }
-        let mut document = Object::new();
-        for name in [
-            "context_fingerprint",
-            "params_fingerprint",
-            "seed_fingerprint",
-        ] {
-            document.insert(name, with_default(&mut record, name, Text::from("")));
+        let given = |name: &str| match record.get(name) {
+            None | Some(Value::Null) => None,
+            given => given,
+        };
+        let object = |name: &str| record.get(name).and_then(Value::as_object);
+        // In the order of the keys.
+        let mut json = Entries::begin();
+        json.text("context_fingerprint", given("context_fingerprint"))?;
+        if let Some(derived) = row.derived() {
+            json.object("derived", derived, |_, _| true)?;
         }
-        document.insert(
+        json.value(
             "duration_ms",
-            with_default(&mut record, "duration_ms", 0_i64),
-        );
-        for name in ["notes", "error"] {
-            match record.remove(name) {
-                None | Some(Value::Null) => {}
-                Some(value) => {
-                    document.insert(name, value);
-                }
-            }
+            given("duration_ms").unwrap_or(&Value::Int(0)),
+        )?;
+        if let Some(error) = given("error") {
+            json.value("error", error)?;
         }
-        for (name, short) in [("metrics", "metrics"), ("params_resolved", "params")] {
-            if let Some(Value::Object(object)) = record.remove(name) {
-                document.insert(short, object);
-            }
+        if let Some(metrics) = object("metrics") {
+            json.object("metrics", metrics, |_, _| true)?;
         }
-        if let Some(Value::Object(mut provenance)) = record.remove("provenance") {
-            provenance.retain(|key, value| {
+        if let Some(notes) = given("notes") {
+            json.value("notes", notes)?;
+        }
+        if let Some(params) = object("params_resolved") {
+            json.object("params", params, |_, _| true)?;
+        }
+        json.text("params_fingerprint", given("params_fingerprint"))?;
+        if let Some(provenance) = object("provenance") {
+            json.object("provenance", provenance, |key, value| {
                 !matches!(value, Value::Null) || !key.as_str().is_some_and(is_provenance_text)
-            });
-            document.insert("provenance", provenance);
+            })?;
         }
-        if let Some(derived) = derived {
-            document.insert("derived", derived);
-        }
-        let mut document = Value::Object(document);
-        if !sanitise(&mut document, MAX_DEPTH) {
-            return None;
-        }
-        let mut json = String::new();
-        json::line(&document, &mut json);
-        Some((tags, json))
+        json.text("seed_fingerprint", given("seed_fingerprint"))?;
+        Some((tags, json.end()))
     }
 }
 
-fn with_default<'a>(
-    record: &mut Object<'a>,
-    name: &str,
-    default: impl Into<Value<'a>>,
-) -> Value<'a> {
-    match record.remove(name) {
-        None | Some(Value::Null) => default.into(),
-        Some(value) => value,
+/// The entries of a document while they are written; each says `None` if the database cannot hold it.
+struct Entries(String);
+
+impl Entries {
+    fn begin() -> Self {
+        let mut json = String::with_capacity(FIRST_BYTES);
+        json.push('{');
+        Self(json)
+    }
+
+    fn key(&mut self, key: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        json::push_text(&key.into(), &mut self.0);
+        self.0.push(':');
+    }
+
+    fn value(&mut self, key: &str, value: &Value<'_>) -> Option<()> {
+        self.key(key);
+        push(value, MAX_DEPTH - 1, &mut self.0)
+    }
+
+    /// Writes a value that is an empty text if there is none.
+    fn text(&mut self, key: &str, value: Option<&Value<'_>>) -> Option<()> {
+        match value {
+            Some(value) => self.value(key, value),
+            None => self.value(key, &Value::String("".into())),
+        }
+    }
+
+    fn object(
+        &mut self,
+        key: &str,
+        object: &Object<'_>,
+        keep: impl Fn(&Text<'_>, &Value<'_>) -> bool,
+    ) -> Option<()> {
+        self.key(key);
+        push_object(object, MAX_DEPTH - 2, keep, &mut self.0)
+    }
+
+    fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
     }
 }
 
@@ -219,27 +247,55 @@ pub(super) fn holds(text: &Text<'_>) -> bool {
     text.as_str().is_some_and(|text| !text.contains('\0'))
 }
 
-/// Makes a value one that JSONB holds and compares as it should; `false` if that cannot be.
-fn sanitise(value: &mut Value<'_>, depth: usize) -> bool {
+/// Writes a value as one that JSONB holds and compares as it should, with so many levels below it; `None` if that
+/// cannot be.
+fn push(value: &Value<'_>, depth: usize, out: &mut String) -> Option<()> {
     match value {
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) => true,
-        Value::Float(float) => {
-            if let Some(other) = other_than_float(*float) {
-                *value = other;
+        Value::Float(float) => match other_than_float(*float) {
+            Some(other) => json::line(&other, out),
+            None => json::line(value, out),
+        },
+        Value::String(text) if holds(text) => json::push_text(text, out),
+        Value::String(_) => return None,
+        Value::Array(items) => {
+            let below = depth.checked_sub(1)?;
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                push(item, below, out)?;
             }
-            true
+            out.push(']');
         }
-        Value::String(text) => holds(text),
-        Value::Array(items) => depth > 0 && items.iter_mut().all(|item| sanitise(item, depth - 1)),
-        Value::Object(object) => {
-            let mut exact = depth > 0;
-            object.retain(|key, value| {
-                exact = exact && holds(key) && *key != SPECIAL && sanitise(value, depth - 1);
-                true
-            });
-            exact
-        }
+        Value::Object(object) => push_object(object, depth.checked_sub(1)?, |_, _| true, out)?,
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) => json::line(value, out),
     }
+    Some(())
+}
+
+/// Writes the entries that are kept of an object, each with so many levels below it.
+fn push_object(
+    object: &Object<'_>,
+    below: usize,
+    keep: impl Fn(&Text<'_>, &Value<'_>) -> bool,
+    out: &mut String,
+) -> Option<()> {
+    out.push('{');
+    let begun = out.len();
+    for (key, value) in object.iter().filter(|(key, value)| keep(key, value)) {
+        if !holds(key) || *key == SPECIAL {
+            return None;
+        }
+        if out.len() > begun {
+            out.push(',');
+        }
+        json::push_text(key, out);
+        out.push(':');
+        push(value, below, out)?;
+    }
+    out.push('}');
+    Some(())
 }
 
 /// Returns what stands for a float that cannot stand for itself.
@@ -278,11 +334,8 @@ mod tests {
             other => panic!("{other:?} is no object"),
         };
         let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
-        Document::new(
-            run_id,
-            parse(leak(record)),
-            derived.map(|text| parse(leak(text))),
-        )
+        let (record, derived) = (parse(leak(record)), derived.map(|text| parse(leak(text))));
+        Document::new(run_id, &RecordRow::new(&record, derived.as_ref()))
     }
 
     #[test]

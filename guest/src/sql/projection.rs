@@ -11,6 +11,7 @@ use super::runs::{MAX_INDEXED, push_value};
 use crate::codec;
 use crate::json::{Object, Text, Value};
 use crate::ports::{DatabaseResult, SqlValue, Statement, Transaction};
+use crate::query::RecordRow;
 use crate::time::Timestamp;
 
 /// The tables of the reference's schema, as it creates them.
@@ -224,23 +225,17 @@ pub(crate) const COLUMNS: [&str; 11] = [
 ];
 
 impl Projected {
-    /// Makes the row of a run from its record, the text of that, and its derived metrics; none if the indexes do not
-    /// take it.
-    pub(crate) fn new(
-        run_id: &str,
-        record: &Object<'_>,
-        record_text: &str,
-        derived: Option<&Object<'_>>,
-    ) -> Option<Self> {
+    /// Makes the row of a run from its record and its derived metrics, and the text of the record; none if the indexes
+    /// do not take it.
+    pub(crate) fn new(run_id: &str, row: &RecordRow<'_, '_>, record_text: &str) -> Option<Self> {
+        let record = row.record();
         let text = |name: &str| {
             let text = record.get(name).and_then(text_value);
             text.unwrap_or_default()
         };
-        let time = |name: &str| {
-            let text = record.get(name).and_then(Value::as_str)?;
-            let micros = Timestamp::parse(text).ok()?.micros_utc;
-            crate::time::isoformat(micros, Some(0)).ok()
-        };
+        let [started_at, finished_at] = row
+            .times()
+            .map(|micros| crate::time::isoformat(micros?, Some(0)).ok());
         let status = text("status");
         let experiment_id = text("experiment_id");
         if experiment_id.len() + status.len() > MAX_INDEXED {
@@ -264,14 +259,14 @@ impl Projected {
                 text("seed_fingerprint"),
             ],
             // The column takes no null: a run that does not say when it started is the oldest.
-            started_at: time("started_at").unwrap_or_else(|| "1970-01-01T00:00:00+00:00".into()),
-            finished_at: time("finished_at"),
+            started_at: started_at.unwrap_or_else(|| "1970-01-01T00:00:00+00:00".into()),
+            finished_at,
             duration_ms: match record.get("duration_ms") {
                 Some(Value::Int(ms)) => i32::try_from(*ms).ok().map(|ms| ms.to_string()),
                 _ => Some("0".into()),
             },
             record: record_json,
-            derived: derived.map(jsonb_text),
+            derived: row.derived().map(jsonb_text),
         })
     }
 
@@ -725,7 +720,8 @@ mod tests {
 
     fn record_json(text: &str) -> Option<String> {
         let record = codec::parse_object("", text.as_bytes()).unwrap();
-        Projected::new("a", &record, text, None).unwrap().record
+        let row = RecordRow::new(&record, None);
+        Projected::new("a", &row, text).unwrap().record
     }
 
     #[test]

@@ -10,8 +10,9 @@ use super::document::Document;
 use super::identifier::Schema;
 use crate::codec;
 use crate::error::Error;
-use crate::json::{Object, Parts};
+use crate::json::Parts;
 use crate::ports::{SqlValue, Statement};
+use crate::query::RecordRow;
 
 /// The name of the table.
 pub const TABLE: &str = "metalab_store_runs";
@@ -244,7 +245,7 @@ impl Row {
         derived_text: Option<&str>,
         stamp: &str,
     ) -> Result<Self, Reason> {
-        let see = |_: &Object<'_>, _: Option<&Object<'_>>| {};
+        let see = |_: &RecordRow<'_, '_>| {};
         Self::seen(
             scope,
             run_id,
@@ -267,7 +268,7 @@ impl Row {
         record_text: &str,
         derived_text: Option<&str>,
         stamp: &str,
-        see: impl FnOnce(&Object<'_>, Option<&Object<'_>>),
+        see: impl FnOnce(&RecordRow<'_, '_>),
     ) -> Result<Self, Reason> {
         let record = codec::parse_object("", record_text.as_bytes()).map_err(reason)?;
         if !codec::surely_loads(Parts::of(&record)) {
@@ -278,17 +279,18 @@ impl Row {
         }
         let mut derived = derived_text.map(str::to_owned);
         let parsed = derived_text.map(|text| codec::parse_object("", text.as_bytes()));
-        let document = match parsed.transpose() {
-            Ok(parsed) => {
-                see(&record, parsed.as_ref());
-                Document::new(run_id, record, parsed)
-            }
-            Err(_) => {
-                see(&record, None);
-                // The database holds no NUL. What is left is as little an object as the text was.
-                derived = derived.map(|text| text.replace('\0', "?"));
-                Document::without_derived(&record)
-            }
+        let (parsed, readable) = match parsed.transpose() {
+            Ok(parsed) => (parsed, true),
+            Err(_) => (None, false),
+        };
+        let row = RecordRow::new(&record, parsed.as_ref());
+        see(&row);
+        let document = if readable {
+            Document::new(run_id, &row)
+        } else {
+            // The database holds no NUL. What is left is as little an object as the text was.
+            derived = derived.map(|text| text.replace('\0', "?"));
+            Document::without_derived(&row)
         };
         Ok(Self {
             scope: scope.to_owned(),
