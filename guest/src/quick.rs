@@ -147,71 +147,100 @@ enum Field {
     Unknown,
 }
 
+/// A field that the format knows.
+struct Known {
+    name: &'static str,
+    /// The name as a key is written.
+    key: &'static str,
+    field: Field,
+}
+
+macro_rules! known {
+    ($($name:literal: $field:ident),* $(,)?) => {
+        [$(Known {
+            name: $name,
+            key: concat!("\"", $name, "\""),
+            field: Field::$field,
+        }),*]
+    };
+}
+
 /// The fields of a record, in the order of their names.
-const TOP: [(&str, Field); 18] = [
-    ("_schema_version", Field::SchemaVersion),
-    ("artifacts", Field::Artifacts),
-    ("context_fingerprint", Field::ContextFingerprint),
-    ("duration_ms", Field::DurationMs),
-    ("error", Field::Error),
-    ("experiment_id", Field::ExperimentId),
-    ("finished_at", Field::FinishedAt),
-    ("metrics", Field::Metrics),
-    ("notes", Field::Notes),
-    ("params_fingerprint", Field::ParamsFingerprint),
-    ("params_resolved", Field::ParamsResolved),
-    ("provenance", Field::Provenance),
-    ("run_id", Field::RunId),
-    ("seed_fingerprint", Field::SeedFingerprint),
-    ("started_at", Field::StartedAt),
-    ("status", Field::Status),
-    ("tags", Field::Tags),
-    ("warnings", Field::Warnings),
+static TOP: [Known; 18] = known![
+    "_schema_version": SchemaVersion,
+    "artifacts": Artifacts,
+    "context_fingerprint": ContextFingerprint,
+    "duration_ms": DurationMs,
+    "error": Error,
+    "experiment_id": ExperimentId,
+    "finished_at": FinishedAt,
+    "metrics": Metrics,
+    "notes": Notes,
+    "params_fingerprint": ParamsFingerprint,
+    "params_resolved": ParamsResolved,
+    "provenance": Provenance,
+    "run_id": RunId,
+    "seed_fingerprint": SeedFingerprint,
+    "started_at": StartedAt,
+    "status": Status,
+    "tags": Tags,
+    "warnings": Warnings,
 ];
 
 /// The fields of a provenance, in the order of their names.
-const PROVENANCE: [(&str, Field); 6] = [
-    ("code_hash", Field::CodeHash),
-    ("executor_id", Field::ExecutorId),
-    ("extra", Field::Extra),
-    ("host", Field::Host),
-    ("metalab_version", Field::MetalabVersion),
-    ("python_version", Field::PythonVersion),
+static PROVENANCE: [Known; 6] = known![
+    "code_hash": CodeHash,
+    "executor_id": ExecutorId,
+    "extra": Extra,
+    "host": Host,
+    "metalab_version": MetalabVersion,
+    "python_version": PythonVersion,
 ];
 
 /// The fields of an artifact, in the order of their names.
-const ARTIFACT: [(&str, Field); 8] = [
-    ("artifact_id", Field::ArtifactId),
-    ("content_hash", Field::ContentHash),
-    ("format", Field::Format),
-    ("kind", Field::ArtifactKind),
-    ("metadata", Field::Metadata),
-    ("name", Field::Name),
-    ("size_bytes", Field::SizeBytes),
-    ("uri", Field::Uri),
+static ARTIFACT: [Known; 8] = known![
+    "artifact_id": ArtifactId,
+    "content_hash": ContentHash,
+    "format": Format,
+    "kind": ArtifactKind,
+    "metadata": Metadata,
+    "name": Name,
+    "size_bytes": SizeBytes,
+    "uri": Uri,
 ];
 
 /// The keys of one object, as they come.
 struct Keys<'a> {
     /// The fields that were not passed yet.
-    fields: &'static [(&'static str, Field)],
+    fields: &'static [Known],
     last: Option<&'a str>,
 }
 
 impl<'a> Keys<'a> {
-    fn new(fields: &'static [(&'static str, Field)]) -> Self {
+    fn new(fields: &'static [Known]) -> Self {
         Self { fields, last: None }
+    }
+
+    /// Returns the key of the next field, as it is written.
+    fn likely(&self) -> Option<&'static str> {
+        self.fields.first().map(|known| known.key)
+    }
+
+    /// Passes the next field, whose key came.
+    fn pass(&mut self) -> Option<Field> {
+        let (known, rest) = self.fields.split_first()?;
+        self.fields = rest;
+        self.last = Some(known.name);
+        Some(known.field)
     }
 
     /// Returns the field of a key; none if the keys are not in order.
     fn next(&mut self, key: &'a str) -> Option<Field> {
         // The usual case: the next field. No key before it was behind it.
-        if let Some(((name, field), rest)) = self.fields.split_first()
-            && is_same(name.as_bytes(), key.as_bytes())
+        if let Some((known, _)) = self.fields.split_first()
+            && is_same(known.name.as_bytes(), key.as_bytes())
         {
-            self.fields = rest;
-            self.last = Some(key);
-            return Some(*field);
+            return self.pass();
         }
         if self
             .last
@@ -220,12 +249,12 @@ impl<'a> Keys<'a> {
             return None;
         }
         self.last = Some(key);
-        while let Some(((name, field), rest)) = self.fields.split_first() {
-            match compare(name.as_bytes(), key.as_bytes()) {
+        while let Some((known, rest)) = self.fields.split_first() {
+            match compare(known.name.as_bytes(), key.as_bytes()) {
                 Ordering::Less => self.fields = rest,
                 Ordering::Equal => {
                     self.fields = rest;
-                    return Some(*field);
+                    return Some(known.field);
                 }
                 Ordering::Greater => break,
             }
@@ -291,7 +320,7 @@ impl Within {
     }
 
     /// Returns the fields of an object in a record.
-    fn fields(self) -> &'static [(&'static str, Field)] {
+    fn fields(self) -> &'static [Known] {
         match self {
             Self::Provenance => &PROVENANCE,
             Self::Artifact => &ARTIFACT,
@@ -547,6 +576,25 @@ impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
         self.usual = taken.is_some();
     }
 
+    fn likely_key(&self) -> Option<&'static str> {
+        match self.within {
+            _ if !self.usual || self.depth > 0 => None,
+            Within::Record => self.keys.likely(),
+            _ => self.inner.likely(),
+        }
+    }
+
+    fn likely_key_came(&mut self) {
+        let field = match self.within {
+            Within::Record => self.keys.pass(),
+            _ => self.inner.pass(),
+        };
+        match field {
+            Some(field) => self.field = field,
+            None => self.unusual(),
+        }
+    }
+
     fn key(&mut self, body: &'a str, escaped: bool) {
         if !self.usual {
             return;
@@ -646,8 +694,8 @@ struct Check {
     /// The field that the next value is, where fields have names.
     field: Field,
     /// The fields that are to come, of the record itself and of the object in it.
-    top: &'static [(&'static str, Field)],
-    inner: &'static [(&'static str, Field)],
+    top: &'static [Known],
+    inner: &'static [Known],
     /// How many containers are open of what may hold anything.
     depth: usize,
 }
@@ -659,9 +707,9 @@ impl Check {
             Within::Record => &mut self.top,
             _ => &mut self.inner,
         };
-        let ((name, field), rest) = fields.split_first()?;
+        let (known, rest) = fields.split_first()?;
         *fields = rest;
-        is_same(name.as_bytes(), key.as_bytes()).then_some(*field)
+        is_same(known.name.as_bytes(), key.as_bytes()).then_some(known.field)
     }
 
     fn is_right(&self, value: Scalar<'_>) -> bool {
@@ -709,6 +757,25 @@ impl<'a> Sink<'a> for Check {
     fn scalar(&mut self, value: Scalar<'a>) {
         if self.depth == 0 {
             self.whole &= self.is_right(value);
+        }
+    }
+
+    fn likely_key(&self) -> Option<&'static str> {
+        match self.within {
+            _ if self.depth > 0 => None,
+            Within::Record => self.top.first().map(|known| known.key),
+            _ => self.inner.first().map(|known| known.key),
+        }
+    }
+
+    fn likely_key_came(&mut self) {
+        let fields = match self.within {
+            Within::Record => &mut self.top,
+            _ => &mut self.inner,
+        };
+        if let Some((known, rest)) = fields.split_first() {
+            *fields = rest;
+            self.field = known.field;
         }
     }
 
@@ -874,9 +941,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn has_keys(object: &json::Object<'_>, fields: &[(&str, Field)]) {
+    fn has_keys(object: &json::Object<'_>, fields: &[Known]) {
         let keys: Vec<&str> = object.iter().filter_map(|(key, _)| key.as_str()).collect();
-        let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = fields.iter().map(|known| known.name).collect();
         assert_eq!(keys, names);
     }
 

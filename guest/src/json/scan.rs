@@ -1,5 +1,6 @@
 //! The grammar: one scanner, without recursion, for everything that reads JSON text.
 
+use super::text::is_same;
 use super::{JsonError, MAX_DEPTH, MAX_INT_DIGITS, Reason};
 
 /// Takes the tokens of a text in order. A value inside an object follows its key.
@@ -9,6 +10,12 @@ pub(crate) trait Sink<'a> {
     fn scalar(&mut self, value: Scalar<'a>);
     /// A key; `body` is what stands between the quotes, `escaped` tells whether it has escapes.
     fn key(&mut self, body: &'a str, escaped: bool);
+    /// Returns the key that is likely to be the next one, with its quotes and without escapes: it is looked for first.
+    fn likely_key(&self) -> Option<&'static str> {
+        None
+    }
+    /// The likely key; then there is no other call for it.
+    fn likely_key_came(&mut self) {}
     fn open(&mut self, kind: Kind);
     /// The container that was opened last ends.
     fn close(&mut self);
@@ -155,6 +162,12 @@ impl<'a, S: Sink<'a>, O: Out> Sink<'a> for Copy<'a, '_, S, O> {
     fn key(&mut self, body: &'a str, escaped: bool) {
         self.sink.key(body, escaped);
     }
+    fn likely_key(&self) -> Option<&'static str> {
+        self.sink.likely_key()
+    }
+    fn likely_key_came(&mut self) {
+        self.sink.likely_key_came();
+    }
     fn open(&mut self, kind: Kind) {
         self.sink.open(kind);
     }
@@ -287,11 +300,22 @@ impl<'a> Scanner<'a> {
 
     /// Reads a key, the colon and the white space around it.
     fn key(&mut self, sink: &mut impl Sink<'a>) -> Result<(), JsonError> {
-        if self.peek() != Some(b'"') {
-            return Err(self.unexpected());
+        if let Some(likely) = sink.likely_key()
+            && self
+                .text
+                .as_bytes()
+                .get(self.at..self.at + likely.len())
+                .is_some_and(|here| is_same(here, likely.as_bytes()))
+        {
+            self.at += likely.len();
+            sink.likely_key_came();
+        } else {
+            if self.peek() != Some(b'"') {
+                return Err(self.unexpected());
+            }
+            let (body, escaped) = self.string()?;
+            sink.key(body, escaped);
         }
-        let (body, escaped) = self.string()?;
-        sink.key(body, escaped);
         self.space(sink);
         if self.peek() != Some(b':') {
             return Err(self.unexpected());

@@ -233,13 +233,26 @@ impl Ord for Text<'_> {
 
 /// Says whether texts have the same bytes, looking at eight at a time: the C library of the component takes one at a time.
 pub(crate) fn is_same(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len() && same_words(left, right) == left.len() / 8 && {
-        let at = left.len() / 8 * 8;
-        left.iter()
-            .zip(right)
-            .skip(at)
-            .all(|(one, other)| one == other)
-    }
+    // What is left at the end is looked at with bytes before it once more.
+    left.len() == right.len()
+        && match (left.last_chunk::<8>(), right.last_chunk::<8>()) {
+            (Some(one), Some(other)) => {
+                u64::from_ne_bytes(*one) == u64::from_ne_bytes(*other)
+                    && same_words(left, right) == left.len() / 8
+            }
+            _ => match (
+                left.first_chunk::<4>(),
+                right.first_chunk::<4>(),
+                left.last_chunk::<4>(),
+                right.last_chunk::<4>(),
+            ) {
+                (Some(one), Some(other), Some(end), Some(other_end)) => {
+                    u32::from_ne_bytes(*one) == u32::from_ne_bytes(*other)
+                        && u32::from_ne_bytes(*end) == u32::from_ne_bytes(*other_end)
+                }
+                _ => left.iter().eq(right),
+            },
+        }
 }
 
 /// Compares texts by their bytes, as [`is_same`] does.
