@@ -16,6 +16,7 @@
 
 use crate::error::{Error, Result};
 use crate::journal::{self, Entry, Fingerprint, LockName, Source, Step};
+use crate::json::Object;
 use crate::layout::{self, StorePath};
 use crate::model::Durability;
 use crate::ports::{Kind, Lock, LockError};
@@ -193,6 +194,8 @@ impl<'a> Change<'a> {
 pub(crate) struct Call<'a> {
     pub(crate) held: &'a Held,
     pub(crate) changes: Vec<Change<'a>>,
+    /// The run's record as the changes leave it, if its tree is at hand.
+    pub(crate) record: Option<&'a Object<'a>>,
 }
 
 impl Call<'_> {
@@ -245,7 +248,11 @@ impl Scope {
     ///
     /// An error whose outcome is unknown keeps the stage files that it was given: a recovery may need them.
     pub(crate) fn commit(&self, held: &Held, changes: Vec<Change<'_>>) -> Result<()> {
-        let outcomes = self.commit_all(vec![Call { held, changes }]);
+        let outcomes = self.commit_all(vec![Call {
+            held,
+            changes,
+            record: None,
+        }]);
         outcomes.into_iter().next().unwrap_or(Ok(()))
     }
 

@@ -20,7 +20,7 @@ impl Scope {
         let text = codec::print(&Value::Object(derived));
         let change = Change::put(path, previous, text.as_bytes());
         let revision = change.revision();
-        let told = self.commit_and_tell(run, &held, change);
+        let told = self.commit_and_tell(run, &held, change, None);
         drop(held);
         self.tell_noted();
         told.map(|()| revision)
@@ -29,7 +29,7 @@ impl Scope {
     /// Stores the derived metrics of many runs; the outcomes are in their order.
     pub(crate) fn put_derived_batch(
         &self,
-        derived: Vec<Result<PreparedRecord>>,
+        derived: Vec<Result<PreparedRecord<'_>>>,
     ) -> Result<Vec<Result<String>>> {
         self.put_batch(derived, |scope, _, derived| {
             let path = layout::derived(&derived.run);

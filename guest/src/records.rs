@@ -21,17 +21,19 @@ const VERSION_KEY: &[u8] = b"\"_schema_version\"";
 const BATCH: usize = 128;
 
 /// A record, or the derived metrics of a run, ready to be written.
-pub(crate) struct PreparedRecord {
+pub(crate) struct PreparedRecord<'a> {
     pub(crate) run: RunId,
     pub(crate) text: String,
+    /// The tree of the text, if it is a record and alone: those of many would take much memory.
+    pub(crate) record: Option<Object<'a>>,
 }
 
 /// Looks at the file that is there, and makes the change that replaces it.
-type MakeChange = for<'r> fn(&Scope, &Held, &'r PreparedRecord) -> Result<Change<'r>>;
+type MakeChange = for<'r> fn(&Scope, &Held, &'r PreparedRecord<'_>) -> Result<Change<'r>>;
 
 impl Scope {
     /// Checks and completes a record, and prints it.
-    pub(crate) fn prepare_record(&self, record: Object<'_>) -> Result<PreparedRecord> {
+    pub(crate) fn prepare_record<'a>(&'a self, record: Object<'a>) -> Result<PreparedRecord<'a>> {
         let scope = self.experiment.as_ref().map(|id| id.as_str());
         let (run_id, record) = codec::complete_record(record, scope)?;
         let run = RunId::parse(&run_id)?;
@@ -41,7 +43,8 @@ impl Scope {
         {
             ExperimentId::parse(named)?;
         }
-        let text = codec::print(&Value::Object(record));
+        let record = Value::Object(record);
+        let text = codec::print(&record);
         if text.len() as u64 > codec::MAX_DOCUMENT {
             return Err(Error::TooLarge(format!(
                 "the record of run {run_id:?} has {} bytes; at most {} are stored",
@@ -49,20 +52,24 @@ impl Scope {
                 codec::MAX_DOCUMENT
             )));
         }
-        Ok(PreparedRecord { run, text })
+        let record = match record {
+            Value::Object(record) => Some(record),
+            _ => None,
+        };
+        Ok(PreparedRecord { run, text, record })
     }
 
     /// Stores a run record.
     pub(crate) fn put_record(
         &self,
-        record: &PreparedRecord,
+        record: &PreparedRecord<'_>,
         expect: &Expectation,
     ) -> Result<String> {
         self.prepare_write()?;
         let held = self.lock_run(&record.run)?;
         let change = self.record_change(&held, record, expect)?;
         let revision = change.revision();
-        let told = self.commit_and_tell(&record.run, &held, change);
+        let told = self.commit_and_tell(&record.run, &held, change, record.record.as_ref());
         drop(held);
         self.tell_noted();
         told.map(|()| revision)
@@ -72,7 +79,7 @@ impl Scope {
     fn record_change<'r>(
         &self,
         held: &Held,
-        record: &'r PreparedRecord,
+        record: &'r PreparedRecord<'_>,
         expect: &Expectation,
     ) -> Result<Change<'r>> {
         let run_id = record.run.as_str();
@@ -96,7 +103,7 @@ impl Scope {
     /// Stores many records; the outcomes are in their order.
     pub(crate) fn put_records(
         &self,
-        records: Vec<Result<PreparedRecord>>,
+        records: Vec<Result<PreparedRecord<'_>>>,
     ) -> Result<Vec<Result<String>>> {
         self.put_batch(records, |scope, held, record| {
             scope.record_change(held, record, &Expectation::Anything)
@@ -106,12 +113,12 @@ impl Scope {
     /// Stores a file for each of many runs; the outcomes are in their order. Each group of runs is synced once.
     pub(crate) fn put_batch(
         &self,
-        records: Vec<Result<PreparedRecord>>,
+        records: Vec<Result<PreparedRecord<'_>>>,
         change: MakeChange,
     ) -> Result<Vec<Result<String>>> {
         self.prepare_write()?;
         let mut outcomes: Vec<Result<String>> = Vec::with_capacity(records.len());
-        let mut group: Vec<(usize, PreparedRecord)> = Vec::new();
+        let mut group: Vec<(usize, PreparedRecord<'_>)> = Vec::new();
         let mut runs = BTreeSet::new();
         for record in records {
             let index = outcomes.len();
@@ -138,7 +145,7 @@ impl Scope {
     /// so that two batches never wait for each other.
     fn put_group(
         &self,
-        group: &mut Vec<(usize, PreparedRecord)>,
+        group: &mut Vec<(usize, PreparedRecord<'_>)>,
         change: MakeChange,
         outcomes: &mut [Result<String>],
     ) {
@@ -161,6 +168,7 @@ impl Scope {
                     calls.push(Call {
                         held,
                         changes: vec![change],
+                        record: None,
                     });
                 }
                 Err(error) => outcomes[*index] = Err(error),

@@ -204,10 +204,16 @@ impl Store {
 
     // --- run records ---------------------------------------------------------------------------------
 
-    fn prepare_record(&self, record: Object<'_>) -> Result<PreparedRecord> {
+    fn prepare_record<'a>(&'a self, record: Object<'a>) -> Result<PreparedRecord<'a>> {
         let record = self.scope.prepare_record(record)?;
         self.writer(&record.run)?;
         Ok(record)
+    }
+
+    fn prepare_one_of_many<'a>(&'a self, record: Object<'a>) -> Result<PreparedRecord<'a>> {
+        let mut prepared = self.prepare_record(record)?;
+        prepared.record = None;
+        Ok(prepared)
     }
 
     /// Stores a run record.
@@ -233,7 +239,7 @@ impl Store {
     /// # Errors
     /// `read-only`.
     pub fn put_run_records(&self, records: &[RunRecord]) -> Result<Vec<Result<String>>> {
-        let prepare = |record| self.prepare_record(codec::run_record_to(record)?);
+        let prepare = |record| self.prepare_one_of_many(codec::run_record_to(record)?);
         self.scope
             .put_records(records.iter().map(prepare).collect())
     }
@@ -243,7 +249,8 @@ impl Store {
     /// # Errors
     /// `read-only`.
     pub fn put_run_lines(&self, lines: &str) -> Result<Vec<Result<String>>> {
-        let prepare = |line| self.prepare_record(codec::parse_argument_object("the record", line)?);
+        let prepare =
+            |line| self.prepare_one_of_many(codec::parse_argument_object("the record", line)?);
         let lines = lines.lines().filter(|line| !line.trim().is_empty());
         self.scope.put_records(lines.map(prepare).collect())
     }
@@ -503,7 +510,11 @@ impl Store {
             let run = RunId::parse(run_id)?;
             self.writer(&run)?;
             let text = codec::print(&Value::Object(codec::metrics_to(metrics)?));
-            Ok(PreparedRecord { run, text })
+            Ok(PreparedRecord {
+                run,
+                text,
+                record: None,
+            })
         };
         self.scope
             .put_derived_batch(derived.iter().map(prepare).collect())

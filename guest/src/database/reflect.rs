@@ -18,6 +18,7 @@ use crate::json::Object;
 use crate::layout;
 use crate::names::{ExperimentId, RunId};
 use crate::ports::{DatabaseResult, Directory, SqlValue, Stat, Statement, Transaction};
+use crate::query::RecordRow;
 use crate::scope::{Scope, revision};
 use crate::sql::directories::{self, statement, texts};
 use crate::sql::projection::{self, Projected};
@@ -139,7 +140,8 @@ impl Scope {
         let Ok(record) = String::from_utf8(content) else {
             return Ok(Seen::Unreadable(run.clone(), stamp));
         };
-        let told = looking.told(run, &revision, &record, derived.as_deref(), &stamp, show);
+        let record = (&*record, None);
+        let told = looking.told(run, &revision, record, derived.as_deref(), &stamp, show);
         Ok(match told {
             Some(told) => Seen::Run(Box::new(told)),
             None => Seen::Unreadable(run.clone(), stamp),
@@ -168,38 +170,35 @@ impl Scope {
         };
         let number = self.ports.random.next();
         let stamp = content_stamp(&digest, derived_digest, number);
-        looking.told(run, &digest, text(&record)?, derived, &stamp, |_| {})
+        let record = (text(&record)?, call.record);
+        looking.told(run, &digest, record, derived, &stamp, |_| {})
     }
 }
 
 impl Looking<'_> {
     /// Makes what the database is told of a run out of the texts of its files, and shows the record; none if that
-    /// cannot be read.
+    /// cannot be read. The record comes with its tree if somebody read it already.
     fn told(
         &self,
         run: &RunId,
         revision: &str,
-        record: &str,
+        (text, record): (&str, Option<&Object<'_>>),
         derived: Option<&str>,
         stamp: &str,
         show: impl FnOnce(&Object<'_>),
     ) -> Option<Told> {
-        let text = record;
         let mut projected = None;
-        let row = Row::seen(
-            self.id,
-            run.as_str(),
-            revision,
-            record,
-            derived,
-            stamp,
-            |row| {
-                show(row.record());
-                if self.projection {
-                    projected = Projected::new(run.as_str(), row, text);
-                }
-            },
-        );
+        let id = run.as_str();
+        let see = |row: &RecordRow<'_, '_>| {
+            show(row.record());
+            if self.projection {
+                projected = Projected::new(id, row, text);
+            }
+        };
+        let row = match record {
+            Some(record) => Row::read(self.id, id, revision, (text, record), derived, stamp, see),
+            None => Row::seen(self.id, id, revision, text, derived, stamp, see),
+        };
         row.ok().map(|row| Told { row, projected })
     }
 }
@@ -379,9 +378,14 @@ impl Scope {
         run: &RunId,
         held: &Held,
         change: Change<'_>,
+        record: Option<&Object<'_>>,
     ) -> Result<()> {
-        let changes = vec![change];
-        let outcomes = self.commit_all_and_tell(&[run], vec![Call { held, changes }]);
+        let call = Call {
+            held,
+            changes: vec![change],
+            record,
+        };
+        let outcomes = self.commit_all_and_tell(&[run], vec![call]);
         outcomes.into_iter().next().unwrap_or(Ok(()))
     }
 
@@ -440,12 +444,14 @@ impl Scope {
     /// Commits what was foretold, now that the files say it. False: the database was not told.
     fn confirm(&self, foretold: Box<dyn Transaction>) -> bool {
         self.sql.as_ref().is_some_and(|sql| {
-            sql.tried(foretold.commit()).is_ok() && self.after_telling(sql).is_ok()
+            // The server is still at work.
+            self.look_after_write(sql).is_ok()
+                && sql.tried(foretold.commit()).is_ok()
+                && self.after_telling(sql).is_ok()
         })
     }
 
     fn after_telling(&self, sql: &Sql) -> Result<()> {
-        self.look_after_write(sql)?;
         if sql.noted.get() {
             sql.due.set(true);
         }
@@ -479,6 +485,7 @@ impl Scope {
                     .collect();
                 sql.tell(&id, seen?)?;
             }
+            self.look_after_write(sql)?;
             self.after_telling(sql)
         });
         if told.is_err() {

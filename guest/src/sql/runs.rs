@@ -10,7 +10,7 @@ use super::document::Document;
 use super::identifier::Schema;
 use crate::codec;
 use crate::error::Error;
-use crate::json::Parts;
+use crate::json::{Object, Parts};
 use crate::ports::{SqlValue, Statement};
 use crate::query::RecordRow;
 
@@ -271,7 +271,24 @@ impl Row {
         see: impl FnOnce(&RecordRow<'_, '_>),
     ) -> Result<Self, Reason> {
         let record = codec::parse_object("", record_text.as_bytes()).map_err(reason)?;
-        if !codec::surely_loads(Parts::of(&record)) {
+        let record = (record_text, &record);
+        Self::read(scope, run_id, revision, record, derived_text, stamp, see)
+    }
+
+    /// Makes the same of the text of a record and its tree.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); then nothing is shown.
+    pub(crate) fn read(
+        scope: &str,
+        run_id: &str,
+        revision: &str,
+        (record_text, record): (&str, &Object<'_>),
+        derived_text: Option<&str>,
+        stamp: &str,
+        see: impl FnOnce(&RecordRow<'_, '_>),
+    ) -> Result<Self, Reason> {
+        if !codec::surely_loads(Parts::of(record)) {
             match codec::run_record("", record.clone()) {
                 Ok(_) | Err(Error::Unrepresentable { .. }) => {}
                 Err(error) => return Err(reason(error)),
@@ -283,7 +300,7 @@ impl Row {
             Ok(parsed) => (parsed, true),
             Err(_) => (None, false),
         };
-        let row = RecordRow::new(&record, parsed.as_ref());
+        let row = RecordRow::new(record, parsed.as_ref());
         see(&row);
         let document = if readable {
             Document::new(run_id, &row)
