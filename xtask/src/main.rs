@@ -161,7 +161,7 @@ fn parts(arguments: &[String]) -> Vec<&str> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--runs" | "--mib" | "--kib" | "--json" => drop(arguments.next()),
+            "--runs" | "--puts" | "--mib" | "--kib" | "--json" => drop(arguments.next()),
             option if option.starts_with('-') => {}
             part => parts.push(part),
         }

@@ -88,11 +88,13 @@ impl Raw {
         }
     }
 
-    /// The upserts of one run into both tables, as one statement.
-    fn upsert(&self, index: usize) -> Statement {
+    /// The upserts of one run into both tables, as one statement: the rows that its put left, under another name.
+    fn upsert(&self, store: &Store, index: usize) -> Statement {
         let run = format!("raw{index:013x}");
+        let stored = format!("{index:016x}");
+        let text = store.get_run_text(&stored).unwrap().unwrap();
         // A row whose record names another run has no document, and so fewer entries in the indexes.
-        let text = record(index).replacen(&format!("{index:016x}"), &run, 1);
+        let text = text.replace(&stored, &run);
         let row = runs::Row::new(
             "00000000000000000000000000000000",
             &run,
@@ -138,6 +140,9 @@ fn from_sql(value: SqlValue) -> Value {
     }
 }
 
+/// So many puts are measured if nothing else is asked for.
+const PUTS: usize = 1_000;
+
 /// So many puts of one side are measured before the other's.
 const BLOCK: usize = 50;
 
@@ -151,7 +156,8 @@ fn puts(store: &Store, raw: &Raw, count: usize) {
             let text = record(1_000_000 + index);
             ours.measure(|| store.put_run_text(&text, &Expectation::Anything).unwrap());
         }
-        let statements: Vec<Statement> = block.iter().map(|index| raw.upsert(*index)).collect();
+        let upsert = |index: &usize| raw.upsert(store, 1_000_000 + index);
+        let statements: Vec<Statement> = block.iter().map(upsert).collect();
         for statement in statements {
             alone.measure(|| raw.pool.execute(&statement).unwrap());
         }
@@ -172,7 +178,7 @@ fn puts(store: &Store, raw: &Raw, count: usize) {
             assert!(stored.iter().all(Result::is_ok));
         });
         let statements: Vec<Statement> = (first..first + 1000)
-            .map(|index| raw.upsert(index))
+            .map(|index| raw.upsert(store, index))
             .collect();
         alone.measure(|| raw.pool.batch(&statements).unwrap());
     }
@@ -429,11 +435,14 @@ fn silence(root: &Path) {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut count = RUNS;
+    let mut put_count = PUTS;
     while let Some(argument) = arguments.next() {
         if argument == "--quick" {
             count = count.min(2_000);
         } else if argument == "--runs" {
             count = arguments.next().unwrap().parse().unwrap();
+        } else if argument == "--puts" {
+            put_count = arguments.next().unwrap().parse().unwrap();
         }
     }
     let schema = Schema::on(
@@ -477,7 +486,7 @@ fn main() {
     let raw = Raw::new(&schema);
     queries(&store);
     gets(&store, &schema, &raw, count);
-    puts(&store, &raw, 300);
+    puts(&store, &raw, put_count);
     store.close().unwrap();
     silence(root.path());
     if let Some(file) = measured::json_file() {
