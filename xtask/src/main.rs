@@ -304,7 +304,9 @@ mod tests {
 
     #[test]
     fn the_values_of_options_are_no_parts_of_the_benchmark() {
-        let arguments = ["--runs", "1000", "postgres", "--quick", "--json", "put"];
+        let arguments = [
+            "--runs", "1000", "postgres", "--puts", "5", "--quick", "--json", "put",
+        ];
         assert_eq!(parts(&arguments.map(str::to_owned)), ["postgres"]);
     }
 

@@ -1,6 +1,9 @@
 //! The table itself: what is put in comes back, by every way in.
 
 use super::*;
+use crate::codec;
+use crate::json::Value;
+use crate::sql::projection::Projected;
 
 fn hostile() -> Vec<Row> {
     let record = "{\n\t\"run_id\": \"a\\\\b\\\"{,}\",\r\n \"tags\": [\"\", \"NULL\", \"a,b\", \"{\\\"\\\\}\", \"\\t\\n é\"], \
@@ -123,4 +126,36 @@ fn what_cannot_be_loaded_is_no_row_and_says_where() {
             .reason
             .contains("not a time")
     );
+}
+
+#[test]
+fn the_row_of_a_record_whose_tree_is_at_hand_is_that_of_its_text() {
+    for argument in [
+        r#"{"run_id": "r", "status": "success"}"#,
+        r#"{"run_id": "r", "status": "failed", "started_at": "2026-03-01T09:00:00+01:00", "finished_at": null,
+            "metrics": {"a": 1e400, "b": NaN, "c": -0, "d": 1.50, "e": 9007199254740993.0, "f": 12345678901234567890123},
+            "params_resolved": {"z": 1, "a": {"b": [true, null, "\u0000"]}, "z": 2}, "tags": ["t", "\u00e4"],
+            "notes": "\ud83d\ude00", "error": {"type": "E"}, "provenance": {"host": null, "gpu": null}}"#,
+        r#"{"run_id": "r", "status": "running", "notes": "\ud800", "x": {"\udc00": 1}}"#,
+        r#"{"run_id": "r", "status": "success", "metrics": {"\u0001": 1e-300, "m": 0.1}, "warnings": ["\u0000"]}"#,
+        r#"{"run_id": "r", "status": "success", "artifacts": [{"size_bytes": 1e3}], "tags": [1]}"#,
+    ] {
+        let argument = codec::parse_argument_object("the record", argument).unwrap();
+        let (run, record) = codec::complete_record(argument, Some("e:1")).unwrap();
+        let record = Value::Object(record);
+        let text = codec::print(&record);
+        let Value::Object(record) = record else {
+            panic!("{record:?} is no object")
+        };
+        let (mut of_tree, mut of_text) = (None, None);
+        let tree = Row::read("s", &run, "v", (&text, &record), None, "t", |row| {
+            of_tree = Projected::new(&run, row, &text);
+        });
+        let read = Row::seen("s", &run, "v", &text, None, "t", |row| {
+            of_text = Projected::new(&run, row, &text);
+        });
+        // A record that cannot be loaded is no row either way.
+        assert_eq!(tree.is_ok(), read.is_ok(), "{text}");
+        assert_eq!((tree.ok(), of_tree), (read.ok(), of_text), "{text}");
+    }
 }
