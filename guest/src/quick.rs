@@ -701,14 +701,25 @@ struct Check {
 }
 
 impl Check {
-    /// Returns the field of a key, which has to be the next one.
-    fn next(&mut self, key: &str) -> Option<Field> {
-        let fields = match self.within {
+    /// The fields that are to come where a key is.
+    fn fields(&mut self) -> &mut &'static [Known] {
+        match self.within {
             Within::Record => &mut self.top,
             _ => &mut self.inner,
-        };
+        }
+    }
+
+    /// Passes the next field.
+    fn pass(&mut self) -> Option<&'static Known> {
+        let fields = self.fields();
         let (known, rest) = fields.split_first()?;
         *fields = rest;
+        Some(known)
+    }
+
+    /// Returns the field of a key, which has to be the next one.
+    fn next(&mut self, key: &str) -> Option<Field> {
+        let known = self.pass()?;
         is_same(known.name.as_bytes(), key.as_bytes()).then_some(known.field)
     }
 
@@ -769,12 +780,7 @@ impl<'a> Sink<'a> for Check {
     }
 
     fn likely_key_came(&mut self) {
-        let fields = match self.within {
-            Within::Record => &mut self.top,
-            _ => &mut self.inner,
-        };
-        if let Some((known, rest)) = fields.split_first() {
-            *fields = rest;
+        if let Some(known) = self.pass() {
             self.field = known.field;
         }
     }

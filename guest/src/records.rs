@@ -24,7 +24,8 @@ const BATCH: usize = 128;
 pub(crate) struct PreparedRecord<'a> {
     pub(crate) run: RunId,
     pub(crate) text: String,
-    /// The tree of the text, if it is a record and alone: those of many would take much memory.
+    /// The tree of the text, if it is a record that a database is told of, and alone: those of many would take much
+    /// memory.
     pub(crate) record: Option<Object<'a>>,
 }
 
@@ -52,8 +53,9 @@ impl Scope {
                 codec::MAX_DOCUMENT
             )));
         }
+        // Without a database nobody looks at it any more.
         let record = match record {
-            Value::Object(record) => Some(record),
+            Value::Object(record) if self.sql.is_some() => Some(record),
             _ => None,
         };
         Ok(PreparedRecord { run, text, record })

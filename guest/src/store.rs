@@ -210,6 +210,7 @@ impl Store {
         Ok(record)
     }
 
+    /// Does the same for a batch, which keeps no trees.
     fn prepare_one_of_many<'a>(&'a self, record: Object<'a>) -> Result<PreparedRecord<'a>> {
         let mut prepared = self.prepare_record(record)?;
         prepared.record = None;

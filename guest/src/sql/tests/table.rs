@@ -154,7 +154,6 @@ fn the_row_of_a_record_whose_tree_is_at_hand_is_that_of_its_text() {
         let read = Row::seen("s", &run, "v", &text, None, "t", |row| {
             of_text = Projected::new(&run, row, &text);
         });
-        // A record that cannot be loaded is no row either way.
         assert_eq!(tree.is_ok(), read.is_ok(), "{text}");
         assert_eq!((tree.ok(), of_tree), (read.ok(), of_text), "{text}");
     }
