@@ -11,6 +11,7 @@ use crate::model::{
 };
 use crate::quick;
 use crate::time::Timestamp;
+use crate::typed_line;
 
 /// The version of the format that this crate writes.
 pub const SCHEMA_VERSION: &str = "0.1";
@@ -629,7 +630,7 @@ pub fn run_record_to(record: &RunRecord) -> Result<Object<'_>> {
 
 /// What a line of text is of a run record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineForm {
+pub(crate) enum LineForm {
     /// The text of its file.
     AsWritten,
     /// What typed records hold, with all keys of the format, each with a value of its type; other keys are in an object
@@ -648,51 +649,17 @@ pub(crate) fn push_line(
     out: &mut String,
 ) -> Result<()> {
     let before = out.len();
-    json::minify(text, out)
-        .map_err(|error| Error::corrupt(file(), Some(error.offset), error.reason))?;
-    if form == LineForm::AsWritten || quick::is_whole(&out[before..]) {
+    let mut check = quick::Check::default();
+    match form {
+        LineForm::AsWritten => json::minify(text, out),
+        LineForm::Typed => json::minify_seen(text, &mut check, out),
+    }
+    .map_err(|error| Error::corrupt(file(), Some(error.offset), error.reason))?;
+    if form == LineForm::AsWritten || check.is_whole() {
         return Ok(());
     }
     out.truncate(before);
-    push_typed(load_run_record(&file(), text)?, out)
-}
-
-fn push_typed(mut record: RunRecord, out: &mut String) -> Result<()> {
-    let of_record = std::mem::take(&mut record.unknown);
-    let of_provenance = std::mem::take(&mut record.provenance.unknown);
-    let artifacts = record.artifacts.iter_mut();
-    let of_artifacts: Vec<String> = artifacts
-        .map(|artifact| std::mem::take(&mut artifact.unknown))
-        .collect();
-    let mut object = run_record_to(&record)?;
-    for field in ["started_at", "finished_at"] {
-        if !object.contains_key(field) {
-            put(&mut object, field, Value::Null);
-        }
-    }
-    put_unknown(Some(&mut object), &of_record)?;
-    put_unknown(within(object.get_mut("provenance")), &of_provenance)?;
-    if let Some(Value::Array(artifacts)) = object.get_mut("artifacts") {
-        for (artifact, unknown) in artifacts.iter_mut().zip(&of_artifacts) {
-            put_unknown(within(Some(artifact)), unknown)?;
-        }
-    }
-    json::line(&Value::Object(object), out);
-    Ok(())
-}
-
-fn within<'o, 'a>(value: Option<&'o mut Value<'a>>) -> Option<&'o mut Object<'a>> {
-    match value {
-        Some(Value::Object(object)) => Some(object),
-        _ => None,
-    }
-}
-
-fn put_unknown<'a>(object: Option<&mut Object<'a>>, keys: &'a str) -> Result<()> {
-    let keys = unknown("the unknown keys", keys)?;
-    if let Some(object) = object.filter(|_| !keys.is_empty()) {
-        put(object, "unknown", Value::Object(keys));
-    }
+    typed_line::push(&load_run_record(&file(), text)?, out);
     Ok(())
 }
 

@@ -7,7 +7,6 @@
     reason = "generated bindings: an expectation would depend on the generator's version"
 )]
 
-use crate::codec::LineForm;
 use crate::database::listing::RunListing;
 use crate::database::rebuild;
 use crate::query::QueryText;
@@ -804,24 +803,12 @@ impl store::GuestRunList for RunList {
         Ok(records.into_iter().map(Into::into).collect())
     }
 
-    fn next_packed(&self, limit: u32) -> Answer<store::PackedRecords> {
-        let packed = self.0.borrow_mut().next_packed(limit)?;
-        Ok(store::PackedRecords {
-            count: packed.count,
-            text: packed.text,
-            fields: packed.fields,
-        })
-    }
-
     fn next_lines(&self, max_bytes: u32) -> Answer<String> {
-        Ok(self
-            .0
-            .borrow_mut()
-            .next_lines(LineForm::AsWritten, max_bytes)?)
+        Ok(self.0.borrow_mut().next_lines(max_bytes)?)
     }
 
-    fn next_typed_lines(&self, max_bytes: u32) -> Answer<String> {
-        Ok(self.0.borrow_mut().next_lines(LineForm::Typed, max_bytes)?)
+    fn next_typed_lines(&self, limit: u32, max_bytes: u32) -> Answer<String> {
+        Ok(self.0.borrow_mut().next_typed_lines(limit, max_bytes)?)
     }
 
     fn files(&self) -> Vec<String> {

@@ -36,7 +36,6 @@ pub mod names;
 pub mod native;
 #[cfg(not(target_family = "wasm"))]
 mod native_database;
-pub mod packed;
 pub mod ports;
 pub mod query;
 mod quick;
@@ -52,6 +51,7 @@ pub mod testing;
 pub mod time;
 pub mod transfer;
 mod tree;
+mod typed_line;
 pub mod verify;
 #[cfg(target_family = "wasm")]
 mod wasi;

@@ -39,113 +39,113 @@ impl Status {
 
 /// The value of a metric.
 #[derive(Clone, Debug, PartialEq)]
-pub enum MetricValue<T = String> {
+pub enum MetricValue {
     /// A truth value.
     Boolean(bool),
     /// An integer that fits 64 bits.
     Integer(i64),
     /// An integer that does not, in decimal.
-    BigInteger(T),
+    BigInteger(String),
     /// A floating point number.
     Float(f64),
     /// A text.
-    Text(T),
+    Text(String),
     /// Anything else, as JSON text.
-    Other(T),
+    Other(JsonText),
 }
 
 /// A named metric.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Metric<T = String> {
+pub struct Metric {
     /// The name.
-    pub name: T,
+    pub name: String,
     /// The value.
-    pub value: MetricValue<T>,
+    pub value: MetricValue,
 }
 
 /// Where a run's code ran, and which code it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Provenance<T = String> {
+pub struct Provenance {
     /// Hash of the operation's code.
-    pub code_hash: Option<T>,
+    pub code_hash: Option<String>,
     /// Version of the Python interpreter.
-    pub python_version: Option<T>,
+    pub python_version: Option<String>,
     /// Version of the experiment library.
-    pub metalab_version: Option<T>,
+    pub metalab_version: Option<String>,
     /// Which executor ran it.
-    pub executor_id: Option<T>,
+    pub executor_id: Option<String>,
     /// Name of the machine.
-    pub host: Option<T>,
+    pub host: Option<String>,
     /// The format's own open part: an object.
-    pub extra: T,
+    pub extra: JsonText,
     /// Unknown keys: an object.
-    pub unknown: T,
+    pub unknown: JsonText,
 }
 
 /// What the store knows about an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArtifactDescriptor<T = String> {
+pub struct ArtifactDescriptor {
     /// The writer's identifier.
-    pub artifact_id: T,
+    pub artifact_id: String,
     /// The name, unique within the run.
-    pub name: T,
+    pub name: String,
     /// What kind of thing it is.
-    pub kind: T,
+    pub kind: String,
     /// Its file format.
-    pub format: T,
+    pub format: String,
     /// Where the file is; only the tail counts.
-    pub uri: T,
+    pub uri: String,
     /// SHA-256 in hexadecimal, whole or the first 16 digits.
-    pub content_hash: Option<T>,
+    pub content_hash: Option<String>,
     /// Size in bytes.
     pub size_bytes: Option<u64>,
     /// Open metadata: an object.
-    pub metadata: T,
+    pub metadata: JsonText,
     /// Unknown keys: an object.
-    pub unknown: T,
+    pub unknown: JsonText,
 }
 
 /// One run of an experiment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RunRecord<T = String> {
+pub struct RunRecord {
     /// The run's identifier.
-    pub run_id: T,
+    pub run_id: String,
     /// The experiment it belongs to.
-    pub experiment_id: T,
+    pub experiment_id: String,
     /// How it ended.
     pub status: Status,
     /// Fingerprint of the context.
-    pub context_fingerprint: T,
+    pub context_fingerprint: String,
     /// Fingerprint of the parameters.
-    pub params_fingerprint: T,
+    pub params_fingerprint: String,
     /// Fingerprint of the seeds.
-    pub seed_fingerprint: T,
+    pub seed_fingerprint: String,
     /// When it started, as written.
-    pub started_at: Option<T>,
+    pub started_at: Option<String>,
     /// When it finished, as written.
-    pub finished_at: Option<T>,
+    pub finished_at: Option<String>,
     /// How long it took, in milliseconds.
     pub duration_ms: i64,
     /// The metrics, sorted by name.
-    pub metrics: Vec<Metric<T>>,
+    pub metrics: Vec<Metric>,
     /// Where and what ran.
-    pub provenance: Provenance<T>,
+    pub provenance: Provenance,
     /// What went wrong: an object.
-    pub error: Option<T>,
+    pub error: Option<JsonText>,
     /// The resolved parameters: an object.
-    pub params_resolved: T,
+    pub params_resolved: JsonText,
     /// Tags.
-    pub tags: Vec<T>,
+    pub tags: Vec<String>,
     /// Warnings, each an object.
-    pub warnings: Vec<T>,
+    pub warnings: Vec<JsonText>,
     /// Free text.
-    pub notes: Option<T>,
+    pub notes: Option<String>,
     /// The artifacts that the run reported.
-    pub artifacts: Vec<ArtifactDescriptor<T>>,
+    pub artifacts: Vec<ArtifactDescriptor>,
     /// The version of the format.
-    pub schema_version: T,
+    pub schema_version: String,
     /// Unknown keys: an object.
-    pub unknown: T,
+    pub unknown: JsonText,
 }
 
 /// Structured result data of a run.

@@ -5,53 +5,23 @@
 //! which the format does not expect where it is.
 
 use crate::codec::{DEFAULT_FORMAT, DEFAULT_KIND};
-use crate::json::{Kind, Line, Scalar, Sink, compare, is_same, parse_float, push_text, scan};
+use crate::json::{
+    Kind, Line, Scalar, Sink, compare, is_own_form, is_same, parse_float, push_text, scan,
+};
 use crate::model::{ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecord, Status};
 use crate::time::Timestamp;
 use std::cmp::Ordering;
 
-/// How the texts of a record are kept.
-pub(crate) trait Keep<'a> {
-    /// A text; by default an empty one.
-    type Text: Default;
-
-    /// Keeps the content of a string; none if it has a lone surrogate.
-    fn string(&mut self, body: &'a str, escaped: bool) -> Option<Self::Text>;
-
-    /// Keeps a text that is not in the record as it is.
-    fn made(&mut self, text: &str) -> Self::Text;
-}
-
-/// Keeps each by itself.
-struct Strings;
-
-impl<'a> Keep<'a> for Strings {
-    type Text = String;
-
-    fn string(&mut self, body: &'a str, escaped: bool) -> Option<String> {
-        Scalar::String(body, escaped).into_string()
-    }
-
-    fn made(&mut self, text: &str) -> String {
-        text.to_owned()
-    }
-}
-
 /// Loads a run record, or says nothing.
 pub(crate) fn run_record(text: &str) -> Option<RunRecord> {
-    read(text, &mut Strings)
-}
-
-/// Loads a run record whose texts are kept in another way, or says nothing.
-pub(crate) fn read<'a, K: Keep<'a>>(text: &'a str, keep: &mut K) -> Option<RunRecord<K::Text>> {
     let mut reader = Reader {
         record: RunRecord {
-            run_id: K::Text::default(),
-            experiment_id: K::Text::default(),
+            run_id: String::new(),
+            experiment_id: String::new(),
             status: Status::Failed,
-            context_fingerprint: K::Text::default(),
-            params_fingerprint: K::Text::default(),
-            seed_fingerprint: K::Text::default(),
+            context_fingerprint: String::new(),
+            params_fingerprint: String::new(),
+            seed_fingerprint: String::new(),
             started_at: None,
             finished_at: None,
             duration_ms: 0,
@@ -62,19 +32,18 @@ pub(crate) fn read<'a, K: Keep<'a>>(text: &'a str, keep: &mut K) -> Option<RunRe
                 metalab_version: None,
                 executor_id: None,
                 host: None,
-                extra: keep.made(EMPTY),
-                unknown: keep.made(EMPTY),
+                extra: EMPTY.to_owned(),
+                unknown: EMPTY.to_owned(),
             },
             error: None,
-            params_resolved: keep.made(EMPTY),
+            params_resolved: EMPTY.to_owned(),
             tags: Vec::new(),
             warnings: Vec::new(),
             notes: None,
             artifacts: Vec::new(),
-            schema_version: K::Text::default(),
-            unknown: keep.made(EMPTY),
+            schema_version: String::new(),
+            unknown: EMPTY.to_owned(),
         },
-        keep,
         usual: true,
         within: Within::Nothing,
         field: Field::Unknown,
@@ -86,20 +55,6 @@ pub(crate) fn read<'a, K: Keep<'a>>(text: &'a str, keep: &mut K) -> Option<RunRe
     };
     scan(text, &mut reader).ok()?;
     reader.usual.then_some(reader.record)
-}
-
-/// Says whether a text is a record of the usual form that has every field that the format knows, each of its type, and no
-/// others: then its text can be handed out as a typed line. Of other texts it says nothing.
-pub(crate) fn is_whole(text: &str) -> bool {
-    let mut check = Check {
-        whole: true,
-        within: Within::Nothing,
-        field: Field::Unknown,
-        top: &TOP,
-        inner: &[],
-        depth: 0,
-    };
-    scan(text, &mut check).is_ok() && check.whole
 }
 
 /// An object without entries, as text.
@@ -329,9 +284,8 @@ impl Within {
     }
 }
 
-struct Reader<'a, 'k, K: Keep<'a>> {
-    record: RunRecord<K::Text>,
-    keep: &'k mut K,
+struct Reader<'a> {
+    record: RunRecord,
     /// Whether the text is of the usual form so far.
     usual: bool,
     within: Within,
@@ -349,7 +303,7 @@ struct Reader<'a, 'k, K: Keep<'a>> {
 }
 
 /// Of what is not of the usual form, these say nothing.
-impl<'a, K: Keep<'a>> Reader<'a, '_, K> {
+impl<'a> Reader<'a> {
     fn unusual(&mut self) {
         self.usual = false;
     }
@@ -359,8 +313,7 @@ impl<'a, K: Keep<'a>> Reader<'a, '_, K> {
         if self.field == Field::Unknown && self.within != Within::Metrics {
             return self.keep_unknown();
         }
-        let keep = &mut *self.keep;
-        let text = self.line.take(|text| keep.made(text))?;
+        let text = self.line.take(str::to_owned)?;
         match (self.within, self.field) {
             (Within::Metrics, _) => {
                 self.record.metrics.last_mut()?.value = MetricValue::Other(text);
@@ -391,39 +344,37 @@ impl<'a, K: Keep<'a>> Reader<'a, '_, K> {
     }
 
     /// Takes the entries that the format does not know of an object that has come to its end.
-    fn take_unknown(&mut self, of: usize) -> K::Text {
+    fn take_unknown(&mut self, of: usize) -> String {
         let entries = &mut self.unknown[of];
         if entries.is_empty() {
-            return self.keep.made(EMPTY);
+            return EMPTY.to_owned();
         }
         entries.push('}');
-        let kept = self.keep.made(entries);
-        entries.clear();
-        kept
+        std::mem::take(entries)
     }
 
     /// Returns a text, or that there is none.
-    fn text(&mut self, value: Scalar<'a>) -> Option<Option<K::Text>> {
+    fn text(&mut self, value: Scalar<'a>) -> Option<Option<String>> {
         match value {
             Scalar::Null => Some(None),
-            Scalar::String(body, escaped) => self.keep.string(body, escaped).map(Some),
+            Scalar::String(..) => value.into_string().map(Some),
             _ => None,
         }
     }
 
     /// Returns a text, or an empty one.
-    fn text_or_empty(&mut self, value: Scalar<'a>) -> Option<K::Text> {
+    fn text_or_empty(&mut self, value: Scalar<'a>) -> Option<String> {
         self.text(value).map(Option::unwrap_or_default)
     }
 
     /// Returns a text, or the default.
-    fn text_or(&mut self, value: Scalar<'a>, default: &str) -> Option<K::Text> {
+    fn text_or(&mut self, value: Scalar<'a>, default: &str) -> Option<String> {
         let text = self.text(value)?;
-        Some(text.unwrap_or_else(|| self.keep.made(default)))
+        Some(text.unwrap_or_else(|| default.to_owned()))
     }
 
     /// Returns a time as it is written, or that there is none.
-    fn time(&mut self, value: Scalar<'a>) -> Option<Option<K::Text>> {
+    fn time(&mut self, value: Scalar<'a>) -> Option<Option<String>> {
         if matches!(value, Scalar::Null) {
             return Some(None);
         }
@@ -431,7 +382,7 @@ impl<'a, K: Keep<'a>> Reader<'a, '_, K> {
             "" => Some(None),
             text => {
                 Timestamp::parse(text).ok()?;
-                self.keep.string(text, false).map(Some)
+                Some(Some(text.to_owned()))
             }
         }
     }
@@ -441,12 +392,12 @@ impl<'a, K: Keep<'a>> Reader<'a, '_, K> {
             Scalar::Bool(value) => MetricValue::Boolean(value),
             Scalar::Integer(text) => match text.parse() {
                 Ok(value) => MetricValue::Integer(value),
-                Err(_) => MetricValue::BigInteger(self.keep.made(text)),
+                Err(_) => MetricValue::BigInteger(text.to_owned()),
             },
             Scalar::Float(text) => MetricValue::Float(parse_float(text)),
             Scalar::NotFinite(value) => MetricValue::Float(value),
-            Scalar::String(body, escaped) => MetricValue::Text(self.keep.string(body, escaped)?),
-            Scalar::Null => MetricValue::Other(self.keep.made("null")),
+            Scalar::String(..) => MetricValue::Text(value.into_string()?),
+            Scalar::Null => MetricValue::Other("null".to_owned()),
         };
         self.record.metrics.last_mut()?.value = value;
         Some(())
@@ -530,7 +481,7 @@ impl<'a, K: Keep<'a>> Reader<'a, '_, K> {
         Some(())
     }
 
-    fn artifact(&mut self) -> Option<&mut ArtifactDescriptor<K::Text>> {
+    fn artifact(&mut self) -> Option<&mut ArtifactDescriptor> {
         self.record.artifacts.last_mut()
     }
 
@@ -550,7 +501,7 @@ fn integer(value: Scalar<'_>) -> Option<Option<i64>> {
     }
 }
 
-impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
+impl<'a> Sink<'a> for Reader<'a> {
     fn scalar(&mut self, value: Scalar<'a>) {
         if !self.usual {
             return;
@@ -565,10 +516,7 @@ impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
             Within::Artifact => self.of_artifact(value),
             Within::Warnings => self.as_text(value),
             Within::Tags => match value {
-                Scalar::String(body, escaped) => {
-                    let tag = self.keep.string(body, escaped);
-                    tag.map(|tag| self.record.tags.push(tag))
-                }
+                Scalar::String(..) => value.into_string().map(|tag| self.record.tags.push(tag)),
                 _ => None,
             },
             Within::Artifacts | Within::Nothing => None,
@@ -614,11 +562,8 @@ impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
         };
         self.field = field;
         if self.within == Within::Metrics {
-            let Some(name) = self.keep.string(body, false) else {
-                return self.unusual();
-            };
             self.record.metrics.push(Metric {
-                name,
+                name: body.to_owned(),
                 // Its value comes next.
                 value: MetricValue::Boolean(false),
             });
@@ -639,15 +584,15 @@ impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
                 self.inner = Keys::new(within.fields());
                 if within == Within::Artifact {
                     self.record.artifacts.push(ArtifactDescriptor {
-                        artifact_id: K::Text::default(),
-                        name: K::Text::default(),
-                        kind: self.keep.made(DEFAULT_KIND),
-                        format: self.keep.made(DEFAULT_FORMAT),
-                        uri: K::Text::default(),
+                        artifact_id: String::new(),
+                        name: String::new(),
+                        kind: DEFAULT_KIND.to_owned(),
+                        format: DEFAULT_FORMAT.to_owned(),
+                        uri: String::new(),
                         content_hash: None,
                         size_bytes: None,
-                        metadata: self.keep.made(EMPTY),
-                        unknown: self.keep.made(EMPTY),
+                        metadata: EMPTY.to_owned(),
+                        unknown: EMPTY.to_owned(),
                     });
                 }
             }
@@ -686,8 +631,10 @@ impl<'a, K: Keep<'a>> Sink<'a> for Reader<'a, '_, K> {
     }
 }
 
-/// Checks a text without keeping anything of it.
-struct Check {
+/// Checks whether a text that has no white space is a typed line as it is, without keeping anything of it: a record of the usual
+/// form that has every field that the format knows, each of its type, and no others, and in which all that is kept as text is
+/// written as this program prints it. Of other texts it says nothing.
+pub(crate) struct Check<'a> {
     /// Whether it has been right so far.
     whole: bool,
     within: Within,
@@ -696,11 +643,31 @@ struct Check {
     /// The fields that are to come, of the record itself and of the object in it.
     top: &'static [Known],
     inner: &'static [Known],
-    /// How many containers are open of what may hold anything.
-    depth: usize,
+    last_metric: Option<&'a str>,
+    /// The containers that are open of what may hold anything, with the last key of each.
+    open: Vec<Option<&'a str>>,
 }
 
-impl Check {
+impl Default for Check<'_> {
+    fn default() -> Self {
+        Self {
+            whole: true,
+            within: Within::Nothing,
+            field: Field::Unknown,
+            top: &TOP,
+            inner: &[],
+            last_metric: None,
+            open: Vec::new(),
+        }
+    }
+}
+
+impl Check<'_> {
+    /// Says whether a text that has come to its end was right.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole && self.top.is_empty()
+    }
+
     /// The fields that are to come where a key is.
     fn fields(&mut self) -> &mut &'static [Known] {
         match self.within {
@@ -737,7 +704,13 @@ impl Check {
             (Within::Artifact, Field::SizeBytes) => {
                 integer(value).is_some_and(|size| size.is_none_or(|size| size >= 0))
             }
-            (Within::Metrics | Within::Warnings, _) | (Within::Record, Field::Error) => true,
+            // A text that no string holds is kept as it is written.
+            (Within::Metrics, _) => {
+                !matches!(value, Scalar::String(_, true))
+                    || value.into_string().is_some()
+                    || is_own_form(value)
+            }
+            (Within::Warnings, _) | (Within::Record, Field::Error) => is_own_form(value),
             (
                 Within::Record,
                 Field::Metrics
@@ -764,16 +737,20 @@ impl Check {
     }
 }
 
-impl<'a> Sink<'a> for Check {
+/// Once it is not right, nothing matters any more.
+impl<'a> Sink<'a> for Check<'a> {
     fn scalar(&mut self, value: Scalar<'a>) {
-        if self.depth == 0 {
-            self.whole &= self.is_right(value);
+        if self.whole {
+            self.whole = match self.open.is_empty() {
+                true => self.is_right(value),
+                false => is_own_form(value),
+            };
         }
     }
 
     fn likely_key(&self) -> Option<&'static str> {
         match self.within {
-            _ if self.depth > 0 => None,
+            _ if !self.whole || !self.open.is_empty() => None,
             Within::Record => self.top.first().map(|known| known.key),
             _ => self.inner.first().map(|known| known.key),
         }
@@ -786,46 +763,53 @@ impl<'a> Sink<'a> for Check {
     }
 
     fn key(&mut self, body: &'a str, escaped: bool) {
-        if self.depth > 0 {
+        if !self.whole {
             return;
         }
-        if escaped {
-            self.whole = false;
-        } else if self.within != Within::Metrics {
-            match self.next(body) {
-                Some(field) => self.field = field,
-                None => self.whole = false,
+        let last = match self.open.last_mut() {
+            Some(last) => {
+                self.whole = is_own_form(Scalar::String(body, escaped));
+                last
             }
-        }
+            None if self.within == Within::Metrics => &mut self.last_metric,
+            None => {
+                match self.next(body) {
+                    Some(field) => self.field = field,
+                    None => self.whole = false,
+                }
+                return;
+            }
+        };
+        // Keys with escapes are ordered by what they say.
+        self.whole &=
+            !escaped && last.is_none_or(|last| compare(last.as_bytes(), body.as_bytes()).is_lt());
+        *last = Some(body);
     }
 
     fn open(&mut self, kind: Kind) {
-        if self.depth > 0 {
-            self.depth += 1;
+        if !self.whole {
             return;
+        }
+        if !self.open.is_empty() {
+            return self.open.push(None);
         }
         match self.within.open(self.field, kind) {
             Opened::Known(within) => {
                 self.within = within;
                 self.inner = within.fields();
             }
-            Opened::Any => self.depth = 1,
-            Opened::Unexpected => {
-                self.whole = false;
-                // Nothing in it matters any more.
-                self.depth = 1;
-            }
+            Opened::Any => self.open.push(None),
+            Opened::Unexpected => self.whole = false,
         }
     }
 
     fn close(&mut self) {
-        if self.depth > 0 {
-            self.depth -= 1;
+        if !self.whole || self.open.pop().is_some() {
             return;
         }
         match self.within {
-            Within::Artifact | Within::Provenance => self.whole &= self.inner.is_empty(),
-            Within::Record | Within::Nothing => self.whole &= self.top.is_empty(),
+            Within::Artifact | Within::Provenance => self.whole = self.inner.is_empty(),
+            Within::Record | Within::Nothing => self.whole = self.top.is_empty(),
             _ => {}
         }
         self.within = self.within.around();
@@ -868,6 +852,11 @@ mod tests {
         "{\"b\":1,\"a\":2}",
     ];
 
+    fn is_whole(text: &str) -> bool {
+        let mut check = Check::default();
+        scan(text, &mut check).is_ok() && check.is_whole()
+    }
+
     fn by_tree(text: &str) -> crate::error::Result<RunRecord> {
         codec::run_record("f", codec::parse_object("f", text.as_bytes())?)
     }
@@ -879,7 +868,9 @@ mod tests {
             .replace(r#""more":1,"#, "")
             .replace(r#"},{}],"context"#, r#"}],"context"#)
             .replace(r#","zzz":"z""#, "")
-            .replace(r#","zzz":[]"#, "");
+            .replace(r#","zzz":[]"#, "")
+            // All that is kept as text is written as this program prints it.
+            .replace("2.50", "2.5");
         assert!(is_whole(&known));
         known
     }
@@ -929,9 +920,10 @@ mod tests {
             has_keys(artifact.as_object().unwrap(), &ARTIFACT);
         }
         let without = codec::print_line(&json::Value::Object(object));
-        // Of a metric whose name has an escape nothing is said.
-        let is_usual = !without.contains(r#""metrics":{"\"#);
-        assert!(is_whole(&without) || !is_usual, "{without}");
+        let mut keys = Escaped(false);
+        scan(&without, &mut keys).unwrap();
+        // Of one with an escape in a key nothing is said.
+        assert_eq!(is_whole(&without), !keys.0, "{without}");
         let mut known = record.clone();
         known.unknown = EMPTY.to_owned();
         known.provenance.unknown = EMPTY.to_owned();
@@ -944,6 +936,18 @@ mod tests {
             "{text}"
         );
         line == text
+    }
+
+    /// Whether a key has an escape.
+    struct Escaped(bool);
+
+    impl<'a> Sink<'a> for Escaped {
+        fn scalar(&mut self, _value: Scalar<'a>) {}
+        fn key(&mut self, _body: &'a str, escaped: bool) {
+            self.0 |= escaped;
+        }
+        fn open(&mut self, _kind: Kind) {}
+        fn close(&mut self) {}
     }
 
     #[track_caller]

@@ -7,10 +7,10 @@ use crate::json::{Object, Value};
 use crate::layout;
 use crate::model::{Damage, RunRecord};
 use crate::names::RunId;
-use crate::packed::Packed;
 use crate::query::{Catalogue, Column, Field, FieldSummary, Pager, Projection, Query, RecordRow};
 use crate::quick;
 use crate::scope::Scope;
+use crate::typed_line;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -252,32 +252,23 @@ impl RunList {
     /// end.
     ///
     /// # Errors
-    /// `io` if the operating system refuses more than a single file.
+    /// `invalid-argument` if the query named columns, `io` if the operating system refuses more than a single file.
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
-        self.next_page(limit)
-    }
-
-    /// Returns the same in one text.
-    ///
-    /// # Errors
-    /// As [`next`](Self::next).
-    pub fn next_packed(&mut self, limit: u32) -> Result<Packed> {
-        self.next_page(limit)
-    }
-
-    fn next_page<P: Page>(&mut self, limit: u32) -> Result<P> {
+        refuse_columns(&self.columns)?;
         let limit = limit.clamp(1, MAX_PAGE) as usize;
-        let mut page = P::default();
+        let mut page = Vec::new();
         let mut bytes = 0;
         // An empty page is the end: damaged files alone do not fill one.
-        while page.count() == 0 || (page.count() < limit && bytes < MAX_PAGE_BYTES as usize) {
+        while page.is_empty() || (page.len() < limit && bytes < MAX_PAGE_BYTES as usize) {
             // Straight from the index, if it is there and there is nothing to say about its file.
             if let Some(listed) = self.entries.front()
                 && let Kept::Indexed(table, row) = &listed.kept
-                && let Ok(Some(length)) =
-                    table.with_record(*row, |text| page.push_text(text).then_some(text.len()))
+                && let Ok(Some((record, length))) = table.with_record(*row, |text| {
+                    quick::run_record(text).map(|record| (record, text.len()))
+                })
             {
                 bytes += length;
+                page.push(record);
                 self.entries.pop_front();
                 continue;
             }
@@ -286,7 +277,7 @@ impl RunList {
             };
             bytes += content.len();
             match scope.load_record(&run, &content) {
-                Ok(record) => page.push_record(record),
+                Ok(record) => page.push(record),
                 Err(error) => self.add_damage(error)?,
             }
         }
@@ -316,11 +307,27 @@ impl RunList {
     ///
     /// # Errors
     /// `io` if the operating system refuses more than a single file.
-    pub fn next_lines(&mut self, form: LineForm, max_bytes: u32) -> Result<String> {
+    pub fn next_lines(&mut self, max_bytes: u32) -> Result<String> {
+        self.lines(LineForm::AsWritten, u32::MAX, max_bytes)
+    }
+
+    /// Returns the next records as typed lines, at most `limit`. An empty text is the end.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_typed_lines(&mut self, limit: u32, max_bytes: u32) -> Result<String> {
+        refuse_columns(&self.columns)?;
+        self.lines(LineForm::Typed, limit.clamp(1, MAX_PAGE), max_bytes)
+    }
+
+    fn lines(&mut self, form: LineForm, max_lines: u32, max_bytes: u32) -> Result<String> {
         let limit = max_bytes.clamp(1, MAX_PAGE_BYTES) as usize;
         let mut lines = String::new();
         self.handed.clear();
         loop {
+            if self.handed.len() >= max_lines as usize {
+                return Ok(lines);
+            }
             let before = lines.len();
             if let Some(projected) = self.front_row() {
                 if let Some(row) = projected {
@@ -336,18 +343,21 @@ impl RunList {
             }
             if let Some(listed) = self.entries.front()
                 && let Kept::Indexed(table, row) = &listed.kept
-                && let Ok(fits) = table.with_record(*row, |text| {
-                    if form == LineForm::Typed && !quick::is_whole(text) {
-                        return None;
+                && let Ok(is_typed) = table.is_typed_line(*row)
+                && let Ok(Some(fits)) = table.with_record(*row, |text| {
+                    match form {
+                        LineForm::Typed if !is_typed => {
+                            typed_line::push(&quick::run_record(text)?, &mut lines);
+                        }
+                        _ => lines.push_str(text),
                     }
-                    let fits = before == 0 || before + text.len() < limit;
-                    if fits {
-                        lines.push_str(text);
-                        lines.push('\n');
+                    lines.push('\n');
+                    let fits = before == 0 || lines.len() <= limit;
+                    if !fits {
+                        lines.truncate(before);
                     }
                     Some(fits)
                 })
-                && let Some(fits) = fits
             {
                 if !fits {
                     return Ok(lines);
@@ -410,45 +420,6 @@ impl RunList {
             }
         };
         self.handed.iter().map(file).collect()
-    }
-}
-
-/// Records that are handed out at once.
-pub(crate) trait Page: Default {
-    fn count(&self) -> usize;
-
-    /// Adds a record as it is written, or leaves one of an unusual form to whoever loads it.
-    fn push_text(&mut self, record: &str) -> bool;
-
-    fn push_record(&mut self, record: RunRecord);
-}
-
-impl Page for Vec<RunRecord> {
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    fn push_text(&mut self, record: &str) -> bool {
-        let found = quick::run_record(record);
-        found.map(|record| self.push(record)).is_some()
-    }
-
-    fn push_record(&mut self, record: RunRecord) {
-        self.push(record);
-    }
-}
-
-impl Page for Packed {
-    fn count(&self) -> usize {
-        self.count as usize
-    }
-
-    fn push_text(&mut self, record: &str) -> bool {
-        self.push_text(record)
-    }
-
-    fn push_record(&mut self, record: RunRecord) {
-        self.push_record(&record);
     }
 }
 
@@ -732,6 +703,17 @@ pub(crate) fn push_row(lines: &mut String, columns: &[String], row: &[Option<Str
         lines.push_str(value);
     }
     lines.push_str("}\n");
+}
+
+/// Refuses to make records of what a query shows columns of.
+pub(crate) fn refuse_columns(columns: &[String]) -> Result<()> {
+    if columns.is_empty() {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!(
+        "the query shows columns ({}), so that its rows are no records; take them as rows or as lines",
+        columns.join(", ")
+    )))
 }
 
 pub(crate) fn column_names(query: &Query) -> Vec<String> {

@@ -6,12 +6,11 @@ use crate::error::{Error, Result};
 use crate::layout;
 use crate::model::{Access, Damage, RunRecord};
 use crate::names::RunId;
-use crate::packed::Packed;
 use crate::ports::{DatabaseResult, Statement};
 use crate::query::Query;
 use crate::run_list::{
-    FieldCatalogue, MAX_PAGE, MAX_PAGE_BYTES, Page, RunList, column_names, damage, needs_derived,
-    push_row,
+    FieldCatalogue, MAX_PAGE, MAX_PAGE_BYTES, RunList, column_names, damage, needs_derived,
+    push_row, refuse_columns,
 };
 use crate::scope::Scope;
 use crate::sql::directories;
@@ -202,21 +201,18 @@ impl DatabaseList {
         }
     }
 
-    fn next_page<P: Page>(&mut self, limit: u32) -> Result<P> {
+    fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
         let limit = limit.clamp(1, MAX_PAGE) as usize;
-        let mut page = P::default();
+        let mut page = Vec::new();
         let mut bytes = 0;
-        while page.count() == 0 || (page.count() < limit && bytes < MAX_PAGE_BYTES as usize) {
+        while page.is_empty() || (page.len() < limit && bytes < MAX_PAGE_BYTES as usize) {
             let Some(found) = self.take()? else {
                 break;
             };
             bytes += found.record.len();
-            if page.push_text(&found.record) {
-                continue;
-            }
             let file = self.file(&found.key);
             match codec::load_run_record(&file, found.record.as_bytes()) {
-                Ok(record) => page.push_record(record),
+                Ok(record) => page.push(record),
                 Err(error) => self.add(error)?,
             }
         }
@@ -236,11 +232,14 @@ impl DatabaseList {
         rows.into_iter().filter_map(|found| found.values).collect()
     }
 
-    fn next_lines(&mut self, form: LineForm, max_bytes: u32) -> Result<String> {
+    fn lines(&mut self, form: LineForm, max_lines: u32, max_bytes: u32) -> Result<String> {
         self.handed.clear();
         let limit = max_bytes.clamp(1, MAX_PAGE_BYTES) as usize;
         let mut lines = String::new();
         loop {
+            if self.handed.len() >= max_lines as usize {
+                return Ok(lines);
+            }
             let before = lines.len();
             let Some(found) = self.take()? else {
                 return Ok(lines);
@@ -359,22 +358,15 @@ impl RunListing {
     /// Returns the next records: at most `limit`, and no more once their files have 16 MiB. None left is the end.
     ///
     /// # Errors
-    /// `io` if the operating system refuses more than a single file, `database` if it breaks off in the middle.
+    /// `invalid-argument` if the query named columns, `io` if the operating system refuses more than a single file, `database`
+    /// if it breaks off in the middle.
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
         match self {
             Self::Files(list) => list.next(limit),
-            Self::Database(list) => list.next_page(limit),
-        }
-    }
-
-    /// Returns the same in one text.
-    ///
-    /// # Errors
-    /// As [`next`](Self::next).
-    pub fn next_packed(&mut self, limit: u32) -> Result<Packed> {
-        match self {
-            Self::Files(list) => list.next_packed(limit),
-            Self::Database(list) => list.next_page(limit),
+            Self::Database(list) => {
+                refuse_columns(&list.columns)?;
+                list.next(limit)
+            }
         }
     }
 
@@ -391,10 +383,24 @@ impl RunListing {
     ///
     /// # Errors
     /// As [`next`](Self::next).
-    pub fn next_lines(&mut self, form: LineForm, max_bytes: u32) -> Result<String> {
+    pub fn next_lines(&mut self, max_bytes: u32) -> Result<String> {
         match self {
-            Self::Files(list) => list.next_lines(form, max_bytes),
-            Self::Database(list) => list.next_lines(form, max_bytes),
+            Self::Files(list) => list.next_lines(max_bytes),
+            Self::Database(list) => list.lines(LineForm::AsWritten, u32::MAX, max_bytes),
+        }
+    }
+
+    /// Returns the next records as typed lines, at most `limit`. An empty text is the end.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_typed_lines(&mut self, limit: u32, max_bytes: u32) -> Result<String> {
+        match self {
+            Self::Files(list) => list.next_typed_lines(limit, max_bytes),
+            Self::Database(list) => {
+                refuse_columns(&list.columns)?;
+                list.lines(LineForm::Typed, limit.clamp(1, MAX_PAGE), max_bytes)
+            }
         }
     }
 

@@ -37,11 +37,12 @@ pub(crate) use table::{Table, Texts};
 
 use crate::codec;
 use crate::error::{Error, Result};
-use crate::json::{self, Document, Part, Value};
+use crate::json::{self, Document, Nothing, Part, Sink, Value};
 use crate::layout::{self, StorePath, Top};
 use crate::model::{Access, Damage};
 use crate::names::RunId;
 use crate::ports::{Directory, Kind, PortError, PortResult, Reading, Stat, was_within};
+use crate::quick;
 use crate::run_list::damage;
 use crate::scope::Scope;
 use crate::tree::Tree;
@@ -831,7 +832,7 @@ impl Scope {
                     (None, ..) => DerivedText::Absent,
                 };
                 let record = Part::Tree(&record);
-                let text = texts.record.as_bytes();
+                let text = (texts.record.as_bytes(), table.is_typed_line(row)?);
                 builder.add(&table.name(row)?, seen, record, text, &derived);
                 if builder.is_full() {
                     self.add_table(state, std::mem::replace(&mut builder, Builder::new()))?;
@@ -898,8 +899,9 @@ impl Scope {
         };
         let (record_seen, content) = content;
         let mut text = Vec::with_capacity(content.bytes().len());
-        let parsed = parse(&self.tree, path, &content, &mut text).and_then(|record| {
-            if codec::surely_loads(record.root().entries()) {
+        let mut check = quick::Check::default();
+        let parsed = parse(&self.tree, path, &content, &mut text, &mut check).and_then(|record| {
+            if check.is_whole() || codec::surely_loads(record.root().entries()) {
                 return Ok(record);
             }
             let place = self.tree.path(path);
@@ -918,12 +920,14 @@ impl Scope {
                 }));
             }
         };
+        let text = (text.as_slice(), check.is_whole());
         let opened = read(from.derived.as_deref(), ahead.derived_path, ahead.derived);
         let mut derived_text = Vec::new();
         let parsed = match &opened {
             Ok(None) => Ok(None),
             Ok(Some((seen, content))) => {
-                parse(&self.tree, ahead.derived_path, content, &mut derived_text)
+                let path = ahead.derived_path;
+                parse(&self.tree, path, content, &mut derived_text, &mut Nothing)
                     .map(|object| Some((*seen, object)))
             }
             Err(error) => Err(error.clone()),
@@ -932,12 +936,12 @@ impl Scope {
         match parsed {
             Ok(None) => {
                 let derived = DerivedText::Absent;
-                builder.add(run.as_str(), record_seen, record.root(), &text, &derived);
+                builder.add(run.as_str(), record_seen, record.root(), text, &derived);
             }
             Ok(Some((seen, metrics))) => {
                 young |= seen.young;
                 let derived = DerivedText::Whole(seen, metrics.root(), &derived_text);
-                builder.add(run.as_str(), record_seen, record.root(), &text, &derived);
+                builder.add(run.as_str(), record_seen, record.root(), text, &derived);
             }
             Err(error) => {
                 let known = look(from.derived.as_deref(), ahead.derived_path);
@@ -950,7 +954,7 @@ impl Scope {
                     young: true,
                 };
                 let derived = DerivedText::Damaged(known.unwrap_or(unknown));
-                builder.add(run.as_str(), record_seen, record.root(), &text, &derived);
+                builder.add(run.as_str(), record_seen, record.root(), text, &derived);
                 let damaged = Damaged {
                     seen: known,
                     damage: damage(error)?,
@@ -978,18 +982,19 @@ impl Content<'_> {
     }
 }
 
-/// Reads a file that must hold an object, and appends its text without white space.
+/// Reads a file that must hold an object, and appends its text without white space. A check sees what is in it too.
 fn parse<'c>(
     tree: &Tree,
     path: &StorePath,
     content: &'c Content<'_>,
     line: &mut Vec<u8>,
+    check: &mut impl Sink<'c>,
 ) -> Result<Document<'c>> {
     let text = match content {
         Content::Text(text) => Some(*text),
         Content::Bytes(bytes) => str::from_utf8(bytes).ok(),
     };
-    match text.map(|text| Document::read_and_minify(text, line)) {
+    match text.map(|text| Document::read_and_minify(text, line, check)) {
         Some(Ok(document)) if document.root().is_object() => Ok(document),
         // What is wrong is told in full.
         _ => codec::parse_object(&tree.path(path), content.bytes())

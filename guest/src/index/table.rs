@@ -15,7 +15,7 @@ use std::rc::Rc;
 use twox_hash::XxHash64;
 
 /// How a table's file begins, and its directory ends.
-const MAGIC: &[u8; 8] = b"mlabtab2";
+const MAGIC: &[u8; 8] = b"mlabtab3";
 
 /// The most runs of a table.
 pub(super) const MAX_ROWS: usize = 1 << 16;
@@ -146,10 +146,14 @@ struct BuiltRow {
     seen: Seen,
     derived: Option<Seen>,
     at: usize,
+    /// The length of the record's text, with the mark [`TYPED`] if it is its typed line too.
     record_length: u32,
     /// The length of the derived metrics' text; [`NONE`] without, [`DAMAGED`] if they are damaged.
     derived_length: u32,
 }
+
+/// The mark of a record's text that is handed out as a typed line. A text has fewer bytes than this.
+const TYPED: u32 = 1 << 31;
 
 const NONE: u32 = u32::MAX;
 const DAMAGED: u32 = u32::MAX - 1;
@@ -189,13 +193,14 @@ impl Builder {
                     > MAX_BYTES)
     }
 
-    /// Adds a run: the name of its file without the suffix, what it holds, and its text without white space.
+    /// Adds a run: the name of its file without the suffix, what it holds, its text without white space, and whether that is
+    /// its typed line.
     pub(super) fn add(
         &mut self,
         name: &str,
         seen: Seen,
         record: Part<'_>,
-        text: &[u8],
+        (text, is_typed): (&[u8], bool),
         derived: &DerivedText<'_>,
     ) {
         let at = small(self.rows.len());
@@ -218,7 +223,7 @@ impl Builder {
             seen,
             derived: derived_seen,
             at: self.texts.len(),
-            record_length: small(text.len()),
+            record_length: small(text.len()) | if is_typed { TYPED } else { 0 },
             derived_length,
         };
         let mut roots = [None; ROOTS];
@@ -405,7 +410,8 @@ impl Builder {
             } else {
                 row.derived_length
             };
-            let text = &self.texts[row.at..row.at + (row.record_length + derived) as usize];
+            let length = (row.record_length & !TYPED) + derived;
+            let text = &self.texts[row.at..row.at + length as usize];
             put_u32(&mut places, small(out.len()));
             put_u32(&mut places, row.record_length);
             put_u32(&mut places, row.derived_length);
@@ -872,6 +878,11 @@ impl Table {
         Ok(self.place(row)?[2] == DAMAGED)
     }
 
+    /// Says whether the text of a run's record is its typed line.
+    pub(crate) fn is_typed_line(&self, row: usize) -> Result<bool, Doubt> {
+        Ok(self.place(row)?[1] & TYPED != 0)
+    }
+
     /// Returns the texts of a run.
     pub(crate) fn texts(&self, row: usize) -> Result<Texts, Doubt> {
         self.with_texts(row, |record, derived| Texts {
@@ -895,7 +906,7 @@ impl Table {
         show: impl FnOnce(&str, Option<&str>) -> T,
     ) -> Result<T, Doubt> {
         let [at, record, derived, check] = self.place(row)?;
-        let (at, record) = (at as usize, record as usize);
+        let (at, record) = (at as usize, (record & !TYPED) as usize);
         let there = derived < DAMAGED;
         let whole = record + if there { derived as usize } else { 0 };
         if at < self.texts.0 || at + whole > self.texts.1 {

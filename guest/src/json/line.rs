@@ -3,7 +3,7 @@
 use super::Text;
 use super::number::{is_own_text, parse_float, push_float};
 use super::print::push_text;
-use super::scan::{Kind, Scalar};
+use super::scan::{Kind, Scalar, run, special_in_ascii};
 use super::text::compare;
 
 /// So many bytes are made room for at first.
@@ -20,6 +20,29 @@ pub(crate) struct Line<'a> {
     open: Vec<(Kind, Option<&'a str>)>,
     /// Whether the innermost open container has no items so far.
     empty: bool,
+}
+
+/// Says whether a value that is no container is written as [`line`](super::line()) prints it.
+pub(crate) fn is_own_form(value: Scalar<'_>) -> bool {
+    match value {
+        Scalar::Null | Scalar::Bool(_) | Scalar::NotFinite(_) => true,
+        Scalar::Integer(text) => text != "-0",
+        Scalar::Float(text) => {
+            is_own_text(text) || {
+                let mut own = String::with_capacity(text.len());
+                push_float(parse_float(text), &mut own);
+                own == text
+            }
+        }
+        Scalar::String(body, escaped) => {
+            let plain = || run(body.as_bytes(), special_in_ascii) == body.len();
+            (!escaped && plain()) || {
+                let mut own = String::with_capacity(body.len() + 2);
+                push_text(&Text::written(body, escaped), &mut own);
+                own.get(1..own.len() - 1) == Some(body)
+            }
+        }
+    }
 }
 
 impl<'a> Line<'a> {

@@ -41,12 +41,12 @@ pub(crate) mod python;
 #[expect(clippy::unwrap_used, reason = "a test may stop where it fails")]
 mod tests;
 
-pub(crate) use line::Line;
+pub(crate) use line::{Line, is_own_form};
 pub use number::float_text;
-pub(crate) use number::parse_float;
+pub(crate) use number::{parse_float, push_float};
 pub(crate) use part::{Document, Part, Parts, Shape};
 pub(crate) use print::push_text;
-pub(crate) use scan::{Kind, Scalar, Sink, scan};
+pub(crate) use scan::{Kind, Nothing, Scalar, Sink, minify_seen, scan};
 pub use text::Text;
 pub(crate) use text::{compare, is_same};
 pub use value::{Object, Value};
@@ -146,5 +146,5 @@ pub fn line(value: &Value<'_>, out: &mut String) {
 ///
 /// Exactly those of [`parse`]; then nothing is appended.
 pub fn minify(text: &[u8], out: &mut String) -> Result<(), JsonError> {
-    scan::minify(text, out)
+    minify_seen(text, &mut Nothing, out)
 }

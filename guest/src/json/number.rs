@@ -96,7 +96,7 @@ pub(super) fn is_own_text(text: &str) -> bool {
 }
 
 /// Appends what [`float_text`] returns.
-pub(super) fn push_float(value: f64, out: &mut String) {
+pub(crate) fn push_float(value: f64, out: &mut String) {
     if value.is_nan() {
         out.push_str("NaN");
         return;

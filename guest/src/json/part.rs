@@ -1,7 +1,7 @@
 //! A value of a text that was read, be it as a tree or as its tokens in a row.
 
 use super::flat::{Flat, FlatPart, FlatParts, Reader};
-use super::scan::{self, Kind};
+use super::scan::{self, Kind, Scalar, Sink};
 use super::tree::Tree;
 use super::{JsonError, Object, Text, Value, line};
 
@@ -12,11 +12,19 @@ pub(crate) enum Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Reads a text and appends it without white space; nothing is appended of one that is none.
-    pub(crate) fn read_and_minify(text: &'a str, out: &mut Vec<u8>) -> Result<Self, JsonError> {
-        let mut tokens = Reader::default();
-        scan::scan_and_minify(text, &mut tokens, out)?;
-        if let Some(flat) = tokens.finish() {
+    /// Reads a text and appends it without white space; nothing is appended of one that is none. Another sink sees the tokens
+    /// too, and knows which keys are likely.
+    pub(crate) fn read_and_minify(
+        text: &'a str,
+        out: &mut Vec<u8>,
+        other: &mut impl Sink<'a>,
+    ) -> Result<Self, JsonError> {
+        let mut both = Both {
+            tokens: Reader::default(),
+            other,
+        };
+        scan::scan_and_minify(text, &mut both, out)?;
+        if let Some(flat) = both.tokens.finish() {
             return Ok(Self::Flat(flat));
         }
         let mut tree = Tree::default();
@@ -30,6 +38,45 @@ impl<'a> Document<'a> {
             Self::Flat(flat) => Part::Flat(flat.root()),
             Self::Tree(value) => Part::Tree(value),
         }
+    }
+}
+
+/// Passes tokens on to two sinks.
+struct Both<'a, 'o, S> {
+    tokens: Reader<'a>,
+    other: &'o mut S,
+}
+
+impl<'a, S: Sink<'a>> Sink<'a> for Both<'a, '_, S> {
+    fn scalar(&mut self, value: Scalar<'a>) {
+        self.tokens.scalar(value);
+        self.other.scalar(value);
+    }
+
+    fn key(&mut self, body: &'a str, escaped: bool) {
+        self.tokens.key(body, escaped);
+        self.other.key(body, escaped);
+    }
+
+    fn likely_key(&self) -> Option<&'static str> {
+        self.other.likely_key()
+    }
+
+    fn likely_key_came(&mut self) {
+        let key = self.other.likely_key().unwrap_or_default();
+        self.tokens
+            .key(key.get(1..key.len() - 1).unwrap_or_default(), false);
+        self.other.likely_key_came();
+    }
+
+    fn open(&mut self, kind: Kind) {
+        self.tokens.open(kind);
+        self.other.open(kind);
+    }
+
+    fn close(&mut self) {
+        self.tokens.close();
+        self.other.close();
     }
 }
 

@@ -51,9 +51,13 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, JsonError> {
     str::from_utf8(bytes).map_err(|error| JsonError::new(error.valid_up_to(), Reason::InvalidUtf8))
 }
 
-/// See [`super::minify`].
-pub(super) fn minify(text: &[u8], out: &mut String) -> Result<(), JsonError> {
-    scan_and_minify(self::text(text)?, &mut Nothing, out)
+/// Does what [`super::minify`] does; a sink sees the tokens too.
+pub(crate) fn minify_seen<'a>(
+    text: &'a [u8],
+    sink: &mut impl Sink<'a>,
+    out: &mut String,
+) -> Result<(), JsonError> {
+    scan_and_minify(self::text(text)?, sink, out)
 }
 
 /// Reads one text into the sink and appends it without its gaps.
@@ -132,7 +136,7 @@ impl Out for Vec<u8> {
 }
 
 /// Takes no notice of anything.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl<'a> Sink<'a> for Nothing {
     fn scalar(&mut self, _value: Scalar<'a>) {}

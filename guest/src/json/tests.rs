@@ -859,7 +859,7 @@ fn tokens_in_a_row_show_what_a_tree_shows() {
     for text in &texts {
         let value = parse(text.as_bytes()).unwrap();
         let mut minified = b"before".to_vec();
-        let document = Document::read_and_minify(text, &mut minified).unwrap();
+        let document = Document::read_and_minify(text, &mut minified, &mut Nothing).unwrap();
         flat += usize::from(matches!(document, Document::Flat(_)));
         let mut expected = String::from("before");
         minify(text.as_bytes(), &mut expected).unwrap();
@@ -881,7 +881,7 @@ fn a_text_is_read_as_a_tree_where_its_tokens_do_not_say_it() {
         r#"[{"a": 1}, {"\u0061": 1}]"#,
     ] {
         let mut out = Vec::new();
-        let document = Document::read_and_minify(text, &mut out).unwrap();
+        let document = Document::read_and_minify(text, &mut out, &mut Nothing).unwrap();
         assert!(matches!(document, Document::Tree(_)), "{text}");
         let [mut one, mut other] = [Vec::new(), Vec::new()];
         seen(document.root(), &mut one);
@@ -889,7 +889,7 @@ fn a_text_is_read_as_a_tree_where_its_tokens_do_not_say_it() {
         assert_eq!((one, out), (other, text.replace(' ', "").into_bytes()));
     }
     let mut out = b"before".to_vec();
-    let refused = Document::read_and_minify(r#"{"a": 1, "b": }"#, &mut out);
+    let refused = Document::read_and_minify(r#"{"a": 1, "b": }"#, &mut out, &mut Nothing);
     let Err(error) = refused else {
         panic!("it is none");
     };

@@ -3,7 +3,6 @@
 use crate::harness::{Target, outcome, shape};
 use crate::mutate::{INTERESTING, Numbers, put};
 use crate::texts::records;
-use metalab_store_guest::codec::LineForm;
 use metalab_store_guest::config::{self, Backend, PostgresConfig};
 use metalab_store_guest::journal::{
     self, Call, Entry, Fingerprint, Header, LockName, Source, Step,
@@ -171,7 +170,7 @@ fn ask(store: &Store) -> error::Result<Vec<String>> {
     let mut listing = store.query_runs(&query)?;
     let mut lines = Vec::new();
     loop {
-        let page = listing.next_lines(LineForm::AsWritten, 1 << 20)?;
+        let page = listing.next_lines(1 << 20)?;
         if page.is_empty() {
             return Ok(lines);
         }

@@ -35,13 +35,13 @@ mod error;
 mod grant;
 mod instance;
 pub mod maintenance;
-mod packed;
 pub mod plugin;
 mod pool;
 mod postgres;
 mod roots;
 mod store;
 pub mod transfer;
+mod typed_line;
 pub mod types;
 
 pub use artifact::{ArtifactReader, ArtifactWriter};

@@ -1,11 +1,10 @@
 //! An open store: the contract's calls as methods with native types.
 
 use crate::artifact::{ArtifactReader, ArtifactWriter, CHUNK, copy, open_source};
-use crate::bindings::exports::metalab::store::store::PackedRecords;
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
-use crate::packed::unpack;
 use crate::pool::{Pool, Resource, STACK};
+use crate::typed_line;
 use crate::types::{
     Access, ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, IndexState,
     LogChunk, Manifest, ManifestHeader, Metric, RebuildProgress, RebuildReport, RunQuery,
@@ -19,7 +18,7 @@ use std::thread;
 /// How many records a page of a list has when all of them are wanted.
 const PAGE: u32 = 256;
 
-/// So many pages may wait to be unpacked.
+/// So many pages may wait to be read.
 const PAGES_AHEAD: usize = 4;
 
 /// An open store. Cheap to clone; clones share the same instances, and threads may use it at once.
@@ -622,34 +621,30 @@ impl RunList {
     /// Returns the next records: at most `limit`, or 4,096. An empty page is the end.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], and [`Error::InvalidArgument`] if the query named columns.
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
-        unpack(&self.next_packed(limit)?)
+        // One text crosses in a fraction of the time that the thousands in it would take.
+        typed_line::read(&self.next_typed_lines(limit, u32::MAX)?)
     }
 
-    /// Returns the next records as they cross: one text does in a fraction of the time that thousands take.
-    fn next_packed(&mut self, limit: u32) -> Result<PackedRecords> {
-        call_resource!(self.run_list.call_next_packed(limit))
-    }
-
-    /// Returns all records that are left. While a page of many is unpacked, the component makes the next one.
+    /// Returns all records that are left. While a page of many is read, the component makes the next one.
     fn all(&mut self) -> Result<Vec<RunRecord>> {
         let mut records = self.next(PAGE)?;
         if records.len() < PAGE as usize {
             // There is hardly another one, and a thread is dearer than that.
-            while self.unpack_next(&mut records)? {}
+            while self.add_next(&mut records)? {}
             return Ok(records);
         }
         let started = thread::scope(|scope| -> Result<bool> {
-            let (sender, pages) = sync_channel::<Result<PackedRecords>>(PAGES_AHEAD);
+            let (sender, pages) = sync_channel::<Result<String>>(PAGES_AHEAD);
             let list = &mut *self;
-            // The component has the other thread: what is unpacked here is freed here too, as allocators like it.
+            // The component has the other thread: what is made here is freed here too, as allocators like it.
             let made = thread::Builder::new()
                 .stack_size(STACK)
                 .spawn_scoped(scope, move || {
                     loop {
-                        let page = list.next_packed(PAGE);
-                        let is_last = page.as_ref().map_or(true, |page| page.count == 0);
+                        let page = list.next_typed_lines(PAGE, u32::MAX);
+                        let is_last = page.as_ref().map_or(true, String::is_empty);
                         // Nobody takes what comes after a page that is none.
                         if sender.send(page).is_err() || is_last {
                             break;
@@ -660,18 +655,18 @@ impl RunList {
                 return Ok(false);
             }
             for page in pages {
-                records.extend(unpack(&page?)?);
+                records.extend(typed_line::read(&page?)?);
             }
             Ok(true)
         })?;
         if !started {
-            while self.unpack_next(&mut records)? {}
+            while self.add_next(&mut records)? {}
         }
         Ok(records)
     }
 
     /// Adds the next records, and says whether there were any.
-    fn unpack_next(&mut self, records: &mut Vec<RunRecord>) -> Result<bool> {
+    fn add_next(&mut self, records: &mut Vec<RunRecord>) -> Result<bool> {
         let page = self.next(PAGE)?;
         let any = !page.is_empty();
         records.extend(page);
@@ -687,13 +682,14 @@ impl RunList {
         call_resource!(self.run_list.call_next_lines(max_bytes))
     }
 
-    /// Returns the next records as [`next_lines`](Self::next_lines) does, each as an object with all keys of the format, of
-    /// the types that [`RunRecord`] has; what [`next`](Self::next) leaves out is left out and damaged here too.
+    /// Returns the next records as lines of JSON text, at most `limit`, or 4,096, and at most `max_bytes`, or 16 MiB, but at
+    /// least one: each an object with all keys of the format, of the types that [`RunRecord`] has. What
+    /// [`next`](Self::next) leaves out is left out and damaged here too. An empty text is the end.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn next_typed_lines(&mut self, max_bytes: u32) -> Result<String> {
-        call_resource!(self.run_list.call_next_typed_lines(max_bytes))
+    /// As [`next`](Self::next).
+    pub fn next_typed_lines(&mut self, limit: u32, max_bytes: u32) -> Result<String> {
+        call_resource!(self.run_list.call_next_typed_lines(limit, max_bytes))
     }
 
     /// Returns the files found damaged so far.

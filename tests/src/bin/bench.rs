@@ -15,7 +15,6 @@ use metalab_store::types::{
     ArtifactDescriptor, Durability, Expectation, Metric, MetricValue, RunQuery,
 };
 use metalab_store::{Engine, FileStoreConfig, Limits, Store};
-use metalab_store_guest::codec::LineForm;
 use metalab_store_guest::model;
 use metalab_store_guest::native;
 use metalab_store_guest::store::Store as NativeStore;
@@ -631,7 +630,7 @@ fn native_lines(store: &NativeStore, query: &RunQuery) -> usize {
     let mut list = store.query_runs(&query).unwrap();
     let mut lines = 0;
     loop {
-        let page = list.next_lines(LineForm::AsWritten, 4 << 20).unwrap();
+        let page = list.next_lines(4 << 20).unwrap();
         if page.is_empty() {
             return lines;
         }
@@ -703,6 +702,7 @@ fn index(directory: &Path, count: usize) {
     let mut times: [Times; 12] = Default::default();
     let everything = RunQuery::default();
     native_lines(&native, &page_query());
+    // A list of everything takes what the queries before it left in the processor's caches.
     for _ in 0..rounds {
         times[0].measure(|| native_lines(&native, &page_query()));
         times[1].measure(|| lines_of(&mut component.query_runs(&page_query()).unwrap()));
@@ -714,6 +714,8 @@ fn index(directory: &Path, count: usize) {
                 .total()
                 .unwrap()
         });
+    }
+    for _ in 0..rounds {
         times[4].measure(|| native_lines(&native, &everything));
         let lines = times[5].measure(|| lines_of(&mut component.query_runs(&everything).unwrap()));
         assert_eq!(lines, count);

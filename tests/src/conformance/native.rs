@@ -7,7 +7,6 @@ use metalab_store::types::{
     ArtifactDescriptor, ArtifactReference, Damage, Expectation, FieldCatalogue, FieldSummary,
     LogChunk, Manifest, ManifestHeader, Metric, MetricValue, RunQuery, StructuredResult,
 };
-use metalab_store_guest::codec::LineForm;
 use metalab_store_guest::config::{self, Backend, StoreConfig};
 use metalab_store_guest::database::listing::RunListing;
 use metalab_store_guest::error::Error;
@@ -237,7 +236,7 @@ fn lines(list: Result<RunListing, Error>) -> Outcome<Lines> {
     let mut list = told(list)?;
     let mut text = String::new();
     loop {
-        let page = told(list.next_lines(LineForm::AsWritten, 0x7fff_ffff))?;
+        let page = told(list.next_lines(0x7fff_ffff))?;
         if page.is_empty() {
             break;
         }

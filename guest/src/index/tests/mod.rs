@@ -1,4 +1,3 @@
-use crate::codec::LineForm;
 use crate::database::listing::RunListing;
 use crate::model::{Access, Durability, Expectation, StoreOptions};
 use crate::native;
@@ -42,7 +41,7 @@ struct Answer {
 fn answer(mut list: RunListing) -> Answer {
     let mut text = String::new();
     loop {
-        let piece = list.next_lines(LineForm::AsWritten, 1 << 20).unwrap();
+        let piece = list.next_lines(1 << 20).unwrap();
         if piece.is_empty() {
             break;
         }
@@ -121,14 +120,13 @@ fn what_typed_records_cannot_hold_is_damaged_in_every_form_of_a_typed_list() {
         let list = || store.list_run_records(None).unwrap();
         let whole = answer(list());
         assert_eq!((whole.lines.len(), whole.damaged.len()), (2, 0));
-        let (mut typed, mut packed, mut lines) = (list(), list(), list());
+        let (mut typed, mut lines) = (list(), list());
         assert_eq!(typed.next(10).unwrap().len(), 1);
-        assert_eq!(packed.next_packed(10).unwrap().count, 1);
-        let text = lines.next_lines(LineForm::Typed, 1 << 20).unwrap();
+        let text = lines.next_typed_lines(10, 1 << 20).unwrap();
         assert_eq!(text.lines().count(), 1);
         assert_eq!(lines.files(), ["runs/a.json"]);
         assert_eq!(typed.next(10).unwrap().len(), 0);
-        for list in [&typed, &packed, &lines] {
+        for list in [&typed, &lines] {
             let files: Vec<String> = list.damaged().into_iter().map(|it| it.file).collect();
             assert_eq!(files, ["runs/b.json"]);
         }

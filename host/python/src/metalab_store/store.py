@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 #: How much of a list crosses at once, in bytes: first, for a beginning, and at most.
 _PAGE = 128 << 10
 _LARGEST_PAGE = 4 << 20
+_MOST_LINES = 4096
 #: How much of it is parsed at once, in characters: what is made of that should fit into the processor's cache.
 _PIECE = 256 << 10
 _LINE_FEED = "\n"
@@ -648,9 +649,9 @@ class RunList:
 
     def texts(self, *, typed: bool = False) -> Iterator[str]:
         """Returns pages of lines of JSON, each line ended by a line feed. Typed ones hold whole records of the contract's types."""
-        name = "[method]run-list.next-typed-lines" if typed else "[method]run-list.next-lines"
+        name, limit = ("[method]run-list.next-typed-lines", (_MOST_LINES,)) if typed else ("[method]run-list.next-lines", ())
         size = _PAGE
-        while text := self._resource.call(name, size):
+        while text := self._resource.call(name, *limit, size):
             yield text
             size = min(size * 2, _LARGEST_PAGE)
 

@@ -1,4 +1,4 @@
-//! Lists cross as one text and numbers: each record in them is the one that is handed out by itself.
+//! Lists cross as lines of text: each record in them is the one that is handed out by itself.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,6 +23,70 @@ const RECORDS: [&str; 14] = [
     r#""status": "unheard of""#,
     r#""tags": ["\ud800"]"#,
 ];
+
+/// A record that is handed out as its file holds it, without its run id: it has all that the format knows.
+const WHOLE: &str = r#""_schema_version": "0.1", "artifacts": [{"artifact_id": "i", "content_hash": null, "format": "npz", "kind": "numpy", "metadata": {"s": [2]}, "name": "w", "size_bytes": 71, "uri": "/x/w.npz"}], "context_fingerprint": "c", "duration_ms": 12, "error": null, "experiment_id": "exp:1", "finished_at": null, "metrics": {"a": 1.25, "b": [1], "big": 123456789012345678901, "t": "\u00e4"}, "notes": null, "params_fingerprint": "p", "params_resolved": {"lr": 0.1, "x": {"y": "z"}}, "provenance": {"code_hash": null, "executor_id": null, "extra": {"a": 1}, "host": "h", "metalab_version": null, "python_version": "3.12"}, "run_id": "RUN", "seed_fingerprint": "s", "started_at": "2026-03-01T09:00:00", "status": "failed", "tags": ["t"], "warnings": [{"message": "w"}]"#;
+
+/// What may stand in it in place of what, so that it is handed out in another way, or may be.
+const CHANGES: [(&str, &str); 24] = [
+    (r#""lr": 0.1"#, r#""lr": 0.10"#),
+    (r#""lr": 0.1"#, r#""lr": 0.30000000000000004"#),
+    (r#""lr": 0.1"#, r#""lr": 0.30000000000000003"#),
+    (r#""lr": 0.1"#, r#""lr": 1E-7"#),
+    (r#""lr": 0.1"#, r#""lr": -0"#),
+    (r#""lr": 0.1"#, r#""lr": NaN, "ls": -Infinity, "lt": 1e400"#),
+    (r#""lr": 0.1"#, r#""ä": 0.1"#),
+    (r#""lr": 0.1"#, r#""\u006cr": 0.1"#),
+    (r#""y": "z""#, r#""y": "z", "w": 1"#),
+    (r#""y": "z""#, r#""y": "z", "y": 1"#),
+    (r#""y": "z""#, r#""y": "\u007a \/""#),
+    (r#""y": "z""#, r#""y": "ä""#),
+    (r#""y": "z""#, r#""y": "\u00e4\n""#),
+    (r#""a": 1.25, "b": [1]"#, r#""b": [1.0], "a": 1.25"#),
+    (r#""b": [1]"#, r#""b": [1.50]"#),
+    (r#""b": [1]"#, r#""b": -0, "c": -0.0, "d": 1.50"#),
+    (r#""b": [1]"#, r#""b": "\uD800""#),
+    (r#""b": [1]"#, r#""b": "\ud800""#),
+    (r#""error": null"#, r#""error": "a \/ b""#),
+    (r#"{"message": "w"}"#, r#"1.50"#),
+    (r#""extra": {"a": 1}"#, r#""extra": {"a": 1, "A": 2}"#),
+    (r#""s": [2]"#, r#""s": [2.0, {"b": 1, "a": 2}]"#),
+    (r#""finished_at": null"#, r#""finished_at": """#),
+    (r#""notes": null"#, r#""notes": "\u0041 ä \ud83d\ude00""#),
+];
+
+#[test]
+fn a_record_that_has_everything_is_the_one_that_is_handed_out_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let runs = directory.path().join("exp_1/runs");
+    let config = FileStoreConfig::new(directory.path()).scoped("exp:1");
+    config.connect().unwrap().close().unwrap();
+    let mut texts = vec![WHOLE.to_owned()];
+    for (from, to) in CHANGES {
+        assert!(WHOLE.contains(from), "{from}");
+        texts.push(WHOLE.replace(from, to));
+    }
+    for (index, text) in texts.iter().enumerate() {
+        let text = text.replace("RUN", &format!("r{index}"));
+        fs::write(runs.join(format!("r{index}.json")), format!("{{{text}}}")).unwrap();
+    }
+    // The first answer may be made of the files, the second one is of the index, which the third one finds.
+    for _ in 0..3 {
+        let store = config.connect().unwrap();
+        for _ in 0..2 {
+            let listed = store.list_run_records(None).unwrap();
+            assert_eq!(
+                (listed.records.len(), listed.damaged.len()),
+                (texts.len(), 0)
+            );
+            for record in &listed.records {
+                let alone = store.get_run_record(&record.run_id).unwrap().unwrap();
+                assert_eq!(format!("{record:?}"), format!("{alone:?}"));
+            }
+        }
+        store.close().unwrap();
+    }
+}
 
 #[test]
 fn each_record_of_a_list_is_the_one_that_is_handed_out_by_itself() {
@@ -69,7 +133,7 @@ fn each_record_of_a_list_is_the_one_that_is_handed_out_by_itself() {
         let mut lines = store.list_runs(None).unwrap();
         let mut ids = Vec::new();
         loop {
-            let page = lines.next_typed_lines(limit).unwrap();
+            let page = lines.next_typed_lines(limit, u32::MAX).unwrap();
             if page.is_empty() {
                 break;
             }
