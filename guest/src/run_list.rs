@@ -218,6 +218,10 @@ impl RunList {
     /// Makes the row of a run that the index found; none if it cannot be read any more.
     fn indexed_row(&self, scope: usize, table: &Table, row: usize) -> Option<Vec<Option<String>>> {
         let projection = self.projection.as_ref()?;
+        // To read the record takes longer than to ask the columns.
+        if let Some(line) = table.line(row, &projection.0) {
+            return Some(line);
+        }
         let scope = &self.scopes[scope];
         let (record, derived) = match table.texts(row) {
             Ok(texts) => (

@@ -261,6 +261,24 @@ impl Column {
         self.shape(self.tags[row], self.values[row])
     }
 
+    /// Returns a cell as JSON text, or that it is missing; nothing of a cell that does not hold all of what the record has there.
+    pub(super) fn line(&self, row: usize) -> Option<Option<String>> {
+        let value = match self.cell(row) {
+            Cell::Missing => return Some(None),
+            Cell::Null => Value::Null,
+            Cell::Bool(value) => Value::Bool(value),
+            Cell::Int(value) => Value::Int(value),
+            Cell::Float(value) => Value::Float(value),
+            Cell::Text(text) => Value::String(text.into()),
+            Cell::Big(_) | Cell::Wtf8(_) | Cell::Time(_) | Cell::List(_) | Cell::Object => {
+                return None;
+            }
+        };
+        let mut text = String::new();
+        json::line(&value, &mut text);
+        Some(Some(text))
+    }
+
     fn shape(&self, tag: u8, value: u64) -> Cell<'_> {
         match tag {
             NULL => Cell::Null,

@@ -8,7 +8,7 @@ use super::bytes::{Reader, place, put_text, put_u32, put_u64, small, u32s};
 use super::column::{Column, ColumnBuilder};
 use crate::json::{Part, Value, compare, is_same};
 use crate::ports::File;
-use crate::query::{Cell, Field, Step, cell_of, null_is_missing, time_of};
+use crate::query::{self, Cell, Field, Step, cell_of, null_is_missing, time_of};
 use std::cell::{Cell as Slot, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -794,6 +794,19 @@ impl Table {
         }
         kept.insert(field.clone(), Rc::clone(&column));
         Ok(column)
+    }
+
+    /// Returns what a run has in some columns, each as JSON text; none if its record has to be asked.
+    pub(crate) fn line(
+        &self,
+        row: usize,
+        columns: &[query::Column],
+    ) -> Option<Vec<Option<String>>> {
+        let value = |column: &query::Column| match column {
+            query::Column::Field(field) => self.column(field).ok()?.line(row),
+            _ => None,
+        };
+        columns.iter().map(value).collect()
     }
 
     fn kept_block(

@@ -7,6 +7,7 @@ instance of the plugin of its own. What this runtime can limit, and what it cann
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import threading
 import unicodedata
@@ -45,11 +46,14 @@ _BATCH_BYTES: Final = 4 << 20
 #: The most runs of a list, and the most bytes of a piece of an artifact.
 _LIST: Final = 4096
 _CHUNK: Final = 256 * 1024
+#: How much of a list of names crosses at once, in bytes.
+_LINES: Final = 1 << 20
+_LINE_FEED: Final = "\n"
 #: The most runs that are stored with one sync.
 _BATCH: Final = 128
 #: The most runs that are computed at once, and how many are computed ahead of what is stored unless there are more workers.
 _WORKERS: Final = 256
-_AHEAD: Final = 32
+_AHEAD: Final = 64
 #: A run that takes less time, in seconds, is not worth another thread: most of it is spent with the lock of Python's interpreter.
 _CHEAP: Final = 0.001
 #: How many characters of a plugin's reason are kept.
@@ -254,20 +258,19 @@ def _runs(instance: Instance, store: c.ResourceAny, filter: str, limit: int | No
         return good, found
     names: list[str] = []
     try:
-        while rows := instance.call("store", "[method]run-list.next-rows", found, _LIST):
-            # A safe name needs no more of JSON than its quotes.
-            names += [_text(row[0]) for row in rows]
+        while True:
+            good, lines = instance.call("store", "[method]run-list.next-lines", found, _LINES)
+            if not good:
+                return good, lines
+            if not lines:
+                break
+            # One text crosses, and is parsed, in a fraction of the time that its rows take. Not every file names its run.
+            rows = json.loads(f"[{lines[:-1].replace(_LINE_FEED, ',')}]")
+            names += [row["run_id"] for row in rows if "run_id" in row]
         damaged = instance.call("store", "[method]run-list.damaged", found)
     finally:
         instance.drop(found)
     return True, (names, damaged)
-
-
-def _text(value: str) -> str:
-    import json
-
-    text: str = json.loads(value)
-    return text
 
 
 def _list_runs(_: Any, filter: str, limit: int) -> Any:
