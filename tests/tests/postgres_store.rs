@@ -78,6 +78,10 @@ fn answers(store: &Store) -> Vec<String> {
             };
             let mut list = store.query_runs(&query).unwrap();
             found.push(format!("{filter} {limit:?}: {}", list.total().unwrap()));
+            if !columns.is_empty() {
+                // Its rows are no records, wherever they come from.
+                found.push(list.next(1).unwrap_err().to_string());
+            }
             loop {
                 let lines = list.next_lines(1 << 20).unwrap();
                 if lines.is_empty() {

@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use metalab_store::{FileStoreConfig, types::RunRecord};
+use metalab_store::types::{Expectation, RunQuery, RunRecord, Status};
+use metalab_store::{Error, FileStoreConfig};
 use std::fs;
 
 /// Records as this program, another one and nobody in particular writes them, without their run ids.
@@ -177,4 +178,33 @@ fn all_records_at_once_are_those_of_the_pages() {
         assert_eq!(damaged, ["runs/damaged.json"]);
         store.close().unwrap();
     }
+}
+
+#[test]
+fn rows_of_columns_are_no_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = FileStoreConfig::new(directory.path())
+        .scoped("exp:1")
+        .connect()
+        .unwrap();
+    store
+        .put_run_record(
+            &RunRecord::new("r", Status::Success),
+            &Expectation::Anything,
+        )
+        .unwrap();
+    let query = RunQuery {
+        columns: "run_id, metrics.loss".to_owned(),
+        ..RunQuery::default()
+    };
+    let mut list = store.query_runs(&query).unwrap();
+    for refused in [list.next(1).err(), list.next_typed_lines(1, 1).err()] {
+        let Some(Error::InvalidArgument(message)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(message.contains("run_id, metrics.loss"), "{message}");
+    }
+    // It is as it was.
+    assert_eq!(list.remaining().unwrap(), 1);
+    assert_eq!(list.next_lines(1 << 20).unwrap(), "{\"run_id\": \"r\"}\n");
 }
