@@ -29,7 +29,7 @@ const RECORDS: [&str; 14] = [
 const WHOLE: &str = r#""_schema_version": "0.1", "artifacts": [{"artifact_id": "i", "content_hash": null, "format": "npz", "kind": "numpy", "metadata": {"s": [2]}, "name": "w", "size_bytes": 71, "uri": "/x/w.npz"}], "context_fingerprint": "c", "duration_ms": 12, "error": null, "experiment_id": "exp:1", "finished_at": null, "metrics": {"a": 1.25, "b": [1], "big": 123456789012345678901, "t": "\u00e4"}, "notes": null, "params_fingerprint": "p", "params_resolved": {"lr": 0.1, "x": {"y": "z"}}, "provenance": {"code_hash": null, "executor_id": null, "extra": {"a": 1}, "host": "h", "metalab_version": null, "python_version": "3.12"}, "run_id": "RUN", "seed_fingerprint": "s", "started_at": "2026-03-01T09:00:00", "status": "failed", "tags": ["t"], "warnings": [{"message": "w"}]"#;
 
 /// What may stand in it in place of what, so that it is handed out in another way, or may be.
-const CHANGES: [(&str, &str); 24] = [
+const CHANGES: [(&str, &str); 26] = [
     (r#""lr": 0.1"#, r#""lr": 0.10"#),
     (r#""lr": 0.1"#, r#""lr": 0.30000000000000004"#),
     (r#""lr": 0.1"#, r#""lr": 0.30000000000000003"#),
@@ -51,6 +51,8 @@ const CHANGES: [(&str, &str); 24] = [
     (r#""error": null"#, r#""error": "a \/ b""#),
     (r#"{"message": "w"}"#, r#"1.50"#),
     (r#""extra": {"a": 1}"#, r#""extra": {"a": 1, "A": 2}"#),
+    (r#""size_bytes": 71"#, r#""size_bytes": -0"#),
+    (r#""duration_ms": 12"#, r#""duration_ms": -0"#),
     (r#""s": [2]"#, r#""s": [2.0, {"b": 1, "a": 2}]"#),
     (r#""finished_at": null"#, r#""finished_at": """#),
     (r#""notes": null"#, r#""notes": "\u0041 ä \ud83d\ude00""#),
@@ -67,6 +69,9 @@ fn a_record_that_has_everything_is_the_one_that_is_handed_out_by_itself() {
         assert!(WHOLE.contains(from), "{from}");
         texts.push(WHOLE.replace(from, to));
     }
+    // A float whose exponent is beyond what readers of floats look at.
+    let long = format!("1{}.0e-70000", "0".repeat(70_000));
+    texts.push(WHOLE.replace("1.25", &long));
     for (index, text) in texts.iter().enumerate() {
         let text = text.replace("RUN", &format!("r{index}"));
         fs::write(runs.join(format!("r{index}.json")), format!("{{{text}}}")).unwrap();
