@@ -70,7 +70,7 @@ fn a_record_that_has_everything_is_the_one_that_is_handed_out_by_itself() {
         texts.push(WHOLE.replace(from, to));
     }
     // A float whose exponent is beyond what readers of floats look at.
-    let long = format!("1{}.0e-70000", "0".repeat(70_000));
+    let long = format!("1{}.0e-700000", "0".repeat(700_000));
     texts.push(WHOLE.replace("1.25", &long));
     for (index, text) in texts.iter().enumerate() {
         let text = text.replace("RUN", &format!("r{index}"));
