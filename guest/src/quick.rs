@@ -58,7 +58,7 @@ pub(crate) fn run_record(text: &str) -> Option<RunRecord> {
 }
 
 /// An object without entries, as text.
-const EMPTY: &str = "{}";
+pub(crate) const EMPTY: &str = "{}";
 
 /// No float that a program prints exactly has more bytes.
 const LONGEST_FLOAT: usize = 32;

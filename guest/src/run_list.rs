@@ -256,9 +256,8 @@ impl RunList {
     /// end.
     ///
     /// # Errors
-    /// `invalid-argument` if the query named columns, `io` if the operating system refuses more than a single file.
+    /// `io` if the operating system refuses more than a single file.
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
-        refuse_columns(&self.columns)?;
         let limit = limit.clamp(1, MAX_PAGE) as usize;
         let mut page = Vec::new();
         let mut bytes = 0;
@@ -307,24 +306,16 @@ impl RunList {
         rows
     }
 
-    /// Returns the next records as lines of JSON text. An empty text is the end.
-    ///
-    /// # Errors
-    /// `io` if the operating system refuses more than a single file.
-    pub fn next_lines(&mut self, max_bytes: u32) -> Result<String> {
-        self.lines(LineForm::AsWritten, u32::MAX, max_bytes)
-    }
-
-    /// Returns the next records as typed lines, at most `limit`. An empty text is the end.
+    /// Returns the next records as lines of JSON text, at most so many. An empty text is the end.
     ///
     /// # Errors
     /// As [`next`](Self::next).
-    pub fn next_typed_lines(&mut self, limit: u32, max_bytes: u32) -> Result<String> {
-        refuse_columns(&self.columns)?;
-        self.lines(LineForm::Typed, limit.clamp(1, MAX_PAGE), max_bytes)
-    }
-
-    fn lines(&mut self, form: LineForm, max_lines: u32, max_bytes: u32) -> Result<String> {
+    pub(crate) fn lines(
+        &mut self,
+        form: LineForm,
+        max_lines: u32,
+        max_bytes: u32,
+    ) -> Result<String> {
         let limit = max_bytes.clamp(1, MAX_PAGE_BYTES) as usize;
         let mut lines = String::new();
         self.handed.clear();

@@ -2,9 +2,7 @@
 
 use crate::json::{push_float, push_text};
 use crate::model::{ArtifactDescriptor, Metric, MetricValue, Provenance, RunRecord};
-
-/// An object without entries, as text.
-const EMPTY: &str = "{}";
+use crate::quick::EMPTY;
 
 /// Appends the line of a record, without its end.
 pub(crate) fn push(record: &RunRecord, out: &mut String) {

@@ -361,12 +361,10 @@ impl RunListing {
     /// `invalid-argument` if the query named columns, `io` if the operating system refuses more than a single file, `database`
     /// if it breaks off in the middle.
     pub fn next(&mut self, limit: u32) -> Result<Vec<RunRecord>> {
+        refuse_columns(self.columns())?;
         match self {
             Self::Files(list) => list.next(limit),
-            Self::Database(list) => {
-                refuse_columns(&list.columns)?;
-                list.next(limit)
-            }
+            Self::Database(list) => list.next(limit),
         }
     }
 
@@ -384,10 +382,7 @@ impl RunListing {
     /// # Errors
     /// As [`next`](Self::next).
     pub fn next_lines(&mut self, max_bytes: u32) -> Result<String> {
-        match self {
-            Self::Files(list) => list.next_lines(max_bytes),
-            Self::Database(list) => list.lines(LineForm::AsWritten, u32::MAX, max_bytes),
-        }
+        self.lines(LineForm::AsWritten, u32::MAX, max_bytes)
     }
 
     /// Returns the next records as typed lines, at most `limit`. An empty text is the end.
@@ -395,12 +390,14 @@ impl RunListing {
     /// # Errors
     /// As [`next`](Self::next).
     pub fn next_typed_lines(&mut self, limit: u32, max_bytes: u32) -> Result<String> {
+        refuse_columns(self.columns())?;
+        self.lines(LineForm::Typed, limit.clamp(1, MAX_PAGE), max_bytes)
+    }
+
+    fn lines(&mut self, form: LineForm, max_lines: u32, max_bytes: u32) -> Result<String> {
         match self {
-            Self::Files(list) => list.next_typed_lines(limit, max_bytes),
-            Self::Database(list) => {
-                refuse_columns(&list.columns)?;
-                list.lines(LineForm::Typed, limit.clamp(1, MAX_PAGE), max_bytes)
-            }
+            Self::Files(list) => list.lines(form, max_lines, max_bytes),
+            Self::Database(list) => list.lines(form, max_lines, max_bytes),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Prints a text on one line while it is read, without building a tree of it.
 
 use super::Text;
-use super::number::{is_own_text, parse_float, push_float};
+use super::number::{float_text, is_own_text, parse_float, push_float};
 use super::print::push_text;
 use super::scan::{Kind, Scalar, run, special_in_ascii};
 use super::text::compare;
@@ -27,13 +27,7 @@ pub(crate) fn is_own_form(value: Scalar<'_>) -> bool {
     match value {
         Scalar::Null | Scalar::Bool(_) | Scalar::NotFinite(_) => true,
         Scalar::Integer(text) => text != "-0",
-        Scalar::Float(text) => {
-            is_own_text(text) || {
-                let mut own = String::with_capacity(text.len());
-                push_float(parse_float(text), &mut own);
-                own == text
-            }
-        }
+        Scalar::Float(text) => is_own_text(text) || float_text(parse_float(text)) == text,
         Scalar::String(body, escaped) => {
             let plain = || run(body.as_bytes(), special_in_ascii) == body.len();
             (!escaped && plain()) || {

@@ -101,8 +101,7 @@ impl<'a> Reader<'a> {
                     at += 1;
                     continue;
                 }
-                b',' | b':' | b'}' | b']' => return None,
-                b'\n' => return None,
+                b',' | b':' | b'}' | b']' | b'\n' => return None,
                 _ => {
                     let word = bytes.get(at..)?;
                     at += word
@@ -125,8 +124,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes the entries that the format does not know, if there are any.
-    fn unknown(&mut self, key: &str) -> Option<String> {
-        match self.took(key) {
+    fn unknown(&mut self) -> Option<String> {
+        match self.took(r#","unknown":"#) {
             true => self.object(),
             false => Some(EMPTY.to_owned()),
         }
@@ -191,7 +190,7 @@ impl<'a> Reader<'a> {
         };
         self.take(r#","tags":["#)?;
         let tags = self.list(Self::string)?;
-        let unknown = self.unknown(r#","unknown":"#)?;
+        let unknown = self.unknown()?;
         self.take(r#","warnings":["#)?;
         let warnings = self.list(|reader| reader.raw().map(str::to_owned))?;
         self.take("}\n")?;
@@ -268,7 +267,7 @@ impl<'a> Reader<'a> {
         let metalab_version = self.optional()?;
         self.take(r#","python_version":"#)?;
         let python_version = self.optional()?;
-        let unknown = self.unknown(r#","unknown":"#)?;
+        let unknown = self.unknown()?;
         self.take("}")?;
         Some(Provenance {
             code_hash,
@@ -299,7 +298,7 @@ impl<'a> Reader<'a> {
             "null" => None,
             number => Some(number.parse().ok()?),
         };
-        let unknown = self.unknown(r#","unknown":"#)?;
+        let unknown = self.unknown()?;
         self.take(r#","uri":"#)?;
         let uri = self.string()?;
         self.take("}")?;

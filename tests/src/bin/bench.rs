@@ -729,7 +729,7 @@ fn index(directory: &Path, count: usize) {
         // The allocator puts millions of freed texts together when it is next asked for much: not in the next measurement.
         drop(std::hint::black_box(vec![1_u8; 8 << 20]));
     }
-    // Not after each list of everything, which takes from the processor's caches what the query before left there; and not right
+    // Not after each list of everything, which most likely takes from the processor's caches what the query before left; and not right
     // after the files were made, when all of them are looked at each time.
     native_lines(&native, &page_query());
     component.query_runs(&page_query()).unwrap();
